@@ -1,0 +1,36 @@
+# `make demo` and `make test` do all set-up on a fresh machine: they create .venv and install on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two processes of two OpenMP threads each collapse on two cores unless idle threads sleep.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: demo test check bench format clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/gatecrash run quickstart
+	@$(BIN)/gatecrash leaderboard --grid quickstart
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed
+	$(BIN)/python -m pytest tests/benchmarks -p no:cacheprovider -s --override-ini timeout=0
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)

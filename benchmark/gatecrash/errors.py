@@ -1,0 +1,47 @@
+"""What a user reads when something is wrong.
+
+`UserError` is the one family of errors that the command line shows as a single line (exit code 2): the message names the thing and the
+next action. Everything else is a bug or a failed cell and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GatecrashError(Exception):
+    """Base of all errors that Gatecrash raises on purpose."""
+
+
+class UserError(GatecrashError):
+    """The request was wrong: one line that names the thing and what to do."""
+
+
+class ContractError(GatecrashError):
+    """A plugin broke the contract it is written against; the cell or victim fails with this message."""
+
+
+class TrainingDiverged(GatecrashError):
+    """Training gave NaN, or a model worse than guessing; the victim fails instead of entering a table."""
+
+
+class NotApplicable(GatecrashError):
+    """The method does not apply to this victim (say, no BatchNorm to perturb): the cell is `not-applicable`, not failed."""
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message as one line, with its type where the message alone would not say what happened."""
+    text = " ".join(str(error).split())
+    if isinstance(error, GatecrashError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence that helps after an unknown name: the close matches, else the command that lists all."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(repr(match) for match in close)}?"
+    return f"known: {', '.join(names)}" if names else "none is installed"

@@ -1,0 +1,1 @@
+"""Executors: only carry tasks out."""

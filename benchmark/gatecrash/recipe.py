@@ -1,0 +1,61 @@
+"""How a victim is trained: part of every key, applied alike to clean and poisoned rows."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from gatecrash.config import Config
+from gatecrash.errors import UserError, did_you_mean
+
+
+class Recipe(Config):
+    """Training hyper-parameters.
+
+    Defaults are the recipe `standard`: BackdoorBench's settings (Wu et al. 2022, appendix), comparable with the literature.
+    """
+
+    epochs: int = Field(100, ge=1, le=10_000, description="passes over the training set")
+    batch_size: int = Field(128, ge=1, le=65_536, description="images per step")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW")
+    lr: float = Field(0.01, gt=0, le=100, description="learning rate at its peak")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum (AdamW's beta1)")
+    nesterov: bool = Field(False, description="Nesterov momentum, for SGD")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="weight decay (not on biases and norms where decay_norms is off)")
+    decay_norms: bool = Field(True, description="apply weight decay to biases and normalisation layers too")
+    schedule: Literal["cosine", "one-cycle", "constant"] = Field("cosine", description="learning rate over the run")
+    warmup: float = Field(0.25, ge=0, lt=1, description="share of the run in which a one-cycle schedule rises")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the cross-entropy")
+    crop: int = Field(4, ge=0, le=64, description="random crop: zero padding in pixels on each side")
+    flip: bool = Field(True, description="random mirroring, where the dataset allows it")
+    precision: Literal["auto", "float32"] = Field(
+        "auto", description="auto: bfloat16 autocast where the device computes in it, else float32"
+    )
+
+
+PRESETS: dict[str, Recipe] = {
+    "standard": Recipe(),
+    "fast": Recipe(
+        epochs=16,
+        batch_size=512,
+        lr=0.4,
+        nesterov=True,
+        schedule="one-cycle",
+        label_smoothing=0.1,
+        crop=2,
+    ),
+    "tiny": Recipe(epochs=20, batch_size=64, lr=0.05, nesterov=True, schedule="one-cycle", crop=0, flip=False),
+}
+
+
+def recipe_from(value: str | dict[str, Any]) -> Recipe:
+    """A preset's name, or fields on top of one: `{preset: fast, epochs: 8}` (without `preset`, on top of `standard`).
+
+    Raises UserError for an unknown preset and pydantic.ValidationError for bad fields.
+    """
+    fields = {"preset": value} if isinstance(value, str) else dict(value)
+    preset = fields.pop("preset", "standard")
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise UserError(f"unknown recipe {preset!r}; {did_you_mean(str(preset), PRESETS)}")
+    return Recipe.model_validate({**PRESETS[preset].model_dump(), **fields})

@@ -1,0 +1,106 @@
+"""Triggers that attacks share. A trigger turns a uint8 image into a uint8 image, each on its own.
+
+Every trigger here is built from `x' = (1 - mask) x + mask ((1 - alpha) x + alpha pattern)` (report A's formula; BadNets, Gu et al. 2017,
+is alpha = 1; Blend, Chen et al. 2017, is a mask of ones).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gatecrash.errors import UserError
+from gatecrash.portable import Portable
+
+
+class Trigger(Portable):
+    """uint8 [N, C, H, W] -> uint8 [N, C, H, W]; row i depends on row i only, whatever the batch and its order."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} defines no forward()")  # pragma: no cover - abstract
+
+
+class Stamp(Trigger):
+    """Mixes a fixed pattern into a fixed place.
+
+    `pattern` uint8 [C, H, W] and `mask` float [H, W] in [0, 1] are buffers; `alpha` in (0, 1] is how much of the pattern shows.
+    """
+
+    pattern: Tensor
+    mask: Tensor
+
+    def __init__(
+        self, shape: tuple[int, int, int], alpha: float, pattern: Tensor | None = None, mask: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.shape, self.alpha = tuple(shape), alpha
+        channels, height, width = self.shape
+        self.register_buffer("pattern", torch.zeros(channels, height, width, dtype=torch.uint8) if pattern is None else pattern)
+        self.register_buffer("mask", torch.zeros(height, width) if mask is None else mask.float())
+
+    def config(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "alpha": self.alpha}
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight = self.alpha * self.mask
+        mixed = images * (1 - weight) + weight * self.pattern
+        return mixed.round_().clamp_(0, 255).to(torch.uint8)
+
+
+Place = Literal["bottom-right", "bottom-left", "top-right", "top-left", "center", "four-corners"]
+
+
+def patch_mask(shape: tuple[int, int, int], size: int, place: Place, inset: int) -> Tensor:
+    """float [H, W]: ones where a `size` x `size` patch lies, `inset` pixels from the border.
+
+    Raises UserError if the patch does not fit.
+    """
+    _, height, width = shape
+    if size + inset > min(height, width) or (place == "four-corners" and 2 * (size + inset) > min(height, width)):
+        raise UserError(
+            f"a {size}x{size} patch at {place} with inset {inset} does not fit an image of {height}x{width}; "
+            "choose a smaller size or inset"
+        )
+    mask = torch.zeros(height, width)
+    for top, left in _corners(shape, size, place, inset):
+        mask[top : top + size, left : left + size] = 1
+    return mask
+
+
+def patch_pattern(shape: tuple[int, int, int], patch: Tensor, place: Place, inset: int) -> Tensor:
+    """uint8 [C, H, W]: `patch` uint8 [C, s, s] copied to its place(s); zeros elsewhere.
+
+    At four corners the patch is mirrored so that its outer pixel points outward at every corner (Turner et al. 2019, figure 4).
+    """
+    size = patch.shape[-1]
+    pattern = torch.zeros(shape, dtype=torch.uint8)
+    for top, left in _corners(shape, size, place, inset):
+        tile = patch
+        if place == "four-corners":
+            tile = patch.flip([dim for dim, start in ((1, top), (2, left)) if start == inset])
+        pattern[:, top : top + size, left : left + size] = tile
+    return pattern
+
+
+def checkerboard(channels: int, size: int) -> Tensor:
+    """uint8 [C, size, size] of 0 and 255, white at the bottom right pixel (figure 1 of Gu et al. 2017)."""
+    cells = torch.arange(size)
+    white = (cells[:, None] + cells[None, :]) % 2 == 0
+    if not white[-1, -1]:
+        white = ~white
+    return (white * 255).to(torch.uint8).expand(channels, size, size).clone()
+
+
+def _corners(shape: tuple[int, int, int], size: int, place: Place, inset: int) -> list[tuple[int, int]]:
+    _, height, width = shape
+    top, left, bottom, right = inset, inset, height - inset - size, width - inset - size
+    return {
+        "bottom-right": [(bottom, right)],
+        "bottom-left": [(bottom, left)],
+        "top-right": [(top, right)],
+        "top-left": [(top, left)],
+        "center": [((height - size) // 2, (width - size) // 2)],
+        "four-corners": [(top, left), (top, right), (bottom, left), (bottom, right)],
+    }[place]

@@ -1,0 +1,1 @@
+"""The plugins that ship with Gatecrash; every module below is scanned, so a new file is a new plugin."""
