@@ -220,8 +220,7 @@ def poison_count(rate: float, candidates: int, total: int, who: str) -> int:
     if count > candidates:
         largest = int(candidates / total * 1e4) / 1e4
         raise UserError(
-            f"{who}: poison_rate {rate:g} asks for {count} images but only {candidates} of {total} can be poisoned; "
-            f"use at most {largest:g}"
+            f"{who}: poison_rate {rate:g} asks for {count} images but only {candidates} of {total} can be poisoned; use at most {largest:g}"
         )
     return count
 

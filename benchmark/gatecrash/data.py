@@ -142,9 +142,7 @@ class Poisoned:
                 f"poison() must keep images as uint8 {list(train.images.shape)}; got {self.images.dtype} {list(self.images.shape)}"
             )
         if self.labels.shape != train.labels.shape or self.labels.dtype != torch.int64:
-            raise ContractError(
-                f"poison() must keep labels as int64 [{len(train)}]; got {self.labels.dtype} {list(self.labels.shape)}"
-            )
+            raise ContractError(f"poison() must keep labels as int64 [{len(train)}]; got {self.labels.dtype} {list(self.labels.shape)}")
         if self.role.shape != train.labels.shape:
             raise ContractError(f"role must have one entry per row, [{len(train)}]; got {list(self.role.shape)}")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < train.num_classes:
@@ -158,9 +156,7 @@ class Poisoned:
             raise ContractError(f"{len(lying)} rows have role CLEAN but were changed (first: row {int(lying[0])})")
         covers = torch.nonzero((role == Role.COVER).to(train.device) & ~same_label).flatten()
         if len(covers):
-            raise ContractError(
-                f"{len(covers)} rows have role COVER but another label than the true one (first: row {int(covers[0])})"
-            )
+            raise ContractError(f"{len(covers)} rows have role COVER but another label than the true one (first: row {int(covers[0])})")
 
 
 @dataclass(frozen=True)

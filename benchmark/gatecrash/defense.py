@@ -162,9 +162,7 @@ class Evidence:
     def network(self) -> Network:
         """The classifier as a Network, for defenses that reach inside; NotApplicable for any other classifier."""
         if not isinstance(self.classifier, Network):
-            raise NotApplicable(
-                f"the classifier is a {type(self.classifier).__name__}, whose inside (points, norms) cannot be reached"
-            )
+            raise NotApplicable(f"the classifier is a {type(self.classifier).__name__}, whose inside (points, norms) cannot be reached")
         return self.classifier
 
     @property

@@ -31,9 +31,7 @@ class Stamp(Trigger):
     pattern: Tensor
     mask: Tensor
 
-    def __init__(
-        self, shape: tuple[int, int, int], alpha: float, pattern: Tensor | None = None, mask: Tensor | None = None
-    ) -> None:
+    def __init__(self, shape: tuple[int, int, int], alpha: float, pattern: Tensor | None = None, mask: Tensor | None = None) -> None:
         super().__init__()
         self.shape, self.alpha = tuple(shape), alpha
         channels, height, width = self.shape
@@ -60,8 +58,7 @@ def patch_mask(shape: tuple[int, int, int], size: int, place: Place, inset: int)
     _, height, width = shape
     if size + inset > min(height, width) or (place == "four-corners" and 2 * (size + inset) > min(height, width)):
         raise UserError(
-            f"a {size}x{size} patch at {place} with inset {inset} does not fit an image of {height}x{width}; "
-            "choose a smaller size or inset"
+            f"a {size}x{size} patch at {place} with inset {inset} does not fit an image of {height}x{width}; choose a smaller size or inset"
         )
     mask = torch.zeros(height, width)
     for top, left in _corners(shape, size, place, inset):

@@ -1,0 +1,1 @@
+"""Named grids that ship with Gatecrash."""

@@ -1,0 +1,52 @@
+"""Torch's process-wide settings, put in order around every task, so that no plugin can change another cell's numbers by leaving them changed."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def fresh_process_state(threads: int) -> Iterator[None]:
+    """Known RNG states, float32, gradients on, exact float32 products, `threads` CPU threads; everything is put back afterwards."""
+    before = (
+        random.getstate(),
+        np.random.get_state(),
+        torch.get_rng_state(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.get_float32_matmul_precision(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.get_num_threads(),
+        dict(os.environ),
+    )
+    try:
+        _set_rng(random.Random(0).getstate(), np.random.RandomState(0).get_state(), torch.Generator().manual_seed(0).get_state())
+        _set_torch(torch.float32, True, "highest", False, False, threads)
+        yield
+    finally:
+        _set_rng(*before[:3])
+        _set_torch(*before[3:9])
+        os.environ.clear()
+        os.environ.update(before[9])
+
+
+def _set_rng(python: object, numpy: object, torch_state: torch.Tensor) -> None:
+    random.setstate(python)  # type: ignore[arg-type]
+    np.random.set_state(numpy)  # type: ignore[arg-type]
+    torch.set_rng_state(torch_state)
+
+
+def _set_torch(dtype: torch.dtype, grad: bool, matmul: str, deterministic: bool, benchmark: bool, threads: int) -> None:
+    torch.set_default_dtype(dtype)
+    torch.set_grad_enabled(grad)
+    torch.set_float32_matmul_precision(matmul)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = benchmark
+    torch.set_num_threads(threads)

@@ -1,0 +1,252 @@
+"""The arithmetic of scores: pure functions on counts and arrays, usable without torch.
+
+A measure that does not apply is None, never 0 and never NaN: an average over a table can then not be dragged by cells in which there was
+nothing to measure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from statistics import NormalDist, fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from gatecrash.defense import Verdict
+
+CLEAN, POISON, COVER = 0, 1, 2
+"""The values of `gatecrash.Role`, which cannot be imported here without torch."""
+
+LANDED = 0.5
+"""An attack has landed where it gains at least this much ASR over a benign model; rankings leave out the others."""
+
+
+class Interval(NamedTuple):
+    """A value with the limits of its confidence interval; None where there is nothing to say."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def share(part: int, whole: int) -> float | None:
+    """`part / whole`, or None of nothing."""
+    return part / whole if whole else None
+
+
+def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Score interval of a proportion, in [0, 1] (Wilson 1927; method 3 of Newcombe 1998); None of nothing."""
+    if not 0 <= successes <= total:
+        raise ValueError(f"{successes} successes out of {total}")
+    if total == 0:
+        return None
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate, denominator = successes / total, 1 + z * z / total
+    centre = (rate + z * z / (2 * total)) / denominator
+    half = z * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total)) / denominator
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == total else min(1.0, centre + half)
+    return low, high
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean of rates over seeds and its t interval, clipped to [0, 1]; no limits for fewer than two values."""
+    if not values:
+        return Interval(None, None, None)
+    mean = fmean(values)
+    if len(values) < 2:
+        return Interval(mean, None, None)
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * stdev(values) / math.sqrt(len(values))
+    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def der(acc_before: float | None, acc_after: float | None, asr_before: float | None, asr_after: float | None) -> float | None:
+    """Defense effectiveness rating, (max(0, ASR drop) - max(0, ACC drop) + 1) / 2, in [0, 1] (Zhu et al. 2023, arXiv 2304.11823).
+
+    A defense that does nothing has 0.5, and one that rejects everything has more: never show it without RA and the clean reject rate.
+    """
+    if acc_before is None or acc_after is None or asr_before is None or asr_after is None:
+        return None
+    return (max(0.0, asr_before - asr_after) - max(0.0, acc_before - acc_after) + 1) / 2
+
+
+def mitigation_score(acc_before: float | None, acc_after: float | None, asr_before: float | None, asr_after: float | None) -> float | None:
+    """ASR drop per ACC drop; None where ACC did not drop. Unbounded, so never a rank."""
+    if acc_before is None or acc_after is None or asr_before is None or asr_after is None:
+        return None
+    drop = acc_before - acc_after
+    return (asr_before - asr_after) / drop if drop > 0 else None
+
+
+def landed(asr: float | None, asr_floor: float | None) -> bool | None:
+    """Whether the attack makes a difference: a trigger that fools a benign model just as well is no backdoor."""
+    return None if asr is None or asr_floor is None else asr - asr_floor >= LANDED
+
+
+@dataclass(frozen=True)
+class DetectionScores:
+    """How well a defense told poisoned training rows from clean ones; COVER rows are counted apart, as neither.
+
+    The counts are None where the defense named no suspects, `auroc` where it gave no suspicion or the rows are all of one kind.
+    """
+
+    clean: int
+    poison: int
+    cover: int
+    clean_flagged: int | None = None
+    poison_flagged: int | None = None
+    cover_flagged: int | None = None
+    auroc: float | None = None
+
+    @property
+    def tpr(self) -> float | None:
+        """Share of POISON rows flagged."""
+        return None if self.poison_flagged is None else share(self.poison_flagged, self.poison)
+
+    @property
+    def fpr(self) -> float | None:
+        """Share of CLEAN rows flagged."""
+        return None if self.clean_flagged is None else share(self.clean_flagged, self.clean)
+
+    @property
+    def precision(self) -> float | None:
+        """Share of POISON among the flagged CLEAN and POISON rows."""
+        if self.poison_flagged is None or self.clean_flagged is None or not self.poison:
+            return None
+        return share(self.poison_flagged, self.poison_flagged + self.clean_flagged)
+
+    @property
+    def tpr_minus_fpr(self) -> float | None:
+        return None if self.tpr is None or self.fpr is None else self.tpr - self.fpr
+
+    @property
+    def cover_share(self) -> float | None:
+        """Share of COVER rows flagged."""
+        return None if self.cover_flagged is None else share(self.cover_flagged, self.cover)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        return cls(**fields)
+
+
+def detection(suspects: Any, suspicion: Any, roles: Any) -> DetectionScores:
+    """Score a detector of training samples.
+
+    `suspects` bool [N] or None, `suspicion` float [N] (higher = more suspect) or None, `roles` [N] of `Role`: arrays, or tensors on any
+    device.
+    """
+    role = _array(roles)
+    kinds = {kind: role == kind for kind in (CLEAN, POISON, COVER)}
+    counts = {kind: int(mask.sum()) for kind, mask in kinds.items()}
+    flagged: dict[int, int | None] = dict.fromkeys(kinds)
+    if suspects is not None:
+        flag = _array(suspects).astype(bool)
+        flagged = {kind: int((flag & mask).sum()) for kind, mask in kinds.items()}
+    auroc = None
+    if suspicion is not None and counts[CLEAN] and counts[POISON]:
+        from sklearn.metrics import roc_auc_score
+
+        counted = ~kinds[COVER]
+        auroc = float(roc_auc_score(kinds[POISON][counted], _array(suspicion)[counted]))
+    return DetectionScores(
+        counts[CLEAN], counts[POISON], counts[COVER], flagged[CLEAN], flagged[POISON], flagged[COVER], auroc
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class VerdictScores:
+    """Whether a verdict on one model was right, and whether it named the target classes.
+
+    `targets_equal` and `targets_recall` are None on a benign model, and where the method names no classes at all.
+    """
+
+    right: bool
+    targets_equal: bool | None
+    targets_recall: float | None
+
+
+def verdict_scores(verdict: Verdict, true_targets: Collection[int], is_backdoored: bool) -> VerdictScores:
+    """Score a verdict against the backdoors that are in the model.
+
+    A method shows that it looks at classes by accusing some or by giving anomaly indices: with indices but no accusation it has named
+    none of the targets; with neither, the question does not apply to it.
+    """
+    right = verdict.backdoored == is_backdoored
+    truth, named = set(true_targets), set(verdict.targets)
+    if not is_backdoored or not truth or not (named or verdict.anomaly):
+        return VerdictScores(right, None, None)
+    return VerdictScores(right, named == truth, len(named & truth) / len(truth))
+
+
+@dataclass(frozen=True)
+class PopulationScores:
+    """How well probabilities separate backdoored from benign models, each with its 95% interval."""
+
+    backdoored: int
+    benign: int
+    roc_auc: Interval
+    cross_entropy: Interval
+    brier: Interval
+
+
+def population_scores(probabilities: Sequence[float], truths: Sequence[bool], confidence: float = 0.95) -> PopulationScores:
+    """Score a detector of models over many victims, as NIST's TrojAI rounds do: ROC-AUC, mean cross-entropy (nats), Brier score.
+
+    `probabilities` [M] that each model is backdoored; `truths` [M] whether it is. Everything is None unless both kinds are there.
+    Intervals of the two means are normal ones over models, clipped to what they can be. That of ROC-AUC is Newcombe's score-type interval
+    (2006, Statistics in Medicine 25, method 5), which keeps a width where a handful of models is separated perfectly.
+    """
+    probability, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(truths, dtype=bool)
+    backdoored, benign = int(truth.sum()), int((~truth).sum())
+    if not backdoored or not benign:
+        nothing = Interval(None, None, None)
+        return PopulationScores(backdoored, benign, nothing, nothing, nothing)
+    from sklearn.metrics import roc_auc_score
+
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    area = float(roc_auc_score(truth, probability))
+    # A certain and wrong detector would score infinity; the clip is that of the TrojAI test harness.
+    given_to_truth = np.clip(np.where(truth, probability, 1 - probability), 1e-12, 1.0)
+    return PopulationScores(
+        backdoored,
+        benign,
+        Interval(area, _auc_low(area, backdoored, benign, z), 1 - _auc_low(1 - area, backdoored, benign, z)),
+        _mean_interval(-np.log(given_to_truth), z, math.inf),
+        _mean_interval((probability - truth) ** 2, z, 1.0),
+    )
+
+
+def _mean_interval(values: NDArray[np.float64], z: float, most: float) -> Interval:
+    mean = float(values.mean())
+    half = z * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return Interval(mean, max(0.0, mean - half), min(most, mean + half))
+
+
+def _auc_low(area: float, positives: int, negatives: int, z: float) -> float:
+    """Lower limit: the smallest area whose own Hanley-McNeil variance makes `area` plausible."""
+    if area <= 0:
+        return 0.0
+    from scipy.optimize import brentq
+
+    spare = (positives + negatives) / 2 - 1
+
+    def implausibility(theta: float) -> float:
+        variance = theta * (1 - theta) * (1 + spare * (1 - theta) / (2 - theta) + spare * theta / (1 + theta)) / (positives * negatives)
+        return (area - theta) ** 2 - z * z * variance
+
+    root: Callable[..., float] = brentq
+    # Just below `area` the variance wins unless it is 0 there (area 1): hence not at `area` itself.
+    return float(root(implausibility, 0.0, area * (1 - 1e-9)))
+
+
+def _array(values: Any) -> NDArray[Any]:
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)

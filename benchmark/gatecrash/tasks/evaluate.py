@@ -1,0 +1,139 @@
+"""Evaluate: score a cell. The only task that is given the test set, the roles and the triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from gatecrash import training
+from gatecrash.attack import Backdoor
+from gatecrash.classifier import Classifier
+from gatecrash.data import ImageSet, Role
+from gatecrash.defense import Step
+from gatecrash.errors import ContractError
+from gatecrash.evaluation import Scores, evaluate_steps
+from gatecrash.evaluation import evaluate as evaluate_classifier
+from gatecrash.metrics import der, detection, mitigation_score, verdict_scores
+from gatecrash.portable import rebuild
+from gatecrash.store import StoredVictim
+from gatecrash.tasks.common import Ground, Report, backdoors_of, classifier_of
+from gatecrash.tasks.defend import OutcomeArtifact
+
+
+def evaluate(
+    ground: Ground,
+    test: ImageSet,
+    victim: StoredVictim,
+    benign: StoredVictim | None,
+    outcome: OutcomeArtifact | None,
+    before: Mapping[str, Any] | None,
+    report: Report,
+) -> dict[str, Any]:
+    """Score one cell against the truth.
+
+    `before` are the measures of the victim's cell without defense; None makes this that cell, and `benign` then gives the floor.
+    Returns `{"measures": ..., "trajectory": ..., "tables": ...}`, JSON-able.
+    """
+    device = training.choose_device(ground.device)
+    classifier, backdoors = classifier_of(victim), backdoors_of(victim)
+    if outcome is not None and outcome.spec is not None:
+        defended = rebuild(outcome.spec, outcome.state)
+        if not isinstance(defended, Classifier):
+            raise ContractError(f"the outcome's classifier is a {type(defended).__name__}, not a gatecrash.Classifier")
+        classifier = defended
+    report({"note": "evaluating"})
+    unchanged = outcome is not None and outcome.spec is None and before is not None
+    if unchanged and before is not None:  # a detector leaves the victim as it is: its scores are those of the baseline
+        scores = Scores.from_json(before["scores"])
+    else:
+        scores = evaluate_classifier(classifier.to(device), test, backdoors, device=device)
+    measures: dict[str, Any] = {
+        "acc": scores.acc,
+        "asr": scores.asr,
+        "asr_worst": scores.asr_worst,
+        "asr_by_backdoor": scores.asr_by_backdoor,
+        "ra": scores.ra,
+        "loss_clean": scores.loss_clean,
+        "clean_reject_rate": scores.clean_reject_rate,
+        "trigger_reject_rate": scores.trigger_reject_rate,
+        "scores": scores.to_json(),
+        "poison_share": victim.record["poison_share"],
+        "seconds_victim": victim.record["seconds"],
+        "peak_memory_mb": max(victim.record["peak_memory_mb"], outcome.peak_memory_mb if outcome else 0.0),
+        "seconds_defense": outcome.seconds if outcome else None,
+        "holdout_size": outcome.holdout_size if outcome else None,
+    }
+    if before is None:
+        floor = evaluate_classifier(classifier_of(benign).to(device), test, backdoors, device=device) if benign and backdoors else None
+        measures |= {"asr_floor": floor.asr if floor else None, "acc_before": scores.acc, "asr_before": scores.asr}
+        measures["acc_benign"] = floor.acc if floor else None
+    else:
+        measures |= {"asr_floor": before["asr_floor"], "acc_before": before["acc"], "asr_before": before["asr"]}
+        if scores.asr is not None and before["asr"] is not None:
+            measures["der"] = der(before["acc"], scores.acc, before["asr"], scores.asr)
+            measures["mitigation_score"] = mitigation_score(before["acc"], scores.acc, before["asr"], scores.asr)
+    trajectory: list[dict[str, Any]] = []
+    tables: dict[str, list[dict[str, Any]]] = {}
+    if outcome is not None:
+        measures |= _detection(victim, outcome, backdoors)
+        tables = outcome.tables
+        if outcome.steps and outcome.steps_spec is not None:
+            trajectory = _trajectory(outcome, test, backdoors, device, report)
+    return {"measures": measures, "trajectory": trajectory, "tables": tables}
+
+
+def _detection(victim: StoredVictim, outcome: OutcomeArtifact, backdoors: Sequence[Backdoor]) -> dict[str, Any]:
+    measures: dict[str, Any] = {}
+    if outcome.suspects is not None or outcome.suspicion is not None:
+        roles = torch.full((victim.record["train_size"],), int(Role.CLEAN), dtype=torch.uint8)
+        roles[victim.poison["rows"]] = victim.poison["role"]
+        found = detection(
+            None if outcome.suspects is None else outcome.suspects.numpy(),
+            None if outcome.suspicion is None else outcome.suspicion.numpy(),
+            roles.numpy(),
+        )
+        measures |= {
+            "detection_tpr": found.tpr,
+            "detection_fpr": found.fpr,
+            "detection_precision": found.precision,
+            "detection_auroc": found.auroc,
+            "detection_tpr_minus_fpr": found.tpr_minus_fpr,
+            "cover_flagged": found.cover_flagged,
+        }
+    if outcome.verdict is not None:
+        truth = sorted({target for backdoor in backdoors for target in backdoor.goal.targets})
+        judged = verdict_scores(outcome.verdict["backdoored"], outcome.verdict["targets"], truth, is_backdoored=bool(backdoors))
+        measures |= {
+            "verdict": outcome.verdict["backdoored"],
+            "verdict_targets": outcome.verdict["targets"],
+            "verdict_probability": outcome.verdict["probability"],
+            "verdict_anomaly": outcome.verdict["anomaly"],
+            "verdict_right": judged.right,
+            "verdict_targets_equal": judged.targets_equal,
+            "verdict_targets_recall": judged.targets_recall,
+        }
+    return measures
+
+
+def _trajectory(
+    outcome: OutcomeArtifact, test: ImageSet, backdoors: Sequence[Backdoor], device: torch.device, report: Report
+) -> list[dict[str, Any]]:
+    report({"note": f"evaluating {len(outcome.steps)} steps"})
+    given = rebuild(outcome.steps_spec or {}, outcome.steps_state)
+    if not isinstance(given, Classifier):
+        raise ContractError("the trajectory does not refer to a Classifier")
+    steps = [Step(params, changes) for params, changes in outcome.steps]
+    scored = evaluate_steps(given.to(device), steps, test, backdoors, device=device)
+    return [
+        {
+            "params": params,
+            "acc": step.scores.acc,
+            "asr": step.scores.asr,
+            "ra": step.scores.ra,
+            "loss_clean": step.scores.loss_clean,
+            "loss_poison": step.scores.loss_poison,
+        }
+        for (params, _), step in zip(outcome.steps, scored, strict=True)
+    ]

@@ -1,0 +1,110 @@
+"""What plugin authors test with: an attack's context and a defense's evidence, built from a few tensors.
+
+The same engine, streams and guards as in a grid run; nothing is stubbed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from gatecrash import batching
+from gatecrash.attack import Attack, AttackContext
+from gatecrash.classifier import Classifier, Network
+from gatecrash.data import ImageSet
+from gatecrash.defense import Defense, Evidence, Need, Outcome
+from gatecrash.model import Model
+from gatecrash.randomness import Streams
+from gatecrash.recipe import Recipe
+from gatecrash.tasks.common import channel_statistics, trainer
+
+CPU = torch.device("cpu")
+
+
+def model_factory(model: Model, data: ImageSet, seed: int = 0, device: torch.device = CPU) -> Callable[[], Network]:
+    """A function that gives a freshly initialised network for `data`, always the same one."""
+    mean, std = channel_statistics(data.images)
+
+    def make() -> Network:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Network(model.build(data.num_classes, data.shape), mean, std).to(device)
+
+    return make
+
+
+def make_context(
+    attack: Attack,
+    train: ImageSet,
+    model: Model,
+    *,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    benign: Network | None = None,
+    flip: bool = False,
+    device: torch.device = CPU,
+) -> AttackContext:
+    """The context that `attack` would get for `train` in a run with this seed."""
+    recipe = recipe or Recipe(epochs=1)
+    make = model_factory(model, train, seed, device)
+    streams = Streams("victim", "test", model.name, seed)
+    return AttackContext(
+        classes=train.classes,
+        shape=train.shape,
+        recipe=recipe,
+        device=device,
+        stream=Streams("attack", attack.name, seed),
+        new_model=make,
+        batches=partial(batching.batches, device=device),
+        train=trainer(make, recipe, streams, flip, device, lambda _: None, []),
+        benign=benign,
+    )
+
+
+def make_evidence(
+    defense: Defense,
+    classifier: Classifier,
+    clean: ImageSet,
+    *,
+    training_data: ImageSet | None = None,
+    model: Model | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    flip: bool = False,
+    prior: Outcome | None = None,
+    device: torch.device = CPU,
+) -> Evidence:
+    """The evidence that `defense` would get: what its `needs` name, and nothing else.
+
+    Raises ValueError where a need cannot be met from the arguments.
+    """
+    needs = frozenset(defense.needs)
+    if Need.TRAINING_DATA in needs and training_data is None:
+        raise ValueError(f"{defense.name} needs training_data")
+    if Need.RETRAIN in needs and model is None:
+        raise ValueError(f"{defense.name} needs a model to retrain")
+    recipe = recipe or Recipe(epochs=1)
+    streams = Streams("defense", defense.name, seed)
+    make = model_factory(model, clean, streams.seed("init"), device) if model is not None else _no_model
+    return Evidence(
+        needs=needs,
+        classes=clean.classes,
+        shape=clean.shape,
+        device=device,
+        stream=streams,
+        train=trainer(make, recipe, streams, flip, device, lambda _: None, []),
+        batches=partial(batching.batches, device=device),
+        flip=flip,
+        prior=prior,
+        _classifier=classifier.duplicate().to(device).eval() if Need.MODEL in needs else None,
+        _clean=clean.to(device) if Need.CLEAN_DATA in needs else None,
+        _training_data=training_data.to(device) if Need.TRAINING_DATA in needs and training_data is not None else None,
+        _recipe=recipe if Need.RETRAIN in needs else None,
+        _new_model=make if Need.RETRAIN in needs else None,
+    )
+
+
+def _no_model() -> Network:
+    raise ValueError("make_evidence was given no model to train from scratch")

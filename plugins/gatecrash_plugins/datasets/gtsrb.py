@@ -1,0 +1,89 @@
+"""The German Traffic Sign Recognition Benchmark, in the files that torchvision downloads."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from gatecrash import Dataset, Reference, UserError, hookimpl
+from gatecrash_plugins.datasets._images import decode
+from gatecrash_plugins.datasets._torchvision import DownloadableDataset, DownloadConfig
+
+if TYPE_CHECKING:
+    from gatecrash import Splits
+
+
+class Config(DownloadConfig):
+    resize: int = Field(32, ge=4, le=1024, description="side in pixels to resize images to (bilinear); they are of many sizes")
+
+
+class Gtsrb(DownloadableDataset):
+    """26,640 training and 12,630 test images of 43 signs, three channels.
+
+    Training images come in tracks of 30 frames of one sign (`TTTTT_FFFFF.ppm`): the tracks are the groups, so that the clean hold-out holds
+    no near-duplicate of a training image. Images are used whole, not cropped to the sign. Arrows point somewhere: no flip.
+    """
+
+    name = "gtsrb"
+    summary = "39,270 photographs of 43 German traffic signs, resized to 32x32; tracks kept together"
+    reference = Reference("Stallkamp et al., Man vs. computer", 2012, "https://doi.org/10.1016/j.neunet.2012.02.016")
+    Config = Config
+    folder = "gtsrb"
+
+    @property
+    def _training(self) -> Path:
+        return self.root / self.folder / "GTSRB" / "Training"
+
+    @property
+    def _answers(self) -> Path:
+        return self.root / self.folder / "GT-final_test.csv"
+
+    def files(self) -> Sequence[Path]:
+        training = sorted(self._training.glob("*/*.ppm"))
+        test = sorted((self.root / self.folder / "GTSRB" / "Final_Test" / "Images").glob("*.ppm"))
+        return [self._answers, *training, *test] if training and test else []
+
+    def download(self) -> None:
+        from torchvision.datasets import GTSRB
+
+        for split in ("train", "test"):
+            GTSRB(self.root, split=split, download=True)
+
+    def load(self, progress: Callable[[int, int], None]) -> Splits:
+        import torch
+
+        from gatecrash import ImageSet, Splits
+
+        train_files = sorted(self._training.glob("*/*.ppm"))
+        classes = tuple(sorted({path.parent.name for path in train_files}))
+        number = {name: label for label, name in enumerate(classes)}
+        test_files, test_labels = self._test(number)
+        tracks: dict[tuple[str, str], int] = {}
+        groups = [tracks.setdefault((path.parent.name, path.name.split("_")[0]), len(tracks)) for path in train_files]
+        total, before = len(train_files) + len(test_files), len(train_files)
+        train_images = decode(train_files, "rgb", self.size, lambda done: progress(done, total))
+        test_images = decode(test_files, "rgb", self.size, lambda done: progress(before + done, total))
+        return Splits(
+            ImageSet(train_images, torch.tensor([number[path.parent.name] for path in train_files]), classes),
+            ImageSet(test_images, torch.tensor(test_labels), classes),
+            groups=torch.tensor(groups),
+            flip=False,
+        )
+
+    def _test(self, number: dict[str, int]) -> tuple[list[Path], list[int]]:
+        images = self.root / self.folder / "GTSRB" / "Final_Test" / "Images"
+        try:
+            with self._answers.open(newline="") as file:
+                rows = [(row["Filename"], f"{int(row['ClassId']):05d}") for row in csv.DictReader(file, delimiter=";")]
+            return [images / name for name, _ in rows], [number[label] for _, label in rows]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"cannot read {self._answers}: {type(error).__name__} {error}; download {self.name} again") from None
+
+
+@hookimpl
+def register_datasets(register: Callable[[type[Dataset]], None]) -> None:
+    register(Gtsrb)
