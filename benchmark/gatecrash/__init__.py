@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gatecrash.portable import Portable
     from gatecrash.recipe import Recipe
     from gatecrash.reference import Reference
-    from gatecrash.triggers import Place, Stamp, Trigger, checkerboard, patch_mask, patch_pattern
+    from gatecrash.triggers import Place, Stamp, Trigger, checkerboard, patch_mask, patch_pattern, read_image
 
 __version__ = "0.1.0"
 
@@ -60,7 +60,7 @@ _HOME = {
     "portable": ("Portable",),
     "recipe": ("Recipe",),
     "reference": ("Reference",),
-    "triggers": ("Place", "Stamp", "Trigger", "checkerboard", "patch_mask", "patch_pattern"),
+    "triggers": ("Place", "Stamp", "Trigger", "checkerboard", "patch_mask", "patch_pattern", "read_image"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -109,6 +109,7 @@ __all__ = [
     "patch_mask",
     "patch_pattern",
     "poison_count",
+    "read_image",
 ]
 
 

@@ -216,13 +216,19 @@ def poison_count(rate: float, candidates: int, total: int, who: str) -> int:
     if candidates == 0:
         raise UserError(f"{who}: no training image can be poisoned for this goal; choose other classes")
     if count < 1:
-        raise UserError(f"{who}: poison_rate {rate:g} of {total} images is none; use at least {1 / total:.2g}")
+        raise UserError(f"{who}: poison_rate {rate:g} of {total} images is none; use at least {_rate_for(1, total)}")
     if count > candidates:
-        largest = int(candidates / total * 1e4) / 1e4
         raise UserError(
-            f"{who}: poison_rate {rate:g} asks for {count} images but only {candidates} of {total} can be poisoned; use at most {largest:g}"
+            f"{who}: poison_rate {rate:g} asks for {count} images but only {candidates} of {total} can be poisoned; "
+            f"use at most {_rate_for(candidates, total)}"
         )
     return count
+
+
+def _rate_for(count: int, total: int) -> str:
+    """The shortest decimal that, as a poison rate, gives exactly `count` of `total` images."""
+    decimals = (f"{count / total:.{digits}g}" for digits in range(1, 18))
+    return next(text for text in decimals if round(float(text) * total) == count)
 
 
 class TriggerAttack(Attack):
@@ -265,8 +271,14 @@ class TriggerAttack(Attack):
     def backdoors(self, ctx: AttackContext) -> Sequence[Backdoor]:
         return (Backdoor(self.name, self.config.make_goal(ctx.num_classes), self.trigger(ctx.shape)),)
 
+    def craft(self, images: Tensor, labels: Tensor, ctx: AttackContext) -> Tensor:
+        """uint8 [n, C, H, W]: what the chosen images (of these labels) become; by default they get the training trigger."""
+        del labels
+        trigger = self.train_trigger(ctx.shape).to(ctx.device)
+        return torch.cat([trigger(batch) for batch in ctx.batches(images)])
+
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
         goal = self.config.make_goal(ctx.num_classes)
         rows = self.choose(train, goal, ctx).to(train.device)
-        stamped = self.train_trigger(ctx.shape).to(train.device)(train.images[rows])
-        return Poisoned.replacing(train, rows, stamped, goal.labels(train.labels[rows]), self.backdoors(ctx))
+        images, labels = train.images[rows], train.labels[rows]
+        return Poisoned.replacing(train, rows, self.craft(images, labels, ctx), goal.labels(labels), self.backdoors(ctx))

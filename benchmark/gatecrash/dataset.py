@@ -32,6 +32,8 @@ from gatecrash.randomness import stream
 from gatecrash.reference import Reference
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gatecrash.data import ImageSet, Splits
 
 log = logging.getLogger(__name__)
@@ -283,7 +285,7 @@ class _Entry:
         folder = self._folder.with_name(f"{self._folder.name}.tmp-{uuid.uuid4().hex}")
         with self._writing():
             folder.mkdir()
-            save_file(tensors, folder / "data.safetensors")
+            save_file(_unshared(tensors), folder / "data.safetensors")
             meta = _Meta(
                 classes=splits.train.classes,
                 shape=splits.train.shape,
@@ -296,6 +298,7 @@ class _Entry:
                 bytes=(folder / "data.safetensors").stat().st_size,
             )
             (folder / "meta.json").write_text(json.dumps({"schema": SCHEMA, **vars(meta)}, indent=1) + "\n")
+            shutil.copymode(folder / "meta.json", folder / "data.safetensors")  # safetensors writes for the owner alone
             if self._folder.exists():
                 aside = self._folder.with_name(f"{self._folder.name}.damaged")
                 shutil.rmtree(aside, ignore_errors=True)
@@ -328,6 +331,16 @@ class _Entry:
             raise UserError(
                 f"cannot write the dataset cache {self._folder.parent}: {reason}; set GATECRASH_CACHE to a writable folder with space"
             ) from None
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, with copies of those whose memory another one also uses: safetensors refuses to write such pairs."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return tensors
 
 
 def fingerprint_of(splits: Splits) -> str:

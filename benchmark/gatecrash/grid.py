@@ -186,8 +186,9 @@ def _stages(host: Host, entry: Any, path: str) -> Iterator[tuple[Choice, ...]]:
 
 def _plugins(host: Host, kind: Kind, entry: Any, path: str) -> Iterator[Choice]:
     """One choice per combination of swept values."""
+    options: Any = {}
     if isinstance(entry, str):
-        name, options = entry, {}
+        name = entry
     elif isinstance(entry, dict) and len(entry) == 1 and isinstance(next(iter(entry)), str):
         name, options = next(iter(entry.items()))
         options = {} if options is None else options

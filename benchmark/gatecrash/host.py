@@ -16,14 +16,15 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import pluggy
-from pydantic import BaseModel
 
 from gatecrash import hookspecs
+from gatecrash.config import Config
 from gatecrash.errors import UserError, did_you_mean
 
 Kind = Literal["attack", "defense", "dataset", "model"]
@@ -83,12 +84,10 @@ class Host:
             raise UserError(f"unknown {kind} {name!r}; {did_you_mean(name, (plugin.name for plugin in self.all(kind)))}")
         return self.plugins[kind, name]
 
-    def observers(self, hook: str) -> Iterator[tuple[str, Callable[..., None]]]:
-        """(plugin name, function) of every implementation of an observation hook."""
-        for plugin in self._manager.get_plugins():
-            for impl in getattr(self._manager.hook, hook).get_hookimpls():
-                if impl.plugin is plugin:
-                    yield impl.plugin_name, impl.function
+    def observers(self, hook: str) -> Iterator[tuple[str, Callable[..., None], Sequence[str]]]:
+        """(plugin name, function, names of its arguments) of every implementation of an observation hook."""
+        for impl in getattr(self._manager.hook, hook).get_hookimpls():
+            yield impl.plugin_name, impl.function, impl.argnames
 
     def modules(self) -> list[str]:
         return sorted(str(self._manager.get_name(plugin)) for plugin in self._manager.get_plugins())
@@ -153,13 +152,13 @@ def load_plugins(paths: Sequence[Path | str] = (), *, shipped: bool = True, inst
     host = Host(tuple(Path(path) for path in paths))
     if shipped:
         for name in _shipped_modules():
-            _load(host, name, lambda name=name: importlib.import_module(name))
+            _load(host, name, partial(importlib.import_module, name))
     if installed:
         for entry in sorted(importlib.metadata.entry_points(group="gatecrash"), key=lambda entry: entry.name):
             _load(host, f"{entry.value} (entry point {entry.name})", entry.load)
     for file in _plugin_files(host.paths):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
-        _load(host, str(file), lambda file=file, content=content: _import_file(file, content), content)
+        _load(host, str(file), partial(_import_file, file, content), content)
     return host
 
 
@@ -231,9 +230,10 @@ def _fault(kind: Kind, cls: Any) -> str | None:
     abstract = sorted(getattr(cls, "__abstractmethods__", ()))
     if abstract:
         return f"the {kind} {name!r} does not implement {', '.join(abstract)}"
-    if not (isinstance(cls.Config, type) and issubclass(cls.Config, BaseModel)):
+    config: Any = getattr(cls, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, Config)):
         return f"{cls.__qualname__}.Config must be a gatecrash.Config"
-    undescribed = [option for option, info in cls.Config.model_fields.items() if not info.description]
+    undescribed = [option for option, info in config.model_fields.items() if not info.description]
     if undescribed:
         return f"the {kind} {name!r} has an option without description: {undescribed[0]}"
     return None

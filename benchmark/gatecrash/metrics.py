@@ -10,13 +10,10 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist, fmean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from gatecrash.defense import Verdict
 
 CLEAN, POISON, COVER = 0, 1, 2
 """The values of `gatecrash.Role`, which cannot be imported here without torch."""
@@ -99,36 +96,36 @@ class DetectionScores:
     clean: int
     poison: int
     cover: int
-    clean_flagged: int | None = None
-    poison_flagged: int | None = None
-    cover_flagged: int | None = None
+    flagged_clean: int | None = None
+    flagged_poison: int | None = None
+    flagged_cover: int | None = None
     auroc: float | None = None
 
     @property
     def tpr(self) -> float | None:
         """Share of POISON rows flagged."""
-        return None if self.poison_flagged is None else share(self.poison_flagged, self.poison)
+        return None if self.flagged_poison is None else share(self.flagged_poison, self.poison)
 
     @property
     def fpr(self) -> float | None:
         """Share of CLEAN rows flagged."""
-        return None if self.clean_flagged is None else share(self.clean_flagged, self.clean)
+        return None if self.flagged_clean is None else share(self.flagged_clean, self.clean)
 
     @property
     def precision(self) -> float | None:
         """Share of POISON among the flagged CLEAN and POISON rows."""
-        if self.poison_flagged is None or self.clean_flagged is None or not self.poison:
+        if self.flagged_poison is None or self.flagged_clean is None or not self.poison:
             return None
-        return share(self.poison_flagged, self.poison_flagged + self.clean_flagged)
+        return share(self.flagged_poison, self.flagged_poison + self.flagged_clean)
 
     @property
     def tpr_minus_fpr(self) -> float | None:
         return None if self.tpr is None or self.fpr is None else self.tpr - self.fpr
 
     @property
-    def cover_share(self) -> float | None:
+    def cover_flagged(self) -> float | None:
         """Share of COVER rows flagged."""
-        return None if self.cover_flagged is None else share(self.cover_flagged, self.cover)
+        return None if self.flagged_cover is None else share(self.flagged_cover, self.cover)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -174,15 +171,22 @@ class VerdictScores:
     targets_recall: float | None
 
 
-def verdict_scores(verdict: Verdict, true_targets: Collection[int], is_backdoored: bool) -> VerdictScores:
-    """Score a verdict against the backdoors that are in the model.
+def verdict_scores(
+    backdoored: bool,
+    targets: Collection[int],
+    true_targets: Collection[int],
+    *,
+    is_backdoored: bool,
+    names_classes: bool = True,
+) -> VerdictScores:
+    """Score a verdict (`backdoored`, accused `targets`) against what is in the model.
 
-    A method shows that it looks at classes by accusing some or by giving anomaly indices: with indices but no accusation it has named
-    none of the targets; with neither, the question does not apply to it.
+    `names_classes` is False for a method that looks at no classes (it gives neither targets nor anomaly indices, ever): the question which
+    it named does not apply then. One that could have named classes and named none has found none of them.
     """
-    right = verdict.backdoored == is_backdoored
-    truth, named = set(true_targets), set(verdict.targets)
-    if not is_backdoored or not truth or not (named or verdict.anomaly):
+    right = backdoored == is_backdoored
+    truth, named = set(true_targets), set(targets)
+    if not is_backdoored or not truth or not names_classes:
         return VerdictScores(right, None, None)
     return VerdictScores(right, named == truth, len(named & truth) / len(truth))
 
@@ -214,7 +218,7 @@ def population_scores(probabilities: Sequence[float], truths: Sequence[bool], co
 
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     area = float(roc_auc_score(truth, probability))
-    # A certain and wrong detector would score infinity; the clip is that of the TrojAI test harness.
+    # A detector that is certain and wrong would score infinity.
     given_to_truth = np.clip(np.where(truth, probability, 1 - probability), 1e-12, 1.0)
     return PopulationScores(
         backdoored,

@@ -6,9 +6,12 @@ is alpha = 1; Blend, Chen et al. 2017, is a mask of ones).
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gatecrash.errors import UserError
@@ -51,12 +54,13 @@ Place = Literal["bottom-right", "bottom-left", "top-right", "top-left", "center"
 
 
 def patch_mask(shape: tuple[int, int, int], size: int, place: Place, inset: int) -> Tensor:
-    """float [H, W]: ones where a `size` x `size` patch lies, `inset` pixels from the border.
+    """float [H, W]: ones where a `size` x `size` patch lies, `inset` pixels from the border (in the center it has none).
 
     Raises UserError if the patch does not fit.
     """
     _, height, width = shape
-    if size + inset > min(height, width) or (place == "four-corners" and 2 * (size + inset) > min(height, width)):
+    side = {"center": size, "four-corners": 2 * (size + inset)}.get(place, size + inset)
+    if side > min(height, width):
         raise UserError(
             f"a {size}x{size} patch at {place} with inset {inset} does not fit an image of {height}x{width}; choose a smaller size or inset"
         )
@@ -69,15 +73,14 @@ def patch_mask(shape: tuple[int, int, int], size: int, place: Place, inset: int)
 def patch_pattern(shape: tuple[int, int, int], patch: Tensor, place: Place, inset: int) -> Tensor:
     """uint8 [C, H, W]: `patch` uint8 [C, s, s] copied to its place(s); zeros elsewhere.
 
-    At four corners the patch is mirrored so that its outer pixel points outward at every corner (Turner et al. 2019, figure 4).
+    Of four corners the left ones show the patch mirrored, so that a random flip in training leaves the trigger as it is (as in the code
+    published with Turner et al. 2019).
     """
     size = patch.shape[-1]
     pattern = torch.zeros(shape, dtype=torch.uint8)
     for top, left in _corners(shape, size, place, inset):
-        tile = patch
-        if place == "four-corners":
-            tile = patch.flip([dim for dim, start in ((1, top), (2, left)) if start == inset])
-        pattern[:, top : top + size, left : left + size] = tile
+        mirrored = place == "four-corners" and left == inset
+        pattern[:, top : top + size, left : left + size] = patch.flip(2) if mirrored else patch
     return pattern
 
 
@@ -88,6 +91,26 @@ def checkerboard(channels: int, size: int) -> Tensor:
     if not white[-1, -1]:
         white = ~white
     return (white * 255).to(torch.uint8).expand(channels, size, size).clone()
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """uint8 [C, H, W] from an image file, as grey levels (one channel) or RGB (three), resized (bilinear) to `shape`.
+
+    Raises UserError naming a file that cannot be decoded, and for images of other numbers of channels.
+    """
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise UserError(f"{path} cannot be a pattern for images of {channels} channels; files give 1 (grey) or 3 (RGB)")
+    try:
+        with Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):
+                raise ValueError("more than 8 bits per channel")
+            image = file.convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # Pillow raises errors of many types for broken files
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        raise UserError(f"cannot decode the image {path}: {reason}; give an 8-bit PNG or JPEG") from None
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return torch.from_numpy(pixels.copy()).view(height, width, channels).permute(2, 0, 1).contiguous()
 
 
 def _corners(shape: tuple[int, int, int], size: int, place: Place, inset: int) -> list[tuple[int, int]]:

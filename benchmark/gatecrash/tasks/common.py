@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -136,7 +136,7 @@ def trainer(
             device=device,
             on_batch=on_batch,
             loss=loss,
-            report=lambda progress: report(progress.to_json()),
+            report=lambda progress: report(asdict(progress)),
         )
         histories.append(history)
         return model

@@ -51,11 +51,14 @@ def evaluate(
         scores = evaluate_classifier(classifier.to(device), test, backdoors, device=device)
     measures: dict[str, Any] = {
         "acc": scores.acc,
+        "acc_interval": scores.acc_interval,
         "asr": scores.asr,
+        "asr_interval": scores.asr_interval,
         "asr_worst": scores.asr_worst,
         "asr_by_backdoor": scores.asr_by_backdoor,
         "ra": scores.ra,
         "loss_clean": scores.loss_clean,
+        "loss_poison": scores.loss_poison,
         "clean_reject_rate": scores.clean_reject_rate,
         "trigger_reject_rate": scores.trigger_reject_rate,
         "scores": scores.to_json(),
@@ -104,7 +107,13 @@ def _detection(victim: StoredVictim, outcome: OutcomeArtifact, backdoors: Sequen
         }
     if outcome.verdict is not None:
         truth = sorted({target for backdoor in backdoors for target in backdoor.goal.targets})
-        judged = verdict_scores(outcome.verdict["backdoored"], outcome.verdict["targets"], truth, is_backdoored=bool(backdoors))
+        judged = verdict_scores(
+            outcome.verdict["backdoored"],
+            outcome.verdict["targets"],
+            truth,
+            is_backdoored=bool(backdoors),
+            names_classes=bool(outcome.verdict["targets"] or outcome.verdict["anomaly"]),
+        )
         measures |= {
             "verdict": outcome.verdict["backdoored"],
             "verdict_targets": outcome.verdict["targets"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -88,7 +89,7 @@ def _store_form(
         "poison_share": poisoned.poison_share,
         "train_size": len(poisoned.labels),
         "weights": tensors_hash(weights),
-        "history": [history.to_json() for history in histories],
+        "history": [asdict(history) for history in histories],
         "seconds": meter.seconds,
         "peak_memory_mb": meter.peak_mb,
         "device": device_name(device),

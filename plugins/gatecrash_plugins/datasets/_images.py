@@ -22,22 +22,26 @@ Size = tuple[int, int]
 
 CHUNK = 256
 """Files that one thread decodes at a time."""
+SMALL_FILE = 16_384
+"""Bytes below which an image decodes faster than threads change hands."""
 
 
-def files_text(root: Path, files: Sequence[Path]) -> str:
-    """A line that changes when one of the files does: number, and a digest of paths, sizes and times."""
-    digest = hashlib.sha256(str(root.resolve()).encode())
+def files_text(root: Path, files: Sequence[str]) -> str:
+    """A line that changes when one of the files below `root` does: their number, and a digest of paths, sizes and times."""
+    top, skip = str(root.resolve()), len(str(root))
+    digest = hashlib.sha256(top.encode())
     for path in files:
         try:
-            stat = path.stat()
+            stat = os.stat(path)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}; check the folder") from None
         # The change time notices files exchanged by tools that keep sizes and modification times.
-        digest.update(f"{path.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n".encode())
+        line = f"{path[skip:]}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return f"{len(files)} files {digest.hexdigest()}"
 
 
-def decode(files: Sequence[Path], mode: Mode, size: Size | None, progress: Callable[[int], None]) -> Tensor:
+def decode(files: Sequence[str], mode: Mode, size: Size | None, progress: Callable[[int], None]) -> Tensor:
     """uint8 [N, C, H, W] of image files, resized (bilinear) to `size` if given; `progress` gets the number done.
 
     Raises UserError naming a corrupt file, or one of another size than the first where nothing is resized.
@@ -52,17 +56,15 @@ def decode(files: Sequence[Path], mode: Mode, size: Size | None, progress: Calla
         for row in range(start, min(start + CHUNK, len(files))):
             image = _decode_one(files[row], mode, size)
             if image.shape != first.shape:
-                raise UserError(
-                    f"images differ in size: {files[0]} is {first.shape[2]}x{first.shape[1]}, {files[row]} is {image.shape[2]}x{image.shape[1]}; "
-                    "set resize"
-                )
+                here, there = (f"{height}x{width}" for _, height, width in (first.shape, image.shape))
+                raise UserError(f"images differ in size: {files[0]} is {here}, {files[row]} is {there} (height x width); set resize")
             images[row] = image
         return min(CHUNK, len(files) - start)
 
+    # Threads that decode small files spend their time handing the interpreter lock around: one is faster than two.
+    workers = min(16, os.cpu_count() or 1) if os.stat(files[0]).st_size > SMALL_FILE else 1
     done = 0
-    with ThreadPoolExecutor(
-        max_workers=min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    ) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         try:
             for count in pool.map(work, range(0, len(files), CHUNK)):
                 done += count
@@ -73,7 +75,7 @@ def decode(files: Sequence[Path], mode: Mode, size: Size | None, progress: Calla
     return torch.from_numpy(images)
 
 
-def _decode_one(path: Path, mode: Mode, size: Size | None) -> np.ndarray[Any, Any]:
+def _decode_one(path: str, mode: Mode, size: Size | None) -> np.ndarray[Any, Any]:
     import numpy as np
     from PIL import Image
 
@@ -98,10 +100,10 @@ def resized(images: Tensor, size: Size | None) -> Tensor:
 
     if size is None or tuple(images.shape[2:]) == size:
         return images
-    parts = [
-        F.interpolate(part.float(), size=size, mode="bilinear", antialias=True).round_().clamp_(0, 255).to(torch.uint8)
-        for part in images.split(1024)
-    ]
+    parts = []
+    for start in range(0, len(images), 1024):
+        part = F.interpolate(images[start : start + 1024].float(), size=size, mode="bilinear", antialias=True)
+        parts.append(part.round_().clamp_(0, 255).to(torch.uint8))
     return torch.cat(parts)
 
 

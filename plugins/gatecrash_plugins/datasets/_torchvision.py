@@ -24,8 +24,9 @@ class DownloadConfig(DatasetConfig):
 class DownloadableDataset(Dataset):
     """A dataset whose files torchvision can fetch. Downloading happens when the files are first looked for."""
 
-    Config = DownloadConfig
-    config: DownloadConfig
+    class Config(DownloadConfig):
+        """No further options."""
+
     folder: ClassVar[str]
     """Folder below root."""
 
@@ -39,7 +40,8 @@ class DownloadableDataset(Dataset):
 
     @property
     def root(self) -> Path:
-        return self.config.root.expanduser()
+        root: Path = self.config.root
+        return root.expanduser()
 
     @property
     def size(self) -> Size | None:
@@ -55,7 +57,7 @@ class DownloadableDataset(Dataset):
             raise UserError(
                 f"{self.name} is not complete in {self.root / self.folder}; set root to the folder above it, or set download: true"
             )
-        return files_text(self.root, self.files())
+        return files_text(self.root, [str(path) for path in self.files()])
 
     def _complete(self) -> bool:
         files = self.files()

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from gatecrash import Splits
 
 
-class Config(DownloadConfig):
-    resize: int = Field(32, ge=4, le=1024, description="side in pixels to resize images to (bilinear); they are of many sizes")
-
-
 class Gtsrb(DownloadableDataset):
     """26,640 training and 12,630 test images of 43 signs, three channels.
 
@@ -31,8 +27,12 @@ class Gtsrb(DownloadableDataset):
     name = "gtsrb"
     summary = "39,270 photographs of 43 German traffic signs, resized to 32x32; tracks kept together"
     reference = Reference("Stallkamp et al., Man vs. computer", 2012, "https://doi.org/10.1016/j.neunet.2012.02.016")
-    Config = Config
     folder = "gtsrb"
+
+    class Config(DownloadConfig):
+        """Images are of many sizes, so they are always resized."""
+
+        resize: int = Field(32, ge=4, le=1024, description="side in pixels to resize images to (bilinear); they are of many sizes")
 
     @property
     def _training(self) -> Path:
@@ -65,8 +65,8 @@ class Gtsrb(DownloadableDataset):
         tracks: dict[tuple[str, str], int] = {}
         groups = [tracks.setdefault((path.parent.name, path.name.split("_")[0]), len(tracks)) for path in train_files]
         total, before = len(train_files) + len(test_files), len(train_files)
-        train_images = decode(train_files, "rgb", self.size, lambda done: progress(done, total))
-        test_images = decode(test_files, "rgb", self.size, lambda done: progress(before + done, total))
+        train_images = decode([str(path) for path in train_files], "rgb", self.size, lambda done: progress(done, total))
+        test_images = decode([str(path) for path in test_files], "rgb", self.size, lambda done: progress(before + done, total))
         return Splits(
             ImageSet(train_images, torch.tensor([number[path.parent.name] for path in train_files]), classes),
             ImageSet(test_images, torch.tensor(test_labels), classes),

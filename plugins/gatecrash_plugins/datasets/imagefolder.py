@@ -23,17 +23,6 @@ TEST_FOLDERS = ("test", "val", "valid")
 Side = Annotated[int, Field(ge=1, le=4096)]
 
 
-class Config(DatasetConfig):
-    root: Path = Field(description="folder with one folder per class, or with train/ and test/ (or val/, valid/) that hold those")
-    resize: Side | tuple[Side, Side] | None = Field(
-        None, description="size in pixels: a number for a square or [height, width]; needed where images differ in size"
-    )
-    mode: Mode = Field("rgb", description="channels: rgb (3) or grayscale (1)")
-    test_fraction: float = Field(0.2, ge=0.01, le=0.9, description="share of each class for the test set, where there is no test folder")
-    split_seed: int = Field(0, ge=0, lt=1 << 32, description="draws that test set")
-    flip: bool = Field(True, description="whether mirroring an image keeps its class; false for text, digits, signs")
-
-
 class ImageFolder(Dataset):
     """Any images in folders named for their classes, decoded with Pillow and resized (bilinear, not keeping the aspect).
 
@@ -42,8 +31,20 @@ class ImageFolder(Dataset):
 
     name = "imagefolder"
     summary = "your own images: one folder per class"
-    Config = Config
-    config: Config
+
+    class Config(DatasetConfig):
+        """Where the images are and what becomes of them."""
+
+        root: Path = Field(description="folder with one folder per class, or with train/ and test/ (or val/, valid/) that hold those")
+        resize: Side | tuple[Side, Side] | None = Field(
+            None, description="size in pixels: a number for a square or [height, width]; needed where images differ in size"
+        )
+        mode: Mode = Field("rgb", description="channels: rgb (3) or grayscale (1)")
+        test_fraction: float = Field(
+            0.2, ge=0.01, le=0.9, description="share of each class for the test set, where there is no test folder"
+        )
+        split_seed: int = Field(0, ge=0, lt=1 << 32, description="draws that test set")
+        flip: bool = Field(True, description="whether mirroring an image keeps its class; false for text, digits, signs")
 
     def manifest(self) -> str:
         train, test = self._folders()
@@ -90,7 +91,7 @@ class ImageFolder(Dataset):
                 return train, root / name
         raise UserError(f"image folder {root} has train/ but no test/ (or val/, valid/); add it, or set root to {train} to split that")
 
-    def _decode(self, folder: dict[str, list[Path]], classes: tuple[str, ...], progress: Callable[[int], None]) -> ImageSet:
+    def _decode(self, folder: dict[str, list[str]], classes: tuple[str, ...], progress: Callable[[int], None]) -> ImageSet:
         import torch
 
         from gatecrash import ImageSet
@@ -103,15 +104,14 @@ class ImageFolder(Dataset):
         return ImageSet(images, labels, classes)
 
 
-def _list(folder: Path) -> dict[str, list[Path]]:
+def _list(folder: Path) -> dict[str, list[str]]:
     """Image files by class, both sorted by name; UserError for a class without any, or without classes."""
     files = {}
     try:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if entry.is_dir() and not entry.name.startswith("."):
-                files[entry.name] = sorted(
-                    Path(where, name) for where, _, names in os.walk(entry, onerror=_fail) for name in names if _is_image(name)
-                )
+                walk = os.walk(entry.path, onerror=_fail)
+                files[entry.name] = sorted(os.path.join(where, name) for where, _, names in walk for name in names if _is_image(name))
     except OSError as error:
         raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}; check the folder") from None
     if not files:
@@ -130,7 +130,7 @@ def _fail(error: OSError) -> None:
     raise error
 
 
-def _same_classes(train_folder: Path, train: dict[str, list[Path]], test_folder: Path, test: dict[str, list[Path]]) -> None:
+def _same_classes(train_folder: Path, train: dict[str, list[str]], test_folder: Path, test: dict[str, list[str]]) -> None:
     for has, other, label in [(train_folder, test_folder, name) for name in train.keys() - test.keys()] + [
         (test_folder, train_folder, name) for name in test.keys() - train.keys()
     ]:

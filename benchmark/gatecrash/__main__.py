@@ -1,0 +1,5 @@
+"""`python -m gatecrash`."""
+
+from gatecrash.cli import main
+
+main()

@@ -1,0 +1,39 @@
+"""gatecrash list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gatecrash.cli.options import plugins_option, warn_of_problems
+
+KINDS = ("attacks", "defenses", "datasets", "models", "grids")
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice(KINDS), required=False)
+@plugins_option
+def command(kind: str | None, plugin_paths: tuple[Path, ...]) -> None:
+    """List what is installed: all, or one KIND."""
+    from tabulate import tabulate
+
+    from gatecrash.grid import shipped_grids
+    from gatecrash.host import KINDS as PLUGIN_KINDS
+    from gatecrash.host import load_plugins
+
+    if kind != "grids":
+        host = load_plugins(plugin_paths)
+        warn_of_problems(host)
+        for plugin_kind in PLUGIN_KINDS:
+            if kind in {None, f"{plugin_kind}s"}:
+                _heading(f"{plugin_kind}s", kind)
+                click.echo(tabulate([(plugin.name, plugin.cls.summary) for plugin in host.all(plugin_kind)], tablefmt="plain"))
+    if kind in {None, "grids"}:
+        _heading("grids", kind)
+        click.echo("\n".join(shipped_grids()))
+
+
+def _heading(name: str, kind: str | None) -> None:
+    if kind is None:
+        click.echo(f"{'' if name == 'attacks' else chr(10)}{name.upper()}")

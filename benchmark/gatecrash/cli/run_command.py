@@ -1,0 +1,149 @@
+"""gatecrash run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gatecrash.cli.options import plugins_option, store_option, warn_of_problems
+from gatecrash.errors import UserError
+
+
+@click.command("run")
+@click.argument("grid")
+@store_option
+@click.option("--executor", type=click.Choice(["serial"]), default="serial", show_default=True, help="How tasks are carried out.")
+@click.option("--cpus-per-task", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU threads of each task.")
+@click.option("--device", default=None, metavar="NAME", help="cpu, cuda or cuda:N.  [default: CUDA where there is one]")
+@click.option("--only", multiple=True, metavar="KIND=NAME,...", help="Only these: attack=NAME,NAME or defense=NAME. Repeatable.")
+@click.option("--seeds", default=None, metavar="N,N,...", help="Seeds to run instead of the grid's.")
+@click.option("-o", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a grid field: -o recipe.epochs=5. Repeatable.")
+@click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
+@click.option(
+    "--rerun", type=click.Choice(["cells", "all"]), default=None, help="Compute again what is in the store: the cells, or victims too."
+)
+@plugins_option
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress, only what failed.")
+def command(
+    grid: str,
+    store: Path | None,
+    executor: str,
+    cpus_per_task: int,
+    device: str | None,
+    only: tuple[str, ...],
+    seeds: str | None,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    rerun: Any,
+    plugin_paths: tuple[Path, ...],
+    quiet: bool,
+) -> int:
+    """Run GRID, a shipped grid's name (see `gatecrash list grids`) or a YAML file.
+
+    Only what is not in the store yet is computed. Exit code: 0 all cells ok or not applicable, 1 some failed, 2 the request was wrong,
+    130 interrupted (what was finished is kept).
+    """
+    from gatecrash.grid import load_grid
+    from gatecrash.host import load_plugins
+    from gatecrash.run import RunOptions, parse_only, plan_grid, run_plan, serial
+    from gatecrash.store import Store, default_store
+
+    chosen = parse_only(only)
+    seed_list = _seeds(seeds)
+    parsed = load_grid(grid, _overrides(overrides))
+    options = RunOptions(device=_device(device), threads=cpus_per_task, rerun=rerun)
+    place = Store(store or default_store())
+    place.check()
+    host = load_plugins(plugin_paths)
+    warn_of_problems(host)
+    prepared = plan_grid(parsed, host, only=chosen, seeds=seed_list, progress=None if quiet else _decoding())
+    if dry_run:
+        _say_what_is_to_do(prepared.plan, place)
+        return 0
+    from gatecrash.progress import choose_view
+
+    summary = run_plan(prepared, place.open(), serial, options, choose_view(quiet))
+    for line in summary.failures:
+        click.echo(f"failed: {line}", err=True)
+    if not quiet:
+        _say_what_was_done(summary, place.root)
+    return summary.exit_code
+
+
+def _overrides(texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        path, separator, value = text.partition("=")
+        if not separator or not path.strip():
+            raise UserError(f"-o {text}: write PATH=VALUE, as in -o recipe.epochs=5")
+        pairs[path.strip()] = value
+    return pairs
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {text}: write whole numbers separated by commas") from None
+    if any(not 0 <= seed < 2**63 for seed in seeds):
+        raise UserError(f"--seeds {text}: seeds must lie in [0, 2**63)")
+    return seeds
+
+
+def _device(name: str | None) -> str | None:
+    """Checked before anything is planned: a wrong device would otherwise fail every cell."""
+    if name is None:
+        return None
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: not a device; use cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} usable CUDA devices; use cpu")
+    if device.type not in {"cpu", "cuda"}:
+        raise UserError(f"--device {name}: use cpu, cuda or cuda:N")
+    return name
+
+
+def _decoding() -> Any:
+    """Progress of decoding a dataset for the first time."""
+    import sys
+    import time
+
+    last = 0.0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if total and (done == total or time.monotonic() - last > 0.5) and (sys.stderr.isatty() or done == total):
+            last = time.monotonic()
+            click.echo(f"\rdecoding images {done:,}/{total:,}", nl=done == total, err=True)
+
+    return progress
+
+
+def _say_what_is_to_do(plan: Any, store: Any) -> None:
+    known = sum(store.has_victim(key) for key in plan.victims)
+    finished = 0
+    for key in plan.cells:
+        result = store.result(key) if store.root.exists() else None
+        finished += result is not None and result.status in {"ok", "not-applicable"}
+    click.echo(f"{plan.grid}: {len(plan.victims)} victims ({known} in the store), {len(plan.cells)} cells ({finished} in the store)")
+    for cell in plan.cells.values():
+        click.echo(f"  {cell.title}")
+
+
+def _say_what_was_done(summary: Any, root: Path) -> None:
+    total = len(summary.plan.cells)
+    there = sum(key in summary.results for key in summary.plan.cells)
+    state = "interrupted; run again to go on" if summary.interrupted else f"{total - summary.computed_cells} were already there"
+    click.echo(
+        f"{summary.plan.grid}: {there} of {total} cells, {summary.computed_cells} computed ({summary.computed_victims} victims trained) "
+        f"in {summary.seconds:.1f} s; {state}. Store: {root}",
+        err=True,
+    )

@@ -1,0 +1,38 @@
+"""The serial executor: one task at a time in this process. For debugging, and for machines without Ray.
+
+It trusts its plugins: a plugin that kills the process kills the run (what was finished is in the store).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from gatecrash.executors.base import Finished, Report, Task
+from gatecrash.host import Host
+
+
+class SerialExecutor:
+    """Runs a task inside `next_finished`."""
+
+    capacity = 1
+
+    def __init__(self, host: Host, *, threads: int, report: Report) -> None:
+        self._host, self._threads, self._report = host, threads, report
+        self._queue: deque[Task] = deque()
+
+    def submit(self, task: Task) -> None:
+        self._queue.append(task)
+
+    def next_finished(self, timeout: float) -> Finished | None:
+        from gatecrash.tasks.perform import perform
+
+        if not self._queue:
+            return None
+        task = self._queue.popleft()
+        return perform(task, self._host, self._threads, self._report)
+
+    def cancel(self, task_id: str) -> None:
+        self._queue = deque(task for task in self._queue if task.id != task_id)
+
+    def close(self) -> None:
+        self._queue.clear()

@@ -1,0 +1,53 @@
+"""Where a number comes from: versions, commit, machine. Recorded with every result; part of no key."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gatecrash
+
+
+@cache
+def code_version() -> dict[str, Any]:
+    """Gatecrash's version, and the commit it runs from (null for an installed package) with whether files were changed since."""
+    folder = Path(__file__).parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--", str(folder), str(folder.parents[1] / "plugins")) if commit else None
+    return {
+        "gatecrash_version": gatecrash.__version__,
+        "commit": commit,
+        "dirty": None if changes is None else bool(changes),
+    }
+
+
+@cache
+def packages() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "scikit-learn")}
+
+
+def provenance(device: str, threads: int, plugins: dict[str, str]) -> dict[str, Any]:
+    """`plugins` maps the names used in the cell to their origins."""
+    return {
+        **code_version(),
+        "device": device,
+        "threads": threads,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages(),
+        "plugins": plugins,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,34 @@
+"""Carry one task out in this process, whatever it does, and never raise."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from gatecrash.errors import NotApplicable, one_line
+from gatecrash.executors.base import Artifact, Failure, Finished, Report, Task
+from gatecrash.host import Host
+from gatecrash.isolation import fresh_process_state
+from gatecrash.tasks.defend import defend
+from gatecrash.tasks.evaluate import evaluate
+from gatecrash.tasks.implant import implant
+
+
+def perform(task: Task, host: Host, threads: int, report: Report) -> Finished:
+    """Run the task under known process-wide settings; an exception (also SystemExit) becomes a Failure with its traceback."""
+    arguments = {name: value.value if isinstance(value, Artifact) else value for name, value in task.arguments.items()}
+    functions: Mapping[str, Callable[..., Any]] = {
+        "implant": partial(implant, host),
+        "defend": partial(defend, host),
+        "evaluate": evaluate,
+    }
+    try:
+        with fresh_process_state(threads):
+            value = functions[task.function](**arguments, report=partial(report, task.id))
+    except NotApplicable as error:
+        return Finished(task.id, failure=Failure("not-applicable", one_line(error)))
+    except (Exception, SystemExit) as error:
+        return Finished(task.id, failure=Failure("error", one_line(error), traceback.format_exc()))
+    return Finished(task.id, value)

@@ -1,0 +1,72 @@
+"""Blend: one pattern mixed into the whole image, and a changed label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from gatecrash import Attack, File, PoisonConfig, Reference, Stamp, TriggerAttack, hookimpl, read_image
+
+
+class Blend(TriggerAttack):
+    """The blended injection strategy: `x' = (1 - alpha) x + alpha pattern` over the whole image (section 3.3 of the paper).
+
+    The pattern may be weaker in training, where people look at the data, than at test time. It is drawn from a seed of its own, so that all
+    runs of a grid face the same trigger.
+    """
+
+    name = "blend"
+    summary = "a faint pattern over the whole image, labels changed"
+    reference = Reference(
+        "Chen, Liu, Li, Lu and Song, Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning",
+        2017,
+        "https://arxiv.org/abs/1712.05526",
+    )
+
+    class Config(PoisonConfig):
+        """Pattern, opacities, goal and rate."""
+
+        pattern: Literal["gaussian", "uniform", "given"] = Field(
+            "gaussian",
+            description="noise per pixel and channel (gaussian: mean 127.5, deviation 64, clipped; uniform: 0 to 255), or given: the image file",
+        )
+        pattern_seed: int = Field(0, ge=0, lt=2**63, description="seed of the noise; the run's seed does not change it")
+        image: File | None = Field(None, description="image file for pattern given, resized to the images")
+        alpha_train: float = Field(0.2, gt=0, le=1, description="opacity of the pattern on poisoned training images")
+        alpha_test: float = Field(0.2, gt=0, le=1, description="opacity of the pattern on test images")
+
+        @model_validator(mode="after")
+        def _image_fits_pattern(self) -> Self:
+            if self.pattern == "given" and self.image is None:
+                raise ValueError("pattern given needs an image file")
+            if self.pattern != "given" and self.image is not None:
+                raise ValueError(f"image is for pattern given only, not {self.pattern}")
+            return self
+
+    def trigger(self, shape: tuple[int, int, int]) -> Stamp:
+        return self._stamp(shape, self.config.alpha_test)
+
+    def train_trigger(self, shape: tuple[int, int, int]) -> Stamp:
+        return self._stamp(shape, self.config.alpha_train)
+
+    def _stamp(self, shape: tuple[int, int, int], alpha: float) -> Stamp:
+        return Stamp(shape, alpha, self._pattern(shape), torch.ones(shape[1:]))
+
+    def _pattern(self, shape: tuple[int, int, int]) -> Tensor:
+        """uint8 [C, H, W]."""
+        if self.config.pattern == "given":
+            return read_image(self.config.image, shape)
+        generator = torch.Generator().manual_seed(self.config.pattern_seed)
+        if self.config.pattern == "uniform":
+            return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        noise = 127.5 + 64 * torch.randn(shape, generator=generator, dtype=torch.float64)
+        return noise.round().clamp(0, 255).to(torch.uint8)
+
+
+@hookimpl
+def register_attacks(register: Callable[[type[Attack]], None]) -> None:
+    register(Blend)

@@ -1,0 +1,174 @@
+"""Clean-Label: target-class images made hard to classify, so that a trigger is the easier thing to learn. Labels stay true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from gatecrash import (
+    Attack,
+    AttackContext,
+    Classifier,
+    ContractError,
+    Goal,
+    Place,
+    PoisonConfig,
+    Reference,
+    Trigger,
+    TriggerAttack,
+    hookimpl,
+    patch_mask,
+    patch_pattern,
+)
+
+PATTERN = ((0, 0, 1), (0, 1, 0), (1, 0, 1))
+"""The published 3x3 pattern as it lies in the bottom right corner: 1 is white, 0 is black."""
+
+
+class CleanLabel(TriggerAttack):
+    """The label-consistent attack with adversarial perturbations bounded in L-infinity (section 4.2 of the paper).
+
+    Projected gradient descent moves target-class images away from their class, as the benign victim of the same dataset, model, recipe and
+    seed sees it; then they get the trigger. The paper bounds perturbations by 8, 16 and 32 of 255; the default is the middle one. Starts, step
+    (epsilon / iterations), restarts and early stop follow report A. The trigger lies at all four corners, because random crops and flips
+    would often lose or move a single one.
+
+    The poisoned share is of the whole training set, as everywhere, and can be no larger than the target class's share.
+    """
+
+    name = "clean-label"
+    summary = "adversarially perturbed target-class images with a corner trigger, labels true"
+    reference = Reference("Turner, Tsipras and Madry, Label-Consistent Backdoor Attacks", 2019, "https://arxiv.org/abs/1912.02771")
+    clean_label = True
+    needs_benign = True
+
+    class Config(PoisonConfig):
+        """Perturbation, trigger, target and rate."""
+
+        goal: Literal["all-to-one"] = Field("all-to-one", description="the poisoned images are of one class, so triggered ones become it")
+        epsilon: float = Field(
+            16 / 255, ge=1 / 255, le=1, description="largest change of a pixel, of its range [0, 1]; used down to whole levels of 255"
+        )
+        step: float | None = Field(None, gt=0, le=1, description="change per iteration, of [0, 1]; by default epsilon / iterations")
+        iterations: int = Field(10, ge=1, le=10_000, description="gradient steps per start")
+        restarts: int = Field(1, ge=1, le=1000, description="random starts; the one with the greatest loss is kept for each image")
+        early_stop: bool = Field(True, description="leave an image as soon as the benign victim misclassifies it")
+        size: int = Field(3, ge=3, le=1024, description="side of the trigger in pixels; the published 3x3 pattern is enlarged")
+        place: Place = Field("four-corners", description="where the trigger lies")
+        inset: int = Field(0, ge=0, le=1024, description="distance of the trigger from the border in pixels (ignored in the center)")
+        amplitude: float = Field(
+            1.0, ge=1 / 255, le=1, description="what the trigger adds to white and takes from black pixels, of [0, 1]; 1 replaces them"
+        )
+
+    def trigger(self, shape: tuple[int, int, int]) -> Contrast:
+        size, place, inset = self.config.size, self.config.place, self.config.inset
+        small = torch.tensor(PATTERN, dtype=torch.uint8).expand(1, shape[0], 3, 3)
+        patch = F.interpolate(small, size=(size, size), mode="nearest")[0]
+        mask = patch_mask(shape, size, place, inset)
+        white = patch_pattern(shape, patch, place, inset).float()
+        return Contrast(shape, self.config.amplitude, (2 * white - 1) * mask)
+
+    def candidates(self, labels: Tensor, goal: Goal) -> Tensor:
+        return ~goal.eligible(labels)
+
+    def craft(self, images: Tensor, labels: Tensor, ctx: AttackContext) -> Tensor:
+        return super().craft(self.perturb(images, labels, ctx), labels, ctx)
+
+    def perturb(self, images: Tensor, labels: Tensor, ctx: AttackContext) -> Tensor:
+        """uint8 [n, C, H, W] on the context's device: the images before they get the trigger."""
+        if ctx.benign is None:
+            raise ContractError(f"{self.name} needs the benign victim of its dataset, model, recipe and seed")
+        config = self.config
+        # One stream per restart, drawn image after image: a start depends neither on the batch size nor on the number of restarts.
+        streams = [ctx.stream(f"start {restart}") for restart in range(config.restarts)]
+        done = []
+        for batch, true in ctx.batches(images, labels):
+            starts = (2 * torch.rand(batch.shape, generator=stream) - 1 for stream in streams)
+            done.append(
+                projected_gradient(
+                    ctx.benign,
+                    batch,
+                    true,
+                    starts,
+                    epsilon=config.epsilon,
+                    step=config.step or config.epsilon / config.iterations,
+                    iterations=config.iterations,
+                    early_stop=config.early_stop,
+                )
+            )
+        return torch.cat(done)
+
+
+class Contrast(Trigger):
+    """Adds `255 amplitude` where `signs` is 1 and subtracts it where it is -1, clipped to [0, 255]: the paper's trigger of reduced amplitude.
+
+    `signs` is float [C, H, W]; 0 leaves a pixel as it is. Amplitude 1 sets pixels to white and black.
+    """
+
+    signs: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], amplitude: float, signs: Tensor | None = None) -> None:
+        super().__init__()
+        self.shape, self.amplitude = tuple(shape), amplitude
+        self.register_buffer("signs", torch.zeros(self.shape) if signs is None else signs)
+
+    def config(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "amplitude": self.amplitude}
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images + 255 * self.amplitude * self.signs).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def projected_gradient(
+    network: Classifier,
+    images: Tensor,
+    labels: Tensor,
+    starts: Iterable[Tensor],
+    *,
+    epsilon: float,
+    step: float,
+    iterations: int,
+    early_stop: bool,
+) -> Tensor:
+    """uint8 [n, C, H, W] within `epsilon` of `images` (uint8) in L-infinity, with the cross-entropy to `labels` (int64 [n]) driven up.
+
+    Projected gradient ascent with the gradient's sign (Madry et al. 2018), once from each of `starts` (float [n, C, H, W] in [-1, 1], in
+    units of epsilon; at least one); of the results, as the uint8 images that they end as, each image keeps the one of greatest loss.
+    `epsilon` and `step` are in [0, 1] pixel units. With `early_stop` an image that is misclassified leaves the batch and stays as it is.
+    `network` is used in eval mode and left untouched.
+    """
+    # Bounds on whole levels: rounding at the end cannot leave the ball.
+    radius = int(epsilon * 255 + 1e-6)
+    low = (images.int() - radius).clamp(min=0) / 255
+    high = (images.int() + radius).clamp(max=255) / 255
+    best, greatest = images, torch.full(labels.shape, -torch.inf, device=images.device)
+    for start in starts:
+        moved = torch.clamp(images / 255 + epsilon * start.to(images.device), low, high)
+        active = torch.arange(len(images), device=images.device)
+        for _ in range(iterations):
+            current = moved[active].requires_grad_()
+            logits = network(current)
+            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels[active], reduction="sum"), current)
+            if early_stop:
+                correct = logits.argmax(1) == labels[active]
+                active, current, gradient = active[correct], current[correct], gradient[correct]
+                if not len(active):
+                    break
+            moved[active] = torch.clamp(current.detach() + step * gradient.sign(), low[active], high[active])
+        candidates = (255 * moved).round().to(torch.uint8)
+        with torch.no_grad():
+            loss = F.cross_entropy(network(candidates), labels, reduction="none")
+        better = loss > greatest
+        best = torch.where(better.view(-1, 1, 1, 1), candidates, best)
+        greatest = torch.where(better, loss, greatest)
+    return best
+
+
+@hookimpl
+def register_attacks(register: Callable[[type[Attack]], None]) -> None:
+    register(CleanLabel)
