@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from gatecrash.classifier import Backbone, Classifier, Network, Point
     from gatecrash.config import Config, File
     from gatecrash.data import ImageSet, Poisoned, Role, Splits
-    from gatecrash.dataset import Dataset, DatasetConfig
+    from gatecrash.dataset import Dataset, DatasetConfig, Progress
     from gatecrash.defense import Defense, Evidence, Give, Need, Outcome, Step, Verdict
     from gatecrash.errors import ContractError, NotApplicable, TrainingDiverged, UserError
     from gatecrash.hookspecs import hookimpl
     from gatecrash.model import Model
     from gatecrash.portable import Portable
+    from gatecrash.pruning import PruningCurve, accuracy, mean_activations, pruning_curve
     from gatecrash.recipe import Recipe
     from gatecrash.reference import Reference
     from gatecrash.triggers import Place, Stamp, Trigger, checkerboard, patch_mask, patch_pattern, read_image
@@ -48,16 +49,18 @@ _HOME = {
         "PoisonConfig",
         "TriggerAttack",
         "poison_count",
+        "pruning_curve",
     ),
     "classifier": ("Backbone", "Classifier", "Network", "Point"),
     "config": ("Config", "File"),
     "data": ("ImageSet", "Poisoned", "Role", "Splits"),
-    "dataset": ("Dataset", "DatasetConfig"),
+    "dataset": ("Dataset", "DatasetConfig", "Progress"),
     "defense": ("Defense", "Evidence", "Give", "Need", "Outcome", "Step", "Verdict"),
     "errors": ("ContractError", "NotApplicable", "TrainingDiverged", "UserError"),
     "hookspecs": ("hookimpl",),
     "model": ("Model",),
     "portable": ("Portable",),
+    "pruning": ("PruningCurve", "accuracy", "mean_activations", "pruning_curve"),
     "recipe": ("Recipe",),
     "reference": ("Reference",),
     "triggers": ("Place", "Stamp", "Trigger", "checkerboard", "patch_mask", "patch_pattern", "read_image"),
@@ -93,6 +96,8 @@ __all__ = [
     "PoisonConfig",
     "Poisoned",
     "Portable",
+    "Progress",
+    "PruningCurve",
     "Recipe",
     "Reference",
     "Role",
@@ -104,11 +109,14 @@ __all__ = [
     "TriggerAttack",
     "UserError",
     "Verdict",
+    "accuracy",
     "checkerboard",
     "hookimpl",
+    "mean_activations",
     "patch_mask",
     "patch_pattern",
     "poison_count",
+    "pruning_curve",
     "read_image",
 ]
 

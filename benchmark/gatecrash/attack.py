@@ -160,7 +160,7 @@ class Attack(ABC):
     def __init__(self, config: Config | None = None) -> None:
         self.config: Any = config if config is not None else self.Config()
 
-    def check(self, info: DatasetInfo) -> None:
+    def check(self, info: DatasetInfo) -> None:  # noqa: B027 - most attacks can check nothing more than their options
         """Raise UserError if this configuration cannot work on the dataset; called when planning, before anything runs."""
 
     @abstractmethod
@@ -170,6 +170,7 @@ class Attack(ABC):
     def implant(self, train: ImageSet, ctx: AttackContext) -> Implant:
         """The finished victim; the default trains on `poison`'s data as an unsuspecting user would."""
         poisoned = self.poison(train, ctx)
+        poisoned.check(train)  # before the hours of training
         return Implant(poisoned, ctx.train(poisoned))
 
 

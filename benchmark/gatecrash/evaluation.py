@@ -25,18 +25,16 @@ from gatecrash.classifier import Classifier
 from gatecrash.data import ImageSet
 from gatecrash.defense import Step
 from gatecrash.errors import ContractError
+from gatecrash.isolation import full_float32
 from gatecrash.metrics import share, wilson
 from gatecrash.randomness import stream
 from gatecrash.triggers import Trigger
-
-EVALUATION_VERSION = 1
-"""Part of every cell's key: raise it whenever a score may change."""
 
 SAMPLE = 256
 """Images that are shown twice to a classifier, and to a trigger, to see whether the batch matters."""
 
 RELATIVE_TOLERANCE = 1e-3
-"""How far float32 logits may move between batch sizes (other kernels, other summation order); measured: about 1e-6 of their size."""
+"""How far float32 logits may move between batch sizes, for which BLAS and cuDNN choose other kernels with another order of summation."""
 
 NEAR_THRESHOLD = 0.01
 """Share of the sample that may come out differently: decisions on the edge, which float noise tips over."""
@@ -384,7 +382,7 @@ def _as_deployed(module: nn.Module, device: torch.device) -> Iterator[None]:
     `no_grad`, not `inference_mode`: a classifier may look at gradients of its own (`torch.enable_grad`), and tensors that it keeps stay
     ordinary ones.
     """
-    settings = [(part, "training", False) for part in module.modules()] + _full_float32()
+    settings = [(part, "training", False) for part in module.modules()] + full_float32()
     settings += [(torch.backends.cudnn, "deterministic", True), (torch.backends.cudnn, "benchmark", False)]
     before = [getattr(holder, name) for holder, name, _ in settings]
     try:
@@ -395,15 +393,6 @@ def _as_deployed(module: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for (holder, name, _), value in zip(settings, before, strict=True):
             setattr(holder, name, value)
-
-
-def _full_float32() -> list[tuple[Any, str, Any]]:
-    """(holder, attribute, value) of the switches that keep float32 matrix products and convolutions from being rounded to less."""
-    cudnn, mkldnn, matmul = torch.backends.cudnn, torch.backends.mkldnn, torch.backends.cuda.matmul
-    if hasattr(cudnn, "conv"):  # torch >= 2.9, which refuses to read the old switches once someone has used the new ones
-        holders = (matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
-        return [(holder, "fp32_precision", "ieee") for holder in holders]
-    return [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
 
 
 def _check_changes(step: Step, number: int, start: Mapping[str, Tensor]) -> None:

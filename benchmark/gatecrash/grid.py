@@ -249,7 +249,7 @@ def explain(error: ValidationError, path: str, fields: Mapping[str, Any]) -> str
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         name = str(first["loc"][-1])
-        close = difflib.get_close_matches(name, list(fields), n=1)
+        close = difflib.get_close_matches(name, list(fields), n=1) or [field for field in fields if name and name in field]
         known = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(fields) or 'none'}"
         return f"{where}: unknown field; {known}"
     if first["type"] == "missing":

@@ -156,7 +156,7 @@ def load_plugins(paths: Sequence[Path | str] = (), *, shipped: bool = True, inst
     if installed:
         for entry in sorted(importlib.metadata.entry_points(group="gatecrash"), key=lambda entry: entry.name):
             _load(host, f"{entry.value} (entry point {entry.name})", entry.load)
-    for file in _plugin_files(host.paths):
+    for file in plugin_files(host.paths):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         _load(host, str(file), partial(_import_file, file, content), content)
     return host
@@ -174,11 +174,11 @@ def _load(host: Host, origin: str, importer: Callable[[], Any], content: str | N
 def _shipped_modules() -> Iterator[str]:
     package = importlib.import_module(SHIPPED)
     for info in pkgutil.walk_packages(package.__path__, f"{SHIPPED}."):
-        if not info.ispkg:
+        if not info.ispkg and not info.name.rpartition(".")[2].startswith("_"):
             yield info.name
 
 
-def _plugin_files(paths: Sequence[Path]) -> Iterator[Path]:
+def plugin_files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             yield from sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
@@ -208,7 +208,7 @@ def _import_file(file: Path, content: str) -> ModuleType:
 
 
 def _misspelt(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
     unknown = re.search(r"unknown hook '(\w+)'", text)
     if unknown:
         hooks = [name for name in vars(hookspecs) if name.startswith(("register_", "run_", "victim_", "cell_"))]

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,21 +21,25 @@ def fresh_process_state(threads: int) -> Iterator[None]:
         torch.get_rng_state(),
         torch.get_default_dtype(),
         torch.is_grad_enabled(),
-        torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
         torch.backends.cudnn.benchmark,
         torch.get_num_threads(),
         dict(os.environ),
     )
+    precisions = [(holder, name, getattr(holder, name), exact) for holder, name, exact in full_float32()]
     try:
         _set_rng(random.Random(0).getstate(), np.random.RandomState(0).get_state(), torch.Generator().manual_seed(0).get_state())
-        _set_torch(torch.float32, True, "highest", False, False, threads)
+        _set_torch(torch.float32, True, False, False, threads)
+        for holder, name, _, exact in precisions:
+            setattr(holder, name, exact)
         yield
     finally:
         _set_rng(*before[:3])
-        _set_torch(*before[3:9])
+        _set_torch(*before[3:8])
+        for holder, name, value, _ in precisions:
+            setattr(holder, name, value)
         os.environ.clear()
-        os.environ.update(before[9])
+        os.environ.update(before[8])
 
 
 def _set_rng(python: object, numpy: object, torch_state: torch.Tensor) -> None:
@@ -43,10 +48,20 @@ def _set_rng(python: object, numpy: object, torch_state: torch.Tensor) -> None:
     torch.set_rng_state(torch_state)
 
 
-def _set_torch(dtype: torch.dtype, grad: bool, matmul: str, deterministic: bool, benchmark: bool, threads: int) -> None:
+def _set_torch(dtype: torch.dtype, grad: bool, deterministic: bool, benchmark: bool, threads: int) -> None:
     torch.set_default_dtype(dtype)
     torch.set_grad_enabled(grad)
-    torch.set_float32_matmul_precision(matmul)
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = benchmark
     torch.set_num_threads(threads)
+
+
+def full_float32() -> list[tuple[Any, str, Any]]:
+    """(holder, attribute, value) of the switches that keep float32 matrix products and convolutions from being rounded to less."""
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    matmul = torch.backends.cuda.matmul
+    if hasattr(cudnn, "conv"):  # torch >= 2.9, which refuses to read the old switches once someone has used the new ones
+        holders = (matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+        return [(holder, "fp32_precision", "ieee") for holder in holders]
+    return [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]

@@ -17,6 +17,9 @@ from gatecrash.results import Result
 from gatecrash.run import View
 
 
+STOPPING = "stopping; finished work is kept (Ctrl-C again leaves at once)"
+
+
 class PlainView(View):
     """One line per finished task, for logs and pipes."""
 
@@ -36,6 +39,9 @@ class PlainView(View):
     def cell_ended(self, result: Result) -> None:
         self._ended += 1
         self._say(f"[{self._ended}/{self._total}] {result.attack.name} × {result.defense_name} (seed {result.seed}): {_outcome(result)}")
+
+    def interrupted(self) -> None:
+        self._say(STOPPING)
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -80,6 +86,10 @@ class LiveView(View):
 
     def cell_ended(self, result: Result) -> None:
         self._advance(self._cells, result.status in {"failed", "victim-failed"})
+
+    def interrupted(self) -> None:
+        self._live.stop()
+        self._console.print(STOPPING)
 
     def close(self) -> None:
         self._live.stop()

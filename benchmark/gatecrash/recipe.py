@@ -18,17 +18,19 @@ class Recipe(Config):
 
     epochs: int = Field(100, ge=1, le=10_000, description="passes over the training set")
     batch_size: int = Field(128, ge=1, le=65_536, description="images per step")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with Nesterov momentum, or AdamW")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="SGD with momentum, or AdamW")
     lr: float = Field(0.01, gt=0, le=100, description="learning rate at its peak")
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum (AdamW's beta1)")
-    nesterov: bool = Field(False, description="Nesterov momentum, for SGD")
-    weight_decay: float = Field(5e-4, ge=0, le=1, description="weight decay (not on biases and norms where decay_norms is off)")
-    decay_norms: bool = Field(True, description="apply weight decay to biases and normalisation layers too")
-    schedule: Literal["cosine", "one-cycle", "constant"] = Field("cosine", description="learning rate over the run")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD, or beta1 of AdamW (its beta2 is 0.999)")
+    nesterov: bool = Field(False, description="Nesterov's form of momentum, for SGD")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="L2 penalty of SGD, or decoupled decay of AdamW")
+    decay_norms: bool = Field(True, description="decay biases and normalisation layers too")
+    schedule: Literal["cosine", "one-cycle", "constant"] = Field(
+        "cosine", description="learning rate over the run, set at every step: falling to zero, up and down to zero, or fixed"
+    )
     warmup: float = Field(0.25, ge=0, lt=1, description="share of the run in which a one-cycle schedule rises")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the cross-entropy")
-    crop: int = Field(4, ge=0, le=64, description="random crop: zero padding in pixels on each side")
-    flip: bool = Field(True, description="random mirroring, where the dataset allows it")
+    crop: int = Field(4, ge=0, le=64, description="random crop: zero padding in pixels on each side; 0 for none")
+    flip: bool = Field(True, description="mirror each image with probability 1/2, where the dataset allows it")
     precision: Literal["auto", "float32"] = Field(
         "auto", description="auto: bfloat16 autocast where the device computes in it, else float32"
     )
@@ -45,7 +47,8 @@ PRESETS: dict[str, Recipe] = {
         label_smoothing=0.1,
         crop=2,
     ),
-    "tiny": Recipe(epochs=20, batch_size=64, lr=0.05, nesterov=True, schedule="one-cycle", crop=0, flip=False),
+    # Found on a quarter of the digits' training set (seven seeds, never the test set): accuracy 98.9%, the lowest 98.6%.
+    "tiny": Recipe(epochs=16, batch_size=64, lr=0.1, nesterov=True, weight_decay=0.01, schedule="one-cycle", crop=0, flip=False),
 }
 
 

@@ -38,6 +38,16 @@ class RunOptions(Config):
     """`cpu`, `cuda`, `cuda:1`; by default CUDA where there is one."""
     threads: int = 1
     """CPU threads per task: `--cpus-per-task`."""
+    gpus_per_task: float | None = None
+    """Share of a GPU that a task gets under Ray; by default a whole one where there are GPUs."""
+    workers: int | None = None
+    """Tasks at a time under Ray, at most; by default as many as fit."""
+    address: str | None = None
+    """Ray cluster to join: `auto` or `HOST:PORT`; by default Ray is started on this machine."""
+    victim_time_limit: float | None = None
+    """Seconds after which a victim that is still training fails, under Ray."""
+    cell_time_limit: float | None = None
+    """Seconds after which a defense, or its evaluation, fails, under Ray."""
     rerun: Rerun | None = None
 
 
@@ -80,6 +90,9 @@ class View:
 
     def cell_ended(self, result: Result) -> None: ...
 
+    def interrupted(self) -> None:
+        """Ctrl-C was pressed; what follows is cancelling and cleaning up."""
+
     def close(self) -> None: ...
 
 
@@ -106,14 +119,32 @@ def plan_grid(
     return Prepare(make_plan(resolved, prepared, host, only=only, seeds=seeds), prepared, host)
 
 
-ExecutorFactory = Callable[[Host, RunOptions, Report], Executor]
+ExecutorFactory = Callable[[Host, RunOptions, Report, Path], Executor]
+"""`factory(host, options, report, folder for logs)`."""
 
 
-def serial(host: Host, options: RunOptions, report: Report) -> Executor:
+def serial(host: Host, options: RunOptions, report: Report, logs: Path) -> Executor:
     """The executor that runs one task at a time in this process."""
     from gatecrash.executors.serial import SerialExecutor
 
     return SerialExecutor(host, threads=options.threads, report=report)
+
+
+def ray(host: Host, options: RunOptions, report: Report, logs: Path) -> Executor:
+    """The executor that distributes tasks over this machine's cores and GPUs, or over a cluster."""
+    from gatecrash.executors.cluster import Request
+    from gatecrash.executors.ray import RayExecutor
+
+    gpus = 0.0 if options.device == "cpu" else options.gpus_per_task
+    limits = {"implant": options.victim_time_limit, "defend": options.cell_time_limit, "evaluate": options.cell_time_limit}
+    return RayExecutor(
+        host,
+        Request(options.threads, gpus, options.workers),
+        address=options.address,
+        limits={function: limit for function, limit in limits.items() if limit is not None},
+        report=report,
+        logs=logs,
+    )
 
 
 def run(
@@ -146,7 +177,7 @@ def run_plan(prepare: Prepare, store: Store, executor: ExecutorFactory, options:
     notify("run_started", plan=prepare.plan)
     try:
         if scheduler.find_work():
-            worker = executor(prepare.host, options, view.report)
+            worker = executor(prepare.host, options, view.report, store.root / "logs")
             try:
                 scheduler.work_off(worker)
             except KeyboardInterrupt:

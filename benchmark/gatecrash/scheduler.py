@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -114,7 +115,8 @@ class Scheduler:
                 self._add_cell(baseline)
                 needs.add(f"evaluate:{baseline.key}")
             needs.add(self._add(Node(f"defend:{cell.key}", "defend", cell.key, cell.victim.cost / 4, self._victim_nodes(cell.victim.key))))
-        self._add(Node(evaluate_id, "evaluate", cell.key, cell.victim.cost / 50, needs))
+        # first of all: it is short, what it scores waits in memory, and what it gives is kept for good
+        self._add(Node(evaluate_id, "evaluate", cell.key, math.inf, needs))
 
     def _victim_nodes(self, key: str | None) -> set[str]:
         """The node that makes this victim, or nothing where it is stored."""
@@ -149,7 +151,9 @@ class Scheduler:
         """Until every node is done or failed."""
         while self._nodes:
             while self._ready and len(self._running) < executor.capacity:
-                self._start(self._nodes[heapq.heappop(self._ready)[2]], executor)
+                node = self._nodes.get(heapq.heappop(self._ready)[2])
+                if node is not None:  # else it was settled while it waited in the heap
+                    self._start(node, executor)
             if not self._nodes:
                 break
             if self._running:

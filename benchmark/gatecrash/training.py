@@ -91,33 +91,20 @@ def train(
     """
     device = torch.device(device)
     _check_data(network, images, labels)
-    sizes = batch_sizes(len(images), recipe.batch_size)
-    rates = learning_rates(recipe, recipe.epochs * len(sizes))
     # The weights' format decides how convolutions run; batches may stay as they are.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(network, recipe)
-    images, labels = images.to(device), labels.to(device)
-    crops = augment.windows(images if on_batch is None else images[:0], recipe.crop)
-    order_stream, augment_stream = streams("order"), streams("augment")
+    feed = _Feed(images.to(device), labels.to(device), recipe, recipe.flip and flip, streams, on_batch)
+    rates = iter(learning_rates(recipe, recipe.epochs * len(feed.sizes)))
     bfloat16 = recipe.precision == "auto" and supports_bfloat16(device)
-    watch = _Watch(recipe.epochs, len(images), sizes, device, report)
+    watch = _Watch(recipe.epochs, feed.sizes, device, report)
 
+    network.train()
     with _private_state(device, streams):
-        network.train()
         for epoch in range(recipe.epochs):
-            order = torch.randperm(len(images), generator=order_stream).to(device)
-            draws = augment.draw(sizes, recipe.crop, recipe.flip and flip, augment_stream, device)
-            start = 0
-            for step, size in enumerate(sizes):
-                stop = start + size
-                rows = order[start:stop]
-                targets = labels[rows]
-                source, picks = crops, rows
-                if on_batch is not None:
-                    changed, targets = _changed(on_batch, images[rows], targets, rows)
-                    source, picks = augment.windows(changed, recipe.crop), torch.arange(size, device=device)
-                    network.train()  # the attack may have looked at the network in eval mode
-                batch = augment.augmented(source, picks, draws.tops[start:stop], draws.lefts[start:stop], draws.mirrored[step])
+            for step, (batch, targets, rows) in enumerate(feed.epoch()):
+                if not network.training:  # `on_batch` or `loss` has looked at the network in eval mode
+                    network.train()
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                     if loss is None:
                         value = F.cross_entropy(network(batch).float(), targets, label_smoothing=recipe.label_smoothing)
@@ -125,12 +112,13 @@ def train(
                         value = loss(network, batch, targets, rows)
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()  # type: ignore[no-untyped-call]
+                rate = next(rates)
                 for group in optimizer.param_groups:
-                    group["lr"] = rates[epoch * len(sizes) + step]
+                    group["lr"] = rate
                 optimizer.step()
                 watch.step(epoch, step, value)
-                start = stop
             watch.end_epoch(epoch, recipe)
+
     # The stored form of a network is contiguous: leave it as it will be loaded, so that both give the same logits.
     network.to(memory_format=torch.contiguous_format)
     network.zero_grad(set_to_none=True)
@@ -222,13 +210,45 @@ def _check_data(network: Network, images: Tensor, labels: Tensor) -> None:
         raise ContractError(f"training labels must lie in [0, {network.num_classes}); got {int(labels.min())} to {int(labels.max())}")
 
 
-def _changed(on_batch: OnBatch, images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """What `on_batch` makes of a batch, or ContractError."""
-    new_images, new_labels = on_batch(images, labels, rows)
-    for what, new, old in (("images", new_images, images), ("labels", new_labels, labels)):
-        if new.dtype != old.dtype or new.shape != old.shape:
-            raise ContractError(f"on_batch must return {what} as {old.dtype} {list(old.shape)}; got {new.dtype} {list(new.shape)}")
-    return new_images.detach(), new_labels
+class _Feed:
+    """The set on the device, given out in augmented batches: images uint8 [B, C, H, W], labels and rows int64 [B]."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        recipe: Recipe,
+        flip: bool,
+        streams: Streams,
+        on_batch: OnBatch | None,
+    ) -> None:
+        self.sizes = batch_sizes(len(images), recipe.batch_size)
+        self._images, self._labels, self._crop, self._flip, self._on_batch = images, labels, recipe.crop, flip, on_batch
+        self._order, self._augment = streams("order"), streams("augment")
+        # Where batches change before they are augmented, there is nothing to pad in advance.
+        self._windows = augment.windows(images, recipe.crop) if on_batch is None else None
+
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        device = self._images.device
+        order = torch.randperm(len(self._images), generator=self._order).to(device)
+        draws = augment.draw(self.sizes, self._crop, self._flip, self._augment, device)
+        batches = zip(*(torch.split(part, self.sizes) for part in (order, draws.tops, draws.lefts)), draws.mirrored, strict=True)
+        for rows, tops, lefts, mirrored in batches:
+            windows, picks, labels = self._windows, rows, self._labels[rows]
+            if windows is None:
+                images, labels = self._changed(rows, labels)
+                windows, picks = augment.windows(images, self._crop), torch.arange(len(rows), device=device)
+            yield augment.augmented(windows, picks, tops, lefts, mirrored), labels, rows
+
+    def _changed(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What `on_batch` makes of a batch, or ContractError."""
+        assert self._on_batch is not None
+        images = self._images[rows]
+        new_images, new_labels = self._on_batch(images, labels, rows)
+        for what, new, old in (("images", new_images, images), ("labels", new_labels, labels)):
+            if new.dtype != old.dtype or new.shape != old.shape:
+                raise ContractError(f"on_batch must return {what} as {old.dtype} {list(old.shape)}; got {new.dtype} {list(new.shape)}")
+        return new_images, new_labels
 
 
 @contextmanager
@@ -254,13 +274,12 @@ class _Watch:
     def __init__(
         self,
         epochs: int,
-        count: int,
         sizes: Sequence[int],
         device: torch.device,
         report: Callable[[TrainReport], None] | None,
     ) -> None:
         self.losses: list[float] = []
-        self._epochs, self._count, self._report = epochs, count, report
+        self._epochs, self._report = epochs, report
         self._values = torch.zeros(len(sizes), device=device)
         self._weights = torch.tensor(sizes, dtype=torch.float32, device=device)
         self._seen = list(accumulate(sizes))
@@ -272,28 +291,29 @@ class _Watch:
 
     def step(self, epoch: int, step: int, value: Tensor) -> None:
         self._values[step] = value.detach()
-        if self._report is not None and (time.monotonic() - self._reported >= REPORT_SECONDS or self._is_last(epoch, step)):
-            self._tell(epoch, step, self._report)
+        if self._report is None:
+            return
+        last = epoch + 1 == self._epochs and step + 1 == len(self._seen)
+        if last or time.monotonic() - self._reported >= REPORT_SECONDS:
+            self._report(self._now(epoch, step))
+            self._reported = time.monotonic()
 
     def end_epoch(self, epoch: int, recipe: Recipe) -> None:
-        mean = self._mean(len(self._values))
+        mean = self._mean(len(self._seen))
         if not math.isfinite(mean):
             raise TrainingDiverged(f"the loss became {mean} in epoch {epoch + 1} of {self._epochs}; {_advice(recipe)}")
         self.losses.append(mean)
 
-    def _is_last(self, epoch: int, step: int) -> bool:
-        return epoch + 1 == self._epochs and step + 1 == len(self._values)
-
     def _mean(self, steps: int) -> float:
-        return float((self._values[:steps] * self._weights[:steps]).sum() / self._weights[:steps].sum())
+        weights = self._weights[:steps]
+        return float((self._values[:steps] * (weights / weights.sum())).sum())
 
-    def _tell(self, epoch: int, step: int, report: Callable[[TrainReport], None]) -> None:
-        loss = self._mean(step + 1)  # read first: it waits for the device, and the clock must include that
-        done = epoch * self._count + self._seen[step]
+    def _now(self, epoch: int, step: int) -> TrainReport:
+        loss = self._mean(step + 1)  # waits for the device, so it comes before the clock is read
+        total = self._seen[-1]
+        done = epoch * total + self._seen[step]
         speed = done / max(self.seconds, 1e-9)
-        left = (self._epochs * self._count - done) / speed
-        self._reported = time.monotonic()
-        report(TrainReport(epoch + 1, self._epochs, loss, speed, left))
+        return TrainReport(epoch + 1, self._epochs, loss, speed, (self._epochs * total - done) / speed)
 
 
 def _check_finite(network: nn.Module, recipe: Recipe) -> None:
@@ -311,9 +331,8 @@ def _check_learned(loss: float, labels: Tensor | None, num_classes: int, recipe:
         target = (1 - recipe.label_smoothing) * share + recipe.label_smoothing / num_classes
         guess = float(torch.special.entr(target).sum())
     if loss > guess > 0:  # one class only: nothing to tell apart
-        raise TrainingDiverged(
-            f"the loss of the last epoch ({recipe.epochs}) is {loss:.3g}, worse than guessing ({guess:.3g}); {_advice(recipe)}"
-        )
+        measured = f"the loss of the last epoch ({recipe.epochs}) is {loss:.3g}, worse than guessing ({guess:.3g})"
+        raise TrainingDiverged(f"{measured}; {_advice(recipe)}, or raise epochs")
 
 
 def _advice(recipe: Recipe) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,20 @@ from gatecrash.errors import UserError
 @click.command("run")
 @click.argument("grid")
 @store_option
-@click.option("--executor", type=click.Choice(["serial"]), default="serial", show_default=True, help="How tasks are carried out.")
+@click.option(
+    "--executor",
+    type=click.Choice(["ray", "serial"]),
+    default="ray",
+    envvar="GATECRASH_EXECUTOR",
+    show_default=True,
+    help="Ray, or one task at a time in this process.",
+)
 @click.option("--cpus-per-task", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU threads of each task.")
+@click.option("--gpus-per-task", type=float, default=None, help="Share of a GPU, 0 to 1; 0.25 packs four tasks on one.  [default: 1]")
+@click.option("--workers", type=click.IntRange(1), default=None, help="Tasks at a time, at most.  [default: as many as fit]")
+@click.option("--address", default=None, metavar="auto|HOST:PORT", help="Join this Ray cluster instead of using this machine alone.")
+@click.option("--victim-time-limit", type=float, default=None, metavar="SECONDS", help="Stop training a victim after this time.")
+@click.option("--cell-time-limit", type=float, default=None, metavar="SECONDS", help="Stop a defense after this time.")
 @click.option("--device", default=None, metavar="NAME", help="cpu, cuda or cuda:N.  [default: CUDA where there is one]")
 @click.option("--only", multiple=True, metavar="KIND=NAME,...", help="Only these: attack=NAME,NAME or defense=NAME. Repeatable.")
 @click.option("--seeds", default=None, metavar="N,N,...", help="Seeds to run instead of the grid's.")
@@ -31,6 +47,11 @@ def command(
     store: Path | None,
     executor: str,
     cpus_per_task: int,
+    gpus_per_task: float | None,
+    workers: int | None,
+    address: str | None,
+    victim_time_limit: float | None,
+    cell_time_limit: float | None,
     device: str | None,
     only: tuple[str, ...],
     seeds: str | None,
@@ -47,13 +68,23 @@ def command(
     """
     from gatecrash.grid import load_grid
     from gatecrash.host import load_plugins
-    from gatecrash.run import RunOptions, parse_only, plan_grid, run_plan, serial
+    from gatecrash.run import RunOptions, parse_only, plan_grid, ray, run_plan, serial
     from gatecrash.store import Store, default_store
 
     chosen = parse_only(only)
     seed_list = _seeds(seeds)
     parsed = load_grid(grid, _overrides(overrides))
-    options = RunOptions(device=_device(device), threads=cpus_per_task, rerun=rerun)
+    options = RunOptions(
+        device=_device(device),
+        threads=cpus_per_task,
+        gpus_per_task=gpus_per_task,
+        workers=workers,
+        address=address,
+        victim_time_limit=victim_time_limit,
+        cell_time_limit=cell_time_limit,
+        rerun=rerun,
+    )
+    _check_executor(executor, options)
     place = Store(store or default_store())
     place.check()
     host = load_plugins(plugin_paths)
@@ -64,7 +95,9 @@ def command(
         return 0
     from gatecrash.progress import choose_view
 
-    summary = run_plan(prepared, place.open(), serial, options, choose_view(quiet))
+    view = choose_view(quiet)
+    with _interruptible(view):
+        summary = run_plan(prepared, place.open(), ray if executor == "ray" else serial, options, view)
     for line in summary.failures:
         click.echo(f"failed: {line}", err=True)
     if not quiet:
@@ -109,6 +142,45 @@ def _device(name: str | None) -> str | None:
     if device.type not in {"cpu", "cuda"}:
         raise UserError(f"--device {name}: use cpu, cuda or cuda:N")
     return name
+
+
+def _check_executor(executor: str, options: Any) -> None:
+    """Options that would have no effect are errors."""
+    if executor == "serial":
+        for option in ("gpus_per_task", "workers", "address", "victim_time_limit", "cell_time_limit"):
+            if getattr(options, option) is not None:
+                raise UserError(f"--{option.replace('_', '-')} needs --executor ray")
+        return
+    gpus = options.gpus_per_task
+    if gpus is not None and not 0 <= gpus <= 1:
+        raise UserError(f"--gpus-per-task {gpus:g}: a task uses one GPU at most; give a share from 0 to 1")
+    if options.device is not None and ":" in options.device:
+        raise UserError(f"--device {options.device}: Ray assigns the GPUs; use --device cuda, or --executor serial")
+    if (options.device == "cuda" and gpus == 0) or (options.device == "cpu" and gpus):
+        raise UserError(f"--device {options.device} and --gpus-per-task {gpus:g} contradict each other; leave one out")
+    for option in ("victim_time_limit", "cell_time_limit"):
+        limit = getattr(options, option)
+        if limit is not None and not 0 < limit < float("inf"):
+            raise UserError(f"--{option.replace('_', '-')} {limit:g}: give a positive number of seconds")
+
+
+@contextmanager
+def _interruptible(view: Any) -> Iterator[None]:
+    """The first Ctrl-C stops the run in order, the second leaves at once: the system then ends Ray's processes with this one."""
+
+    def leave(_number: int, _frame: Any) -> None:
+        os._exit(130)
+
+    def stop(_number: int, _frame: Any) -> None:
+        signal.signal(signal.SIGINT, leave)
+        view.interrupted()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _decoding() -> Any:

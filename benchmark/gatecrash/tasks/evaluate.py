@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,7 +85,9 @@ def evaluate(
         tables = outcome.tables
         if outcome.steps and outcome.steps_spec is not None:
             trajectory = _trajectory(outcome, test, backdoors, device, report)
-    return {"measures": measures, "trajectory": trajectory, "tables": tables}
+    # what is in memory now equals what a later run reads back (tuples are lists in JSON)
+    plain: dict[str, Any] = json.loads(json.dumps({"measures": measures, "trajectory": trajectory, "tables": tables}, allow_nan=False))
+    return plain
 
 
 def _detection(victim: StoredVictim, outcome: OutcomeArtifact, backdoors: Sequence[Backdoor]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 import torch
@@ -49,7 +49,7 @@ def implant(
     )
     meter = Meter(device)
     with meter:
-        made = instance.implant(train, ctx)
+        made = instance.implant(replace(train, images=train.images.clone(), labels=train.labels.clone()), ctx)
     made.poisoned.check(train)
     _check_backdoors(made.poisoned.backdoors)
     return _store_form(made.poisoned, made.classifier, histories, meter, device, ground.threads)

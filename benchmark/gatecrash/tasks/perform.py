@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,14 @@ from gatecrash.tasks.evaluate import evaluate
 from gatecrash.tasks.implant import implant
 
 
-def perform(task: Task, host: Host, threads: int, report: Report) -> Finished:
-    """Run the task under known process-wide settings; an exception (also SystemExit) becomes a Failure with its traceback."""
+def perform(task: Task, host: Host, threads: int, report: Report, device: str | None = None) -> Finished:
+    """Run the task under known process-wide settings; an exception (also SystemExit) becomes a Failure with its traceback.
+
+    `device` is what the executor assigned to the task, if it assigns any.
+    """
     arguments = {name: value.value if isinstance(value, Artifact) else value for name, value in task.arguments.items()}
+    if device is not None:
+        arguments["ground"] = replace(arguments["ground"], device=device)
     functions: Mapping[str, Callable[..., Any]] = {
         "implant": partial(implant, host),
         "defend": partial(defend, host),

@@ -13,7 +13,7 @@ from gatecrash import Attack, File, PoisonConfig, Reference, Stamp, TriggerAttac
 
 
 class Blend(TriggerAttack):
-    """The blended injection strategy: `x' = (1 - alpha) x + alpha pattern` over the whole image (section 3.3 of the paper).
+    """The blended injection strategy: `x' = (1 - alpha) x + alpha pattern` over the whole image.
 
     The pattern may be weaker in training, where people look at the data, than at test time. It is drawn from a seed of its own, so that all
     runs of a grid face the same trigger.
@@ -32,7 +32,7 @@ class Blend(TriggerAttack):
 
         pattern: Literal["gaussian", "uniform", "given"] = Field(
             "gaussian",
-            description="noise per pixel and channel (gaussian: mean 127.5, deviation 64, clipped; uniform: 0 to 255), or given: the image file",
+            description="noise per value (gaussian: mean 127.5, deviation 64, clipped; uniform: 0 to 255), or given: the image file",
         )
         pattern_seed: int = Field(0, ge=0, lt=2**63, description="seed of the noise; the run's seed does not change it")
         image: File | None = Field(None, description="image file for pattern given, resized to the images")

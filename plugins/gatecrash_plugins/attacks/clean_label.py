@@ -34,9 +34,9 @@ class CleanLabel(TriggerAttack):
     """The label-consistent attack with adversarial perturbations bounded in L-infinity (section 4.2 of the paper).
 
     Projected gradient descent moves target-class images away from their class, as the benign victim of the same dataset, model, recipe and
-    seed sees it; then they get the trigger. The paper bounds perturbations by 8, 16 and 32 of 255; the default is the middle one. Starts, step
-    (epsilon / iterations), restarts and early stop follow report A. The trigger lies at all four corners, because random crops and flips
-    would often lose or move a single one.
+    seed sees it; then they get the trigger, at all four corners because random crops and flips would often lose or move a single one. The
+    paper's bounds go up to 32 of 255; the default is half of that. The random start, the step of epsilon / iterations, restarts and early
+    stop are as in published reproductions on CIFAR-10.
 
     The poisoned share is of the whole training set, as everywhere, and can be no larger than the target class's share.
     """
@@ -57,7 +57,7 @@ class CleanLabel(TriggerAttack):
         step: float | None = Field(None, gt=0, le=1, description="change per iteration, of [0, 1]; by default epsilon / iterations")
         iterations: int = Field(10, ge=1, le=10_000, description="gradient steps per start")
         restarts: int = Field(1, ge=1, le=1000, description="random starts; the one with the greatest loss is kept for each image")
-        early_stop: bool = Field(True, description="leave an image as soon as the benign victim misclassifies it")
+        early_stop: bool = Field(False, description="leave an image as soon as the benign victim misclassifies it")
         size: int = Field(3, ge=3, le=1024, description="side of the trigger in pixels; the published 3x3 pattern is enlarged")
         place: Place = Field("four-corners", description="where the trigger lies")
         inset: int = Field(0, ge=0, le=1024, description="distance of the trigger from the border in pixels (ignored in the center)")
@@ -105,7 +105,7 @@ class CleanLabel(TriggerAttack):
 
 
 class Contrast(Trigger):
-    """Adds `255 amplitude` where `signs` is 1 and subtracts it where it is -1, clipped to [0, 255]: the paper's trigger of reduced amplitude.
+    """The paper's trigger of reduced amplitude: adds `255 amplitude` where `signs` is 1, subtracts it where it is -1, clips to [0, 255].
 
     `signs` is float [C, H, W]; 0 leaves a pixel as it is. Amplitude 1 sets pixels to white and black.
     """
@@ -140,10 +140,10 @@ def projected_gradient(
     Projected gradient ascent with the gradient's sign (Madry et al. 2018), once from each of `starts` (float [n, C, H, W] in [-1, 1], in
     units of epsilon; at least one); of the results, as the uint8 images that they end as, each image keeps the one of greatest loss.
     `epsilon` and `step` are in [0, 1] pixel units. With `early_stop` an image that is misclassified leaves the batch and stays as it is.
-    `network` is used in eval mode and left untouched.
+    `network` (in eval mode) is left untouched.
     """
     # Bounds on whole levels: rounding at the end cannot leave the ball.
-    radius = int(epsilon * 255 + 1e-6)
+    radius = int(epsilon * 255)
     low = (images.int() - radius).clamp(min=0) / 255
     high = (images.int() + radius).clamp(max=255) / 255
     best, greatest = images, torch.full(labels.shape, -torch.inf, device=images.device)

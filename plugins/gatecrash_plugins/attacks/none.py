@@ -16,7 +16,7 @@ class NoAttack(Attack):
     name = "none"
     summary = "the benign control"
 
-    def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:  # noqa: ARG002
+    def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
         return Poisoned.untouched(train)
 
 

@@ -3,10 +3,10 @@
 For every class the smallest mask and pattern are sought that send images of all other classes to it. All classes are optimised side by
 side: an Adam step passes classes x images through the classifier together, and classes that have settled drop out.
 
-The paper (equation 3) minimises `CE(target, f((1 - m) x + m p)) + cost |m|_1` with a cost that adapts; how it adapts, when a class stops and
-the constants are those of the authors' published code. Two things are ours: images of the target class itself take no part (they
-need no trigger, and would count as successes), and all classes start from one random mask and pattern (so that norms differ by class and
-not by the luck of the start).
+The paper (equation 3) minimises `CE(target, f((1 - m) x + m p)) + cost |m|_1` with a cost that adapts; how it adapts, when a class stops
+and the constants are those of the authors' published code. Two things are ours: images of the target class itself take no part (they need
+no trigger, and would count as successes), and all classes start from one random mask and pattern (so that norms differ by class and not by
+the luck of the start).
 """
 
 from __future__ import annotations
@@ -17,10 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from gatecrash import Classifier, Config, Evidence, ImageSet, Stamp, Verdict
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 BETAS = (0.5, 0.9)
 """Adam's momenta in the authors' code."""
@@ -34,7 +39,7 @@ class ReverseConfig(Config):
     """Options of the search for triggers and of the accusation."""
 
     rounds: int = Field(100, ge=1, le=100_000, description="rounds of the search at most; the cost adapts once a round")
-    samples: int = Field(256, ge=1, le=1_000_000, description="hold-out images per round (all of a smaller hold-out)")
+    samples: int = Field(128, ge=1, le=1_000_000, description="hold-out images per round (all of a smaller hold-out)")
     batch_size: int = Field(32, ge=1, le=65_536, description="images per Adam step, for each class")
     lr: float = Field(0.1, gt=0, le=10, description="Adam's learning rate for mask and pattern")
     cost: float = Field(1e-3, gt=0, le=1e3, description="weight of the mask's L1 norm once the search has first succeeded")
@@ -104,7 +109,7 @@ class Reversed:
         ]
 
 
-def anomaly_indices(norms: Sequence[float]) -> np.ndarray:
+def anomaly_indices(norms: Sequence[float]) -> FloatArray:
     """`(median - norm) / (1.4826 MAD)` for each norm, float64 [K]: positive where a mask is smaller than usual (section IV-B).
 
     The paper's index is the absolute value; only small masks can be accused, so the sign is kept. The MAD is taken as no less than a
@@ -120,8 +125,8 @@ class CostSchedule:
     """The weight of the mask's norm, one per class, after the authors' code.
 
     It is 0 until a class has succeeded in `patience` rounds in a row, then `cost`; every further `patience` successes multiply it by
-    `cost_factor`, as many failures in a row divide it by `cost_factor ** 1.5`. `moved` tells the classes whose cost has been both raised and
-    lowered: their search has bracketed the smallest mask that works.
+    `cost_factor`, as many failures in a row divide it by `cost_factor ** 1.5`. `moved` tells the classes whose cost has been both
+    raised and lowered: their search has bracketed the smallest mask that works.
     """
 
     def __init__(self, config: ReverseConfig, classes: int) -> None:
@@ -133,10 +138,10 @@ class CostSchedule:
         self._lowered = np.zeros(classes, dtype=bool)
 
     @property
-    def moved(self) -> np.ndarray:
+    def moved(self) -> BoolArray:
         return self._raised & self._lowered
 
-    def update(self, succeeded: np.ndarray) -> None:
+    def update(self, succeeded: BoolArray) -> None:
         """Take note of a round: bool [K]."""
         config = self._config
         self._successes = np.where(succeeded, self._successes + 1, 0)
@@ -168,7 +173,10 @@ def reverse_triggers(classifier: Classifier, evidence: Evidence, config: Reverse
 
 
 def trigger_success(classifier: Classifier, evidence: Evidence, masks: Tensor, patterns: Tensor) -> list[float]:
-    """Share of the hold-out's images of other classes that each class's trigger sends there; `masks` float [K, H, W], `patterns` uint8 [K, C, H, W]."""
+    """Share of the hold-out's images of other classes that each class's trigger sends there.
+
+    `masks` float [K, H, W] in [0, 1], `patterns` uint8 [K, C, H, W].
+    """
     channels, height, width = evidence.shape
     shares = []
     for label, (mask, pattern) in enumerate(zip(masks, patterns, strict=True)):
@@ -209,8 +217,8 @@ class _Search:
         self._patterns = [_unsquash(pattern).to(evidence.device).requires_grad_() for _ in range(count)]
         self._optimizer = torch.optim.Adam([*self._masks, *self._patterns], lr=config.lr, betas=BETAS)
 
-    def run(self) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
-        """Best masks float [K, H, W] and patterns uint8 [K, C, H, W]; rounds taken int [K]; whether each reached the success bar, bool [K]."""
+    def run(self) -> tuple[Tensor, Tensor, IntArray, BoolArray]:
+        """Best masks float [K, H, W] and patterns uint8 [K, C, H, W]; rounds taken int [K]; whether it ever succeeded bool [K]."""
         config, count = self._config, len(self._masks)
         schedule = CostSchedule(config, count)
         best_norm = np.full(count, np.inf)
@@ -220,14 +228,13 @@ class _Search:
         best_masks, best_patterns = self._current()
         active = np.arange(count)
         while len(active) and rounds.max() < config.rounds:
-            success, norm = self._round(active, schedule.cost)
+            success, norm, masks, patterns = self._round(active, schedule.cost)
             rounds[active] += 1
             succeeded = np.zeros(count, dtype=bool)
             succeeded[active] = success >= config.success
             smaller = np.zeros(count, dtype=bool)
             smaller[active] = succeeded[active] & (norm < best_norm[active])
             never = ~np.isfinite(best_norm) & ~succeeded
-            masks, patterns = self._current()
             # A class that never succeeded shows its latest attempt, as in the authors' code.
             take = torch.from_numpy(smaller | never).to(masks.device)
             best_masks = torch.where(take[:, None, None], masks, best_masks)
@@ -246,31 +253,54 @@ class _Search:
         with torch.no_grad():
             return _squash(torch.stack(self._masks)), _squash(torch.stack(self._patterns))
 
-    def _round(self, active: np.ndarray, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One pass over `samples` images: mean success of the active classes, and the mean norm of their masks; float64 [active] both."""
+    def _round(self, active: IntArray, cost: FloatArray) -> tuple[FloatArray, FloatArray, Tensor, Tensor]:
+        """One pass over `samples` images: mean success of the active classes and mean norm of their masks, float64 [active] both; and all
+        masks and patterns as they were at the last batch (after its step they are unmeasured)."""
         device = self._evidence.device
         images, labels = self._clean.images, self._clean.labels
         rows = torch.randperm(len(images), generator=self._draws)[: self._config.samples].to(device)
-        targets = torch.from_numpy(active).to(device)
+        targets = active.tolist()
         costs = torch.from_numpy(cost[active]).float().to(device)
         hits, counted, norms = (torch.zeros(len(active), device=device) for _ in range(3))
-        batches = rows.split(self._config.batch_size)
+        batches = torch.split(rows, self._config.batch_size)
         for batch in batches:
-            self._optimizer.zero_grad(set_to_none=True)
+            masks, patterns = self._current()
             step_hits, step_counted, step_norms = self._step(images[batch], labels[batch], targets, costs)
             hits += step_hits
             counted += step_counted
             norms += step_norms
-        return ((hits / counted.clamp_min(1)).double().cpu().numpy(), (norms / len(batches)).double().cpu().numpy())
+        success, norm = torch.stack([hits / counted.clamp_min(1), norms / len(batches)]).double().cpu().numpy()
+        return success, norm, masks, patterns
 
-    def _step(self, images: Tensor, labels: Tensor, targets: Tensor, costs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One Adam step of the target classes on one batch: hits, images that count, and mask norms before the step; float [targets] each."""
+    def _step(self, images: Tensor, labels: Tensor, targets: list[int], costs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One Adam step of the target classes on one batch: hits, images that count, mask norms before it; float [targets]."""
         pixels = images.float() / 255
-        totals = []
-        for part, weight in zip(targets.split(self._classes_at_once(images, len(targets))), costs.split(...), strict=True):
-            pass
+        # The losses of two classes have no variable in common, so each part's gradient can be taken on its own.
+        at_once = max(1, self._images_at_once(len(targets) * len(images)) // len(images))
+        hits, counted, norms = [], [], []
+        self._optimizer.zero_grad(set_to_none=True)
+        for start in range(0, len(targets), at_once):
+            part = targets[start : start + at_once]
+            mask = _squash(torch.stack([self._masks[label] for label in part]))
+            pattern = _squash(torch.stack([self._patterns[label] for label in part]))
+            stamped = torch.lerp(pixels, pattern[:, None], mask[:, None, None])
+            goal = torch.tensor(part, device=labels.device)[:, None].expand(-1, len(images))
+            logits = self._classifier(stamped.flatten(0, 1)).float()
+            counts = (labels != goal).float()
+            share = counts.sum(1).clamp_min(1)
+            misses = F.cross_entropy(logits, goal.flatten(), reduction="none").view_as(counts)
+            norm = mask.sum((1, 2))
+            loss = (misses * counts).sum(1) / share + costs[start : start + at_once] * norm
+            loss.sum().backward()  # type: ignore[no-untyped-call]
+            hits.append(((logits.argmax(1).view_as(counts) == goal) * counts).sum(1))
+            counted.append(counts.sum(1))
+            norms.append(norm.detach())
         self._optimizer.step()
-        raise NotImplementedError
+        return torch.cat(hits), torch.cat(counted), torch.cat(norms)
+
+    def _images_at_once(self, wanted: int) -> int:
+        """How many of `wanted` images the harness would pass through a network together on this device."""
+        return len(next(self._evidence.batches(self._clean.images[:1].expand(wanted, -1, -1, -1))))
 
 
 def _squash(free: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class Residual(nn.Module):
 class LeanBackbone(Backbone):
     """Channels 64-128-256-256 (times `width`), pooled by two after each of the last three, residual blocks after the second and fourth."""
 
-    stages = ("stem.point", "residual2.point", "conv3.point", "residual4.point")
+    stages = ("conv2.point", "conv3.point", "conv4.point", "residual4.point")
 
     def __init__(self, num_classes: int, channels: int, width: float) -> None:
         super().__init__()

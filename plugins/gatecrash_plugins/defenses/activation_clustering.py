@@ -1,0 +1,299 @@
+"""Activation Clustering: poison and clean rows of one label lie apart in the penultimate layer, although the network gives them one class.
+
+Every class of the training set is split in two by its activations; the decision says which half, if any, is poison; the suspects are
+removed and a model is trained from scratch on the rest. All indices are rows of the training set from the first line to the last: nothing
+is shuffled and each class is clustered as a whole, so cluster ids never have to be matched.
+
+Which decision is the default, and why: exclusionary reclassification. A threshold on relative size or on the silhouette is a statement
+about how the benign classes of one data set cluster: some split unevenly by themselves, digits have benign silhouettes of 0.2 to 0.3 where
+the paper's threshold is 0.10 to 0.15, and the smaller cluster is the clean one as soon as the poison outnumbers the target class.
+Reclassification asks a model that has not seen a cluster what it is, with a threshold (1) that means the same on every data set. It costs
+one training run on a benign victim and two on a backdoored one, besides the final one.
+
+Which reduction is the default, and why: principal components as they are, the default of the common implementations. The paper's
+independent components have equal variance by construction; with a hundred rows per class that lifts noise to the size of the backdoor,
+which otherwise is the largest difference within its class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
+from torch import Tensor
+
+from gatecrash import Classifier, Config, Defense, Evidence, Give, ImageSet, Need, Network, Outcome, Reference, hookimpl
+
+_SILHOUETTE_ROWS = 2000
+"""The silhouette compares all pairs: larger classes are represented by so many random rows."""
+
+
+@dataclass(frozen=True)
+class Halves:
+    """One class, split in two: `rows` int64 [n] of the training set, `smaller` bool [n], and `margin` float64 [n] in [-1, 1].
+
+    The margin is (distance to the larger cluster's centre - distance to the smaller's) / their sum: positive on the smaller's side.
+    """
+
+    label: int
+    rows: Tensor
+    smaller: Tensor
+    margin: Tensor
+    silhouette: float
+
+    @property
+    def share(self) -> float:
+        """The smaller cluster's share of the class, in (0, 0.5]."""
+        return float(self.smaller.double().mean())
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a decision says of one class: which half is poison, if any, and how much speaks for it, in [0, 1]."""
+
+    accused: Literal["smaller", "larger"] | None
+    evidence: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reclassified:
+    """What a model says of a cluster that it was not trained on (Chen et al. 2018, exclusionary reclassification).
+
+    `kept` (the paper's l) rows get their own label, `moved` (p) the other class that most rows go to; `foreign` in [0, 1] is the mean
+    probability of the likeliest other class.
+    """
+
+    kept: int
+    moved: int
+    foreign: float
+
+    def poisonous(self, threshold: float) -> bool:
+        """l / p < threshold."""
+        return self.kept < threshold * self.moved
+
+    @property
+    def evidence(self) -> float:
+        return self.moved / max(1, self.kept + self.moved)
+
+
+class ActivationClustering(Defense):
+    """Removes training rows whose penultimate activations split off from their class, and retrains without them."""
+
+    name = "activation-clustering"
+    summary = "2-means on each class's penultimate activations finds poisoned rows; retraining without them"
+    reference = Reference(
+        "Chen et al., Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering", 2018, "https://arxiv.org/abs/1811.03728"
+    )
+    needs = frozenset({Need.MODEL, Need.TRAINING_DATA, Need.RETRAIN})
+    gives = frozenset({Give.SUSPECTS, Give.CLASSIFIER})
+
+    class Config(Config):
+        """Defaults: the paper's thresholds; the size below which a cluster is small as in IBM's Adversarial Robustness Toolbox."""
+
+        reduction: Literal["pca", "ica"] = Field(
+            "pca", description="pca: components as large as they are in the activations; ica: components of equal variance (paper)"
+        )
+        dimensions: int = Field(10, ge=1, le=1000, description="components that each class's activations are reduced to")
+        decision: Literal["exclusionary-reclassification", "relative-size", "silhouette"] = Field(
+            "exclusionary-reclassification", description="how a cluster is found to be poison"
+        )
+        ratio: float = Field(
+            1.0, gt=0, le=1000, description="exclusionary-reclassification: poison if (kept label) / (most frequent other) is below this"
+        )
+        size: float = Field(
+            0.35,
+            gt=0,
+            le=0.5,
+            description="a smaller cluster below this share of its class counts as small: alone poison by relative-size and silhouette, "
+            "and never mistaken for the clean minority by exclusionary-reclassification",
+        )
+        silhouette: float = Field(0.15, ge=-1, le=1, description="silhouette: poison only if the class's two clusters score above this")
+        retrain: bool = Field(True, description="train from scratch without the suspects; else the victim is handed back as it is")
+
+    config: Config
+
+    def defend(self, evidence: Evidence) -> Outcome:
+        data = evidence.training_data
+        halves = self.split(penultimate(evidence.network, data.images, evidence.batches), data.labels, evidence)
+        findings = {
+            "exclusionary-reclassification": self.by_reclassification,
+            "relative-size": self.by_relative_size,
+            "silhouette": self.by_silhouette,
+        }[self.config.decision](halves, evidence)
+        suspects, suspicion = mark(halves, findings, len(data))
+        classifier: Classifier = evidence.classifier
+        if self.config.retrain and bool(suspects.any()):
+            classifier = evidence.train(without(data, suspects))
+        return Outcome(
+            classifier=classifier, suspects=suspects, suspicion=suspicion, tables={"classes": table(halves, findings, evidence.classes)}
+        )
+
+    def split(self, features: Tensor, labels: Tensor, evidence: Evidence) -> list[Halves]:
+        """Each class's rows in two clusters; classes that cannot be split (fewer than three rows, or all alike) are left out."""
+        values, members = features.double().cpu().numpy(), labels.cpu()
+        found = []
+        for label in range(evidence.num_classes):
+            rows = torch.nonzero(members == label).flatten()
+            scores = reduce(values[rows.numpy()], self.config.dimensions, whiten=self.config.reduction == "ica")
+            if scores is not None:
+                found.append(two_means(label, rows, scores, evidence.stream.seed("k-means"), evidence.stream.seed("silhouette")))
+        return found
+
+    def by_relative_size(self, halves: Sequence[Halves], evidence: Evidence) -> list[Finding]:
+        """The smaller cluster is poison if it holds less than `size` of its class (the paper's relative size comparison)."""
+        return [Finding("smaller" if half.share < self.config.size else None, 1 - 2 * half.share) for half in halves]
+
+    def by_silhouette(self, halves: Sequence[Halves], evidence: Evidence) -> list[Finding]:
+        """The smaller cluster is poison if the two clusters describe the class well, and it is small as well."""
+        return [
+            Finding(
+                "smaller" if half.silhouette > self.config.silhouette and half.share < self.config.size else None, max(0.0, half.silhouette)
+            )
+            for half in halves
+        ]
+
+    def by_reclassification(self, halves: Sequence[Halves], evidence: Evidence) -> list[Finding]:
+        """A cluster is poison if a model trained without it takes it for another class: l / p < `ratio`.
+
+        One model is trained without the smaller cluster of every class. Where it does not recognise a cluster, either this is poison, or it
+        is all that was clean in a class where poison is the majority (without it, the label stands for nothing but the trigger). So a
+        second model is trained without the larger clusters of these classes. If it recognises them, the smaller ones are poison. If neither
+        model recognises what it has not seen and neither cluster is small (below `size`), poison is what is taken for another class with
+        more confidence: a poisoned image is an ordinary image of another class, while a class that was left out resembles none.
+        """
+        if not halves:
+            return []
+        first = reclassify(halves, [half.smaller for half in halves], evidence)
+        doubtful = [index for index, said in enumerate(first) if said.poisonous(self.config.ratio)]
+        second: dict[int, Reclassified] = {}
+        if doubtful:
+            chosen = [halves[index] for index in doubtful]
+            second = dict(zip(doubtful, reclassify(chosen, [~half.smaller for half in chosen], evidence), strict=True))
+        findings = []
+        for index, small in enumerate(first):
+            large = second.get(index)
+            details: dict[str, Any] = {"kept": small.kept, "moved": small.moved, "foreign": small.foreign}
+            if large is None:
+                findings.append(Finding(None, small.evidence, details))
+                continue
+            details |= {"larger_kept": large.kept, "larger_moved": large.moved, "larger_foreign": large.foreign}
+            if large.poisonous(self.config.ratio) and large.foreign > small.foreign and halves[index].share >= self.config.size:
+                findings.append(Finding("larger", large.evidence, details))
+            else:
+                findings.append(Finding("smaller", small.evidence, details))
+        return findings
+
+
+def penultimate(network: Network, images: Tensor, batches: Callable[..., Any]) -> Tensor:
+    """The head's input float [N, F], in the order of `images`."""
+    with torch.inference_mode():
+        return torch.cat([network.features(batch) for batch in batches(images)])
+
+
+def reduce(features: NDArray[np.float64], dimensions: int, whiten: bool) -> NDArray[np.float64] | None:
+    """Scores [n, d] on at most `dimensions` principal components, or None for fewer than three rows or rows that are all alike.
+
+    Independent components are a rotation of the whitened principal components (Hyvärinen and Oja 2000, section 5), and 2-means and the
+    silhouette see nothing but distances: whitening gives the clusters of an ICA without its iterations, which need not converge.
+    """
+    if len(features) < 3 or (features == features[0]).all():
+        return None
+    pca = PCA(n_components=min(dimensions, len(features) - 1, features.shape[1]), svd_solver="full").fit(features)
+    spread = np.sqrt(pca.explained_variance_)
+    # Directions that hold only rounding errors must not be blown up by the whitening.
+    real = spread > max(float(spread[0]), float(np.abs(features).max())) * 1e-6
+    if not real.any():
+        return None  # rows that differ by rounding only
+    scores: NDArray[np.float64] = pca.transform(features)[:, real]
+    return scores / spread[real] if whiten else scores
+
+
+def two_means(label: int, rows: Tensor, scores: NDArray[np.float64], seed: int, sample_seed: int) -> Halves:
+    """k-means with k = 2 on scores [n, d] that are not all alike."""
+    means = KMeans(n_clusters=2, n_init=10, random_state=seed).fit(scores)
+    ids = means.labels_
+    ones = int(ids.sum())
+    small = 1 if 2 * ones < len(ids) or (2 * ones == len(ids) and ids[0] == 0) else 0
+    distances = means.transform(scores)
+    total = distances.sum(1)
+    margin = (distances[:, 1 - small] - distances[:, small]) / np.where(total > 0, total, 1)
+    return Halves(label, rows, torch.from_numpy(ids == small), torch.from_numpy(margin), _silhouette(scores, ids, sample_seed))
+
+
+def _silhouette(scores: NDArray[np.float64], ids: NDArray[np.int32], seed: int) -> float:
+    if len(ids) > _SILHOUETTE_ROWS:
+        chosen = np.random.default_rng(seed).choice(len(ids), _SILHOUETTE_ROWS, replace=False)
+        scores, ids = scores[chosen], ids[chosen]
+    # A cluster so small that the sample misses it has no silhouette.
+    return float(silhouette_score(scores, ids)) if len(np.unique(ids)) == 2 else 0.0
+
+
+def reclassify(halves: Sequence[Halves], clusters: Sequence[Tensor], evidence: Evidence) -> list[Reclassified]:
+    """Train without the given cluster of each class and look at what the model says of each."""
+    data = evidence.training_data
+    excluded = [half.rows[cluster] for half, cluster in zip(halves, clusters, strict=True)]
+    drop = torch.zeros(len(data), dtype=torch.bool)
+    drop[torch.cat(excluded)] = True
+    model = evidence.train(without(data, drop))
+    found = []
+    for half, rows in zip(halves, excluded, strict=True):
+        with torch.inference_mode():
+            images = data.images[rows.to(data.device)]
+            logits = torch.cat([model(batch) for batch in evidence.batches(images)]).double()
+        counts = torch.bincount(logits.argmax(1), minlength=evidence.num_classes)
+        others = counts.index_fill(0, torch.tensor([half.label], device=counts.device), 0)
+        probabilities = logits.softmax(1)
+        probabilities[:, half.label] = 0
+        found.append(Reclassified(int(counts[half.label]), int(others.max()), float(probabilities.amax(1).mean())))
+    return found
+
+
+def mark(halves: Sequence[Halves], findings: Sequence[Finding], rows: int) -> tuple[Tensor, Tensor]:
+    """`suspects` bool [rows] and `suspicion` float64 [rows], in training order.
+
+    Suspicion = [is a suspect] + (evidence against the class) * (position between the clusters, 0 to 1), so that suspects come before all
+    others and both are ordered by how far they lie on the accused (otherwise the smaller) cluster's side. Rows of classes that could not
+    be split have none.
+    """
+    suspects = torch.zeros(rows, dtype=torch.bool)
+    suspicion = torch.zeros(rows, dtype=torch.float64)
+    for half, finding in zip(halves, findings, strict=True):
+        side = half.margin if finding.accused != "larger" else -half.margin
+        if finding.accused is not None:
+            suspects[half.rows] = half.smaller if finding.accused == "smaller" else ~half.smaller
+        suspicion[half.rows] = suspects[half.rows].double() + finding.evidence * (1 + side) / 2
+    return suspects, suspicion
+
+
+def without(data: ImageSet, rows: Tensor) -> ImageSet:
+    """`data` minus the rows of a boolean mask, order kept."""
+    return data.subset(~rows.to(data.device))
+
+
+def table(halves: Sequence[Halves], findings: Sequence[Finding], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """One record per class that could be split."""
+    return [
+        {
+            "class": classes[half.label],
+            "rows": len(half.rows),
+            "smaller_share": half.share,
+            "silhouette": half.silhouette,
+            **finding.details,
+            "accused": finding.accused or "",
+        }
+        for half, finding in zip(halves, findings, strict=True)
+    ]
+
+
+@hookimpl
+def register_defenses(register: Callable[[type[Defense]], None]) -> None:
+    register(ActivationClustering)

@@ -1,0 +1,65 @@
+"""Activation pruning: switch off channels of the last layer by mean activation until accuracy has dropped by X."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import Field
+
+from gatecrash import (
+    Config,
+    Defense,
+    Evidence,
+    Give,
+    Need,
+    Outcome,
+    Reference,
+    hookimpl,
+    mean_activations,
+    pruning_curve,
+)
+
+LIU = Reference(
+    "Liu et al., Fine-Pruning: defending against backdooring attacks on deep neural networks", 2018, "https://arxiv.org/abs/1805.12185"
+)
+
+
+class ActivationPruning(Defense):
+    """The pruning defense of Liu et al. (section 3.1), without fine-tuning and in either order.
+
+    Channels of the last point are switched off one by one, ordered by mean activation on the clean hold-out (ties: lowest index first),
+    until hold-out accuracy is at least `max_drop` (absolute) below the original: the channel that crossed the line is off too. At least one
+    channel stays. The trajectory goes over the whole curve.
+    """
+
+    name = "activation-pruning"
+    summary = "prune the last layer's channels by clean activation until accuracy drops by X; no fine-tuning"
+    reference = LIU
+    needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
+    gives = frozenset({Give.CLASSIFIER})
+
+    class Config(Config):
+        """Where to stop, and from which end to start."""
+
+        max_drop: float = Field(0.02, ge=0, le=1, description="stop once hold-out accuracy is this much (absolute) below the original")
+        order: Literal["increasing", "decreasing"] = Field(
+            "increasing", description="prune dormant channels first, or the most active ones"
+        )
+
+    def defend(self, evidence: Evidence) -> Outcome:
+        network = evidence.network
+        name = list(network.points)[-1]
+        means = mean_activations(network, evidence.clean.images, evidence.batches, [name])[name]
+        order = means.argsort(stable=True, descending=self.config.order == "decreasing")
+        curve = pruning_curve(network, evidence.clean, order, evidence.batches)
+        steps = range(1, len(curve.correct))
+        # A net with one channel has nothing to prune; one whose accuracy never drops so far keeps its last channel.
+        chosen = next((pruned for pruned in steps if curve.lost(pruned, self.config.max_drop)), len(curve.correct) - 1)
+        network.points[name].set_mask(curve.mask(chosen))
+        return Outcome(classifier=network, trajectory=curve.trajectory(chosen), tables={"pruning": curve.table(means)})
+
+
+@hookimpl
+def register_defenses(register: Callable[[type[Defense]], None]) -> None:
+    register(ActivationPruning)

@@ -1,0 +1,211 @@
+"""How close the engine comes to the hardware, as ratios of runs that take turns (run with `make bench`; a plain pytest run skips it).
+
+1. engine / bare loop: a forward-backward-step loop of the same model on one resident random batch is the most that can be had.
+2. engine / usual pipeline: PIL images, torchvision transforms and a DataLoader, in float32, as most training scripts do it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from gatecrash import Model, Network, Recipe
+from gatecrash.randomness import Streams
+from gatecrash.training import choose_device, supports_bfloat16, train
+from gatecrash_plugins.models.lean import Lean
+from gatecrash_plugins.models.preact_resnet18 import PreActResNet18
+from gatecrash_plugins.models.resnet18 import ResNet18
+from gatecrash_plugins.models.small_cnn import SmallCnn
+
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model, its images and how long one turn is: on a CPU a second or two, on a GPU long enough to outlast the launch queue."""
+
+    model: type[Model]
+    shape: tuple[int, int, int]
+    batch: int
+    steps: int
+
+    def __str__(self) -> str:
+        channels, height, width = self.shape
+        return f"{self.model.name} {height}x{width}x{channels} batch {self.batch}"
+
+
+SETTINGS = {
+    "cpu": [
+        Setting(SmallCnn, (1, 16, 16), 64, 100),
+        Setting(SmallCnn, (3, 32, 32), 128, 20),
+        Setting(Lean, (3, 32, 32), 64, 2),
+        Setting(ResNet18, (3, 32, 32), 32, 1),
+        Setting(PreActResNet18, (3, 32, 32), 32, 1),
+    ],
+    "cuda": [Setting(model, (3, 32, 32), 512, 100) for model in (SmallCnn, Lean, ResNet18, PreActResNet18)],
+}
+DEVICE = choose_device()
+HERE = SETTINGS[DEVICE.type]
+
+
+def network(setting: Setting) -> Network:
+    channels = setting.shape[0]
+    torch.manual_seed(0)
+    return Network(setting.model().build(10, setting.shape), [0.5] * channels, [0.25] * channels).to(DEVICE)
+
+
+def random_set(setting: Setting) -> tuple[Tensor, Tensor]:
+    count = setting.batch * setting.steps
+    return torch.randint(0, 256, (count, *setting.shape), dtype=torch.uint8), torch.randint(0, 10, (count,))
+
+
+def finish() -> float:
+    """The time when all work is done: of the processor where one thread does it (others may use the machine too), else of the clock."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize(DEVICE)
+    alone = DEVICE.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time() if alone else time.perf_counter()
+
+
+def bare_loop(setting: Setting) -> Callable[[], float]:
+    net = network(setting).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, fused=True)
+    images, labels = (part[: setting.batch].to(DEVICE) for part in random_set(setting))
+    bfloat16 = supports_bfloat16(DEVICE)
+
+    def turn() -> float:
+        start = finish()
+        for _ in range(setting.steps):
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bfloat16):
+                loss = F.cross_entropy(net(images).float(), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        return setting.batch * setting.steps / (finish() - start)
+
+    return turn
+
+
+def engine(setting: Setting) -> Callable[[], float]:
+    net = network(setting)
+    images, labels = (part.to(DEVICE) for part in random_set(setting))
+    recipe = Recipe(epochs=1, batch_size=setting.batch, lr=1e-4)
+
+    def turn() -> float:
+        start = finish()
+        train(
+            net,
+            images,
+            labels,
+            recipe,
+            streams=Streams("bench"),
+            flip=True,
+            device=DEVICE,
+            # Random labels cannot be learned; a loss of one's own is not held against guessing.
+            loss=lambda net, batch, targets, rows: F.cross_entropy(net(batch).float(), targets),
+            report=lambda progress: None,
+        )
+        return setting.batch * setting.steps / (finish() - start)
+
+    return turn
+
+
+class PilImages(Dataset[tuple[Tensor, int]]):
+    """Like torchvision's CIFAR10: an array in memory, one PIL image and one transform at a time."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.arrays, self.labels = images.permute(0, 2, 3, 1).contiguous().numpy(), labels.tolist()
+        channels, height, _ = images.shape[1:]
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(height, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize([0.5] * channels, [0.25] * channels),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.arrays[row].squeeze())), self.labels[row]
+
+
+def usual_pipeline(setting: Setting) -> Callable[[], float]:
+    net = network(setting).backbone.train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
+    workers = 0 if DEVICE.type == "cpu" else 4
+    loader = DataLoader(
+        PilImages(*random_set(setting)),
+        setting.batch,
+        shuffle=True,
+        num_workers=workers,
+        pin_memory=DEVICE.type == "cuda",
+        persistent_workers=workers > 0,
+    )
+
+    def turn() -> float:
+        start = finish()
+        for images, labels in loader:
+            loss = F.cross_entropy(net(images.to(DEVICE)), labels.to(DEVICE))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()  # for the progress bar
+        return setting.batch * setting.steps / (finish() - start)
+
+    return turn
+
+
+def compare(title: str, one: Callable[[], float], other: Callable[[], float]) -> None:
+    """Print the medians of both and of their ratio; each round runs both, so that whatever else the machine does hits both."""
+    one(), other()  # the first turn compiles, allocates and starts workers
+    rounds = [(one(), other()) for _ in range(ROUNDS)]
+    ratio = statistics.median(a / b for a, b in rounds)
+    first, second = (statistics.median(speeds) for speeds in zip(*rounds, strict=True))
+    print(f"\n{title}: {ratio:.2f} ({first:,.0f} / {second:,.0f} images/s)", end="", flush=True)
+
+
+@pytest.mark.parametrize("setting", HERE, ids=str)
+def test_engine_against_bare_loop(setting: Setting) -> None:
+    compare(f"engine / bare loop, {setting}", engine(setting), bare_loop(setting))
+
+
+@pytest.mark.parametrize("setting", HERE, ids=str)
+def test_engine_against_usual_pipeline(setting: Setting) -> None:
+    compare(f"engine / usual pipeline, {setting}", engine(setting), usual_pipeline(setting))
+
+
+def test_limits_of_the_machine() -> None:
+    """What bounds everything above: matrix products and memory."""
+    side = 1024 if DEVICE.type == "cpu" else 8192
+    dtypes = [torch.float32, torch.bfloat16] if supports_bfloat16(DEVICE) else [torch.float32]
+    print(f"\n{DEVICE}, {torch.get_num_threads()} thread(s)", end="")
+    for dtype in dtypes:
+        matrix = torch.randn(side, side, device=DEVICE).to(dtype)
+        seconds = best_of(lambda matrix=matrix: matrix @ matrix)
+        print(f"; {str(dtype).removeprefix('torch.')} product {2 * side**3 / seconds / 1e9:,.0f} GFLOP/s", end="")
+    source = torch.empty(2**28, dtype=torch.uint8, device=DEVICE)
+    target = torch.empty_like(source)
+    print(f"; copy {2 * len(source) / best_of(lambda: target.copy_(source)) / 1e9:,.0f} GB/s", flush=True)
+
+
+def best_of(work: Callable[[], object]) -> float:
+    """The shortest of ten runs, in seconds."""
+    times = []
+    for _ in range(10):
+        start = finish()
+        work()
+        times.append(finish() - start)
+    return min(times)

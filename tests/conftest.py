@@ -1,0 +1,142 @@
+"""What tests share: an own dataset cache, the real command line, small grids on the real digits."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gatecrash import Backdoor, Classifier, ImageSet, Network
+from gatecrash.cli import main
+from gatecrash.evaluation import attack_success
+from gatecrash.holdout import HoldoutConfig, cut
+from gatecrash.host import load_plugins
+from gatecrash.randomness import stream
+from gatecrash.recipe import recipe_from
+from gatecrash.testing import make_context
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor fill the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GATECRASH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("GATECRASH_STORE", raising=False)
+        patch.setenv("GATECRASH_EXECUTOR", "serial")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As a task has by default; two threads in each of several processes collapse on two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Called:
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def gatecrash(capsys: pytest.CaptureFixture[str]) -> Callable[..., Called]:
+    """The command line in this process: `gatecrash("run", "quickstart")`."""
+
+    def call(*arguments: str | Path) -> Called:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit_info:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        code = exit_info.value.code
+        return Called(code if isinstance(code, int) else 0, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Write a dedented text file below the test's folder and return its path."""
+
+    def writer(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return path
+
+    return writer
+
+
+SMALL_GRID: dict[str, Any] = {
+    "name": "small",
+    "dataset": {"digits": {"limit": 200, "limit_test": 60}},
+    "model": "small-cnn",
+    "recipe": {"preset": "tiny", "epochs": 3, "batch_size": 16},
+    "attacks": ["none", "badnets"],
+    "defenses": ["none", {"fine-pruning": {"epochs": 1}}],
+}
+"""Seconds on one core; good enough to run through, not to be judged."""
+
+
+@pytest.fixture
+def small_grid(tmp_path: Path) -> Callable[..., Path]:
+    """A YAML file of SMALL_GRID with fields replaced: `small_grid(seeds=[0, 1])`."""
+    import yaml
+
+    def writer(**fields: Any) -> Path:
+        path = tmp_path / f"{fields.get('name', 'small')}.yaml"
+        path.write_text(yaml.safe_dump({**SMALL_GRID, **fields}), encoding="utf-8")
+        return path
+
+    return writer
+
+
+@dataclass(frozen=True)
+class BadnetsOnDigits:
+    """A BadNets victim on the real digits, the defender's hold-out and the test set."""
+
+    network: Network
+    clean: ImageSet
+    test: ImageSet
+    backdoors: Sequence[Backdoor]
+
+    def asr(self, classifier: Classifier) -> float:
+        return attack_success(classifier, self.test, self.backdoors, device="cpu").asr or 0.0
+
+
+@pytest.fixture(scope="session")
+def badnets_on_digits() -> BadnetsOnDigits:
+    """Trained once for all tests, in a second or two: a narrow net, half the usual epochs. Do not change it: defenses work on copies."""
+    host = load_plugins(installed=False)
+    torch.set_num_threads(1)
+    splits = host.get("dataset", "digits").configure().load(lambda _done, _total: None)
+    train, clean = cut(splits, HoldoutConfig(), stream("hold-out", 0))
+    attack = host.get("attack", "badnets").configure()
+    context = make_context(
+        attack, train, host.get("model", "small-cnn").configure({"width": 8}), recipe=recipe_from({"preset": "tiny", "epochs": 10})
+    )
+    implant = attack.implant(train, context)
+    return BadnetsOnDigits(implant.classifier, clean, splits.test, implant.poisoned.backdoors)
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """Ray on this machine, shared by the tests of a module: executors use it and leave it running."""
+    import ray
+
+    from gatecrash.executors.cluster import Request
+    from gatecrash.executors.ray import start
+
+    start(Request())
+    yield
+    ray.shutdown()

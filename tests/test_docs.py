@@ -1,0 +1,48 @@
+"""What the documents show works as shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatecrash.cli import COMMANDS
+from gatecrash.grid import shipped_grids
+
+ROOT = Path(__file__).parents[1]
+
+
+def code_blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(("index", "fields"), [(0, {"attacks": ["corner-dot"]}), (1, {"defenses": ["plain-fine-tuning"]})])
+def test_the_plugins_in_contributing_run(
+    gatecrash: Callable[..., Any], small_grid: Any, tmp_path: Path, index: int, fields: dict[str, Any]
+) -> None:
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(code_blocks("CONTRIBUTING.md", "python")[index])
+    called = gatecrash(
+        "run", small_grid(**fields), "--store", tmp_path / "s", "--plugins", plugin, "--executor", "serial", "--only", _only(fields)
+    )
+    assert called.code == 0, called.err
+    assert "warning" not in called.err
+
+
+def _only(fields: dict[str, Any]) -> str:
+    return "attack=none,corner-dot" if "attacks" in fields else "attack=none"
+
+
+def test_every_command_and_grid_that_the_readme_names_exists() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"gatecrash ([a-z]+)\b", "\n".join(code_blocks("README.md", "console")))) <= set(COMMANDS)
+    assert set(re.findall(r"gatecrash run ([a-z0-9-]+)(?![\w./-])", text)) <= {*shipped_grids(), "my-grid"}
+
+
+def test_no_document_names_a_command_that_is_not_there() -> None:
+    for document in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        commands = re.findall(r"\$ gatecrash ([a-z]+)\b", (ROOT / document).read_text(encoding="utf-8"))
+        assert set(commands) <= set(COMMANDS)
