@@ -26,7 +26,7 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 
 bench: $(VENV)/installed
-	$(BIN)/python -m pytest tests/benchmarks -p no:cacheprovider -s --override-ini timeout=0
+	$(BIN)/python -m pytest tests/benchmarks/bench_*.py -p no:cacheprovider -s --override-ini timeout=0
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

@@ -31,9 +31,6 @@ from gatecrash.errors import ContractError, TrainingDiverged, UserError
 from gatecrash.randomness import Streams
 from gatecrash.recipe import Recipe
 
-ENGINE_VERSION = 1
-"""Part of every victim's key: raised when the same recipe and seed would give other weights."""
-
 REPORT_SECONDS = 0.25
 """Reading the loss waits for the device, so progress is reported no more often than this."""
 

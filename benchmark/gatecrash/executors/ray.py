@@ -26,6 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+
+# read when Ray is imported: what it would print about workers is in our own messages and logs
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+
 import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

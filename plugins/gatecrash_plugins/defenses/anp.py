@@ -2,7 +2,7 @@
 
 A neuron is a channel of a BatchNorm (of a convolution's output in networks without BatchNorm): `y = w x + b` with w and b of its own. A
 mask m in [0, 1] per neuron is trained on clean data so that the network stays right while every w and b may be changed by up to epsilon of
-itself in the worst direction (Wu and Wang 2021, equations 3 to 5):
+itself in the worst direction (Wu and Wang 2021, section 4):
 
     min over m of  alpha L(m w, b) + (1 - alpha) max over delta, xi in [-epsilon, epsilon] of L((m + delta) w, (1 + xi) b)
 
@@ -158,7 +158,7 @@ class ANP(Defense):
         return Outcome(classifier=network, trajectory=trajectory, tables={"neurons": records})
 
     def train_mask(self, neurons: Neurons, data: ImageSet, evidence: Evidence) -> Tensor:
-        """The mask float [count] in [0, 1], trained from 1 (algorithm 1)."""
+        """The mask float [count] in [0, 1], trained from 1 on."""
         config = self.config
         starts = evidence.stream("perturbation")
         mask = torch.ones(neurons.count, device=evidence.device, requires_grad=True)
