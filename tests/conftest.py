@@ -129,9 +129,9 @@ def badnets_on_digits() -> BadnetsOnDigits:
     return BadnetsOnDigits(implant.classifier, clean, splits.test, implant.poisoned.backdoors)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """Ray on this machine, shared by the tests of a module: executors use it and leave it running."""
+    """Ray on this machine, shared by all tests: executors use it and leave it running."""
     import ray
 
     from gatecrash.executors.cluster import Request

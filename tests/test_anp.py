@@ -100,7 +100,7 @@ def one_pixel(label: int) -> ImageSet:
 
 
 def config(**options: Any) -> ANP.Config:
-    return ANP.Config.model_validate({"statistics": "running", "iterations": 30, **options})
+    return ANP.Config.model_validate({"iterations": 30, **options})
 
 
 def evidence_for(defense: ANP, network: Network, clean: ImageSet, seed: int = 0) -> Evidence:

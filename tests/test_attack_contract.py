@@ -348,3 +348,9 @@ def test_an_honest_attack_changes_nothing_it_was_given() -> None:
         attack.poison(train, make_context(attack, train, Tiny(), recipe=RECIPE)).check(train)
     assert train.images.equal(before[0])
     assert train.labels.equal(before[1])
+
+
+def test_a_role_that_does_not_exist_is_refused():
+    train = ImageSet(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 0]), ("a", "b"))
+    with pytest.raises(ContractError, match=r"no gatecrash\.Role: \[7\]"):
+        replace(Poisoned.untouched(train), role=torch.tensor([0, 7, 0], dtype=torch.uint8)).check(train)

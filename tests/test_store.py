@@ -154,7 +154,7 @@ def test_files_of_the_first_schema_stay_readable() -> None:
     fixture = Path(__file__).parent / "fixtures" / "store-schema-1"
     (result,) = Store(fixture).results()
     assert (result.attack.name, result.defense_name, result.status) == ("badnets", "fine-pruning", "ok")
-    assert result.measures["der"] == pytest.approx(0.75)
+    assert result.measures["der"] == pytest.approx(0.9941, abs=1e-4)
     record = Store(fixture).victim_record(result.victim_key)
     assert record is not None
     assert record["weights"] == result.weights

@@ -57,6 +57,11 @@ def _slots(node: Node, request: Request) -> int:
     return min(by_cpu, int(node.gpus) * int(1 / request.gpus + 1e-9))  # a task's share lies on one GPU
 
 
+def cuda_index(assigned: str, visible: str | None) -> int:
+    """Torch's number of the GPU that Ray calls `assigned`, in a process that sees `CUDA_VISIBLE_DEVICES=visible`."""
+    return visible.split(",").index(assigned) if visible else int(assigned)
+
+
 @dataclass(frozen=True)
 class Versions:
     """What must be the same on every node."""

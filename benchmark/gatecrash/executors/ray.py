@@ -37,7 +37,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gatecrash.errors import UserError, one_line
 from gatecrash.executors import output, plugin_files
 from gatecrash.executors.base import Artifact, Failure, Finished, Report, Task
-from gatecrash.executors.cluster import Node, Request, Versions, disagreement, slots
+from gatecrash.executors.cluster import Node, Request, Versions, cuda_index, disagreement, slots
 from gatecrash.executors.shipping import Parcel, pack, unpack
 from gatecrash.host import Host
 
@@ -388,9 +388,7 @@ def _assigned_device() -> str:
     """The CUDA device that Ray assigned to this task, by torch's numbering in this process."""
     import torch
 
-    assigned = str(ray.get_gpu_ids()[0])
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    index = visible.split(",").index(assigned) if visible else int(assigned)
+    index = cuda_index(str(ray.get_gpu_ids()[0]), os.environ.get("CUDA_VISIBLE_DEVICES"))
     if torch.cuda.is_available():
         torch.cuda.set_device(index)  # for plugins that say "cuda"
     return f"cuda:{index}"
@@ -427,6 +425,7 @@ def start(request: Request) -> None:
     request.resolve([here])
     with _environment(int(here.cpus)), _quiet():
         ray.init(
+            address="local",
             num_cpus=int(here.cpus),
             num_gpus=int(here.gpus),
             include_dashboard=False,

@@ -1,0 +1,112 @@
+"""A grid on a Ray cluster that was there before: several nodes on this machine, joined by the real command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gatecrash.store import Store
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+PLUGIN = """
+import os, time
+from pydantic import Field
+from gatecrash import *
+
+class Slow(Defense):
+    name = "slow"
+    summary = "Says on which node it starts, and takes a moment."
+    needs = frozenset({Need.MODEL})
+    gives = frozenset({Give.CLASSIFIER})
+
+    class Config(Config):
+        number: int = Field(0, description="sets cells apart")
+        diary: str = Field("", description="file that gets one line per start")
+
+    def defend(self, evidence):
+        import ray
+        with open(self.config.diary, "a") as diary:
+            diary.write(f"{self.config.number} {ray.get_runtime_context().get_node_id()}\\n")
+        time.sleep(1)
+        return Outcome(classifier=evidence.network)
+
+@hookimpl
+def register_defenses(register):
+    register(Slow)
+"""
+CELLS = 10
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def start(cluster: Any, small_grid: Callable[..., Path], write: Callable[[str, str], Path], tmp_path: Path) -> Callable[..., Any]:
+    """Start `gatecrash run --address` on a grid of slow cells."""
+    plugin, diary = write("slow_plugin.py", PLUGIN), tmp_path / "diary"
+    slow = [{"slow": {"number": number, "diary": str(diary)}} for number in range(CELLS)]
+    grid = small_grid(name="slow", attacks=["none"], defenses=["none", *slow])
+
+    def starter(*arguments: str, code: str = "from gatecrash.cli import main; main()") -> subprocess.Popen[str]:
+        options = ["--executor", "ray", "--address", cluster.address, "--store", str(tmp_path / "store"), *arguments]
+        command = [sys.executable, "-c", code, "run", str(grid), "--plugins", str(plugin), *options]
+        return subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return starter
+
+
+def test_a_node_that_dies_in_the_middle_costs_no_result(start: Callable[..., Any], cluster: Any, tmp_path: Path) -> None:
+    doomed = cluster.add_node(num_cpus=1)
+    process = start()
+    try:
+        diary = tmp_path / "diary"
+        while not (diary.exists() and doomed.node_id in diary.read_text()):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.1)
+        cluster.remove_node(doomed, allow_graceful=False)
+        output, _ = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    results = list(Store(tmp_path / "store").results())
+    assert [result.status for result in results] == ["ok"] * (1 + CELLS)
+    starts = [int(line.split()[0]) for line in diary.read_text().splitlines()]
+    assert set(starts) == set(range(CELLS))
+    assert len(starts) <= CELLS + 1  # only the cell that was on the node was started again
+    assert len(re.findall(r"^\[\d+/11\]", output, re.MULTILINE)) == 1 + CELLS
+
+
+def test_nodes_with_another_gatecrash_are_refused_before_anything_starts(start: Callable[..., Any], tmp_path: Path) -> None:
+    other = "import gatecrash; gatecrash.__version__ = '99.0'; from gatecrash.cli import main; main()"
+    process = start(code=other)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 2
+    assert re.search(r"error: node .* has gatecrash .*, this machine 99\.0; install the same there", output)
+    assert not (tmp_path / "diary").exists()
+
+
+def test_an_address_without_a_cluster_is_one_line(gatecrash: Callable[..., Any], small_grid: Callable[..., Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gatecrash", "run", str(small_grid()), "--store", str(tmp_path / "store")]
+    done = subprocess.run(
+        [*command, "--executor", "ray", "--address", "127.0.0.1:1"], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 2
+    assert "error: --address 127.0.0.1:1: cannot join that cluster" in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    assert yaml.safe_load(small_grid().read_text())["name"] == "small"
