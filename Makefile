@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two processes of two OpenMP threads each collapse on two cores unless idle threads sleep.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench docs format clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,9 @@ check: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pytest tests/benchmarks/bench_*.py -p no:cacheprovider -s --override-ini timeout=0
+
+docs: $(VENV)/installed
+	$(BIN)/python -m gatecrash.plugin_docs plugins/README.md
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

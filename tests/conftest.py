@@ -81,7 +81,7 @@ SMALL_GRID: dict[str, Any] = {
     "name": "small",
     "dataset": {"digits": {"limit": 200, "limit_test": 60}},
     "model": "small-cnn",
-    "recipe": {"preset": "tiny", "epochs": 3, "batch_size": 16},
+    "recipe": {"preset": "tiny", "epochs": 4, "batch_size": 16, "lr": 0.03},
     "attacks": ["none", "badnets"],
     "defenses": ["none", {"fine-pruning": {"epochs": 1}}],
 }

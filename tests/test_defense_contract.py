@@ -107,6 +107,10 @@ CLASSIFIER = frozenset({Give.CLASSIFIER})
 SUSPECTS = frozenset({Give.SUSPECTS})
 
 
+def picture(*shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.uint8)
+
+
 class TestOutcome:
     @pytest.mark.parametrize(
         ("gives", "outcome", "message"),
@@ -124,6 +128,18 @@ class TestOutcome:
             (frozenset(), lambda: Outcome(verdict=Verdict(True, probability=1.1)), "probability"),
             (CLASSIFIER, lambda: Outcome(classifier=one_channel_per_class(), trajectory=[Step({}, {})] * 33), "at most 32"),
             (frozenset(), lambda: Outcome(trajectory=[Step({}, {})]), "trajectory needs a classifier"),
+            (frozenset(), lambda: Outcome(figures={"mask": torch.zeros(1, 2, 2)}), r"'mask' must be a picture.* torch.float32 \[1, 2, 2\]"),
+            (frozenset(), lambda: Outcome(figures={"mask": picture(2, 2)}), r"uint8 \[1 or 3, H, W\]; got torch.uint8 \[2, 2\]"),
+            (frozenset(), lambda: Outcome(figures={"mask": picture(2, 4, 4)}), r"got torch.uint8 \[2, 4, 4\]"),
+            (frozenset(), lambda: Outcome(figures={"mask": picture(3, 0, 4)}), r"got torch.uint8 \[3, 0, 4\]"),
+            (frozenset(), lambda: Outcome(figures={"mask": [[0]]}), "got list"),  # type: ignore[dict-item]
+            (frozenset(), lambda: Outcome(figures={"": picture(1, 2, 2)}), "a figure's name must be text"),
+            (
+                frozenset(),
+                lambda: Outcome(figures={"a\nb": picture(1, 2, 2)}),
+                r"a figure's name must be text that can be printed; got 'a\\nb'",
+            ),
+            (frozenset(), lambda: Outcome(figures={0: picture(1, 2, 2)}), "a figure's name must be text"),  # type: ignore[dict-item]
         ],
     )
     def test_what_breaks_the_promise_is_named(self, gives: frozenset[Give], outcome: Callable[[], Outcome], message: str) -> None:
@@ -141,6 +157,7 @@ class TestOutcome:
             suspicion=torch.zeros(20),
             verdict=Verdict(True, 1.0, (5,), {0: 0.0}),
             trajectory=[Step({}, {})] * 32,
+            figures={"mask": picture(1, 1, 1), "pattern of ../é": picture(3, 2, 5)},
         ).check(frozenset(Give), 20, 6)
 
 

@@ -59,7 +59,7 @@ def test_keys_are_reproducible_and_independent_of_name_and_order() -> None:
     [
         {"dataset": {"digits": {"limit": 150, "limit_test": 60}}},
         {"model": {"small-cnn": {"width": 8}}},
-        {"recipe": {"preset": "tiny", "epochs": 4}},
+        {"recipe": {"preset": "tiny", "epochs": 5}},
         {"holdout": {"fraction": 0.1}},
         {"seeds": [1]},
         {"attacks": ["none", {"badnets": {"size": 2}}]},

@@ -52,9 +52,15 @@ class Command:
 
     def __init__(self, grid: Path, plugin: Path, store: Path) -> None:
         self.mark, self.store = uuid.uuid4().hex, Store(store)
-        command = [sys.executable, "-m", "gatecrash", "run", str(grid), "--plugins", str(plugin), "--store", str(store)]
+        command = [sys.executable, "-m", "gatecrash", "run", str(grid), "--plugins", str(plugin), "--store", str(store), "--workers", "1"]
         environment = {**os.environ, "GATECRASH_EXECUTOR": "ray", "GATECRASH_TEST_MARK": self.mark}
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+
+    def ctrl_c(self) -> None:
+        """What a terminal does: interrupt everything in the foreground, Ray's processes too."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def finished(self) -> dict[str, int]:
         """Cells that are in the store, with the time they were written."""
@@ -97,7 +103,7 @@ def command(small_grid: Callable[..., Path], write: Callable[[str, str], Path], 
 
 def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_running(command: Command) -> None:
     kept = command.wait_for(1 + SHORT)
-    command.process.send_signal(signal.SIGINT)
+    command.ctrl_c()
     output, _ = command.process.communicate(timeout=60)
     assert command.process.returncode == 130
     assert "stopping; finished work is kept" in output
@@ -110,10 +116,10 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_running(command: Comma
 
 def test_a_second_ctrl_c_leaves_at_once(command: Command) -> None:
     kept = command.wait_for(1 + SHORT)
-    command.process.send_signal(signal.SIGINT)
+    command.ctrl_c()
     while "stopping" not in (command.process.stdout.readline() if command.process.stdout else ""):
         pass
-    command.process.send_signal(signal.SIGINT)
+    command.ctrl_c()
     assert command.process.wait(timeout=5) == 130
     assert command.finished() == kept
     assert command.survivors() == []

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import SMALL_GRID
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from gatecrash.grid import parse_grid
 from gatecrash.run import RunOptions, Summary, View, run
@@ -261,7 +263,7 @@ def test_an_interrupted_run_keeps_what_it_finished(tmp_path: Path) -> None:
     summary = run(grid(), tmp_path, view=Impatient())
     assert (summary.exit_code, summary.interrupted, summary.computed_cells) == (130, True, 1)
     rest = run(grid(), tmp_path)
-    assert (rest.exit_code, rest.computed_victims, rest.computed_cells) == (0, 0, 3)
+    assert (rest.exit_code, rest.computed_victims, rest.computed_cells) == (0, 2 - summary.computed_victims, 3)
 
 
 def start_cli(file: Path, store: Path, *more: str) -> subprocess.Popen[str]:
@@ -316,4 +318,36 @@ def yaml_grid(file: Path) -> Any:
 def test_results_are_json_without_nan(tmp_path: Path) -> None:
     run(grid(), tmp_path)
     for path in (tmp_path / "results").glob("*/*.json"):
-        json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in {path}"))
+        json.loads(path.read_text(), parse_constant=pytest.fail)
+
+
+DRAWING = """
+    import gatecrash
+    import torch
+
+    class Drawing(gatecrash.Defense):
+        name, summary = "drawing", "hands pictures back"
+        needs, gives = frozenset({gatecrash.Need.CLEAN_DATA}), frozenset({gatecrash.Give.VERDICT})
+
+        def defend(self, evidence):
+            figures = {"first": evidence.clean.images[0], "../mask": torch.full((1, 3, 2), 7, dtype=torch.uint8)}
+            return gatecrash.Outcome(verdict=gatecrash.Verdict(False), figures=figures)
+
+    @gatecrash.hookimpl
+    def register_defenses(register):
+        register(Drawing)
+"""
+
+
+def test_a_defenses_pictures_are_kept_beside_its_result(tmp_path: Path, write: Any) -> None:
+    file = write("drawing.py", DRAWING)
+    store = tmp_path / "store"
+    summary = run(grid(attacks=["none"], defenses=["drawing"]), store, plugins=[file])
+    (result,) = (result for result in summary.results.values() if result.defense_name == "drawing")
+    assert result.error is None
+    assert pil_to_tensor(Image.open(store / result.figures["../mask"])).tolist() == [[[7, 7]] * 3]
+    assert pil_to_tensor(Image.open(store / result.figures["first"])).float().std() > 0
+    assert sorted(store.rglob("*.png")) == sorted(store / path for path in result.figures.values())
+    again = run(grid(attacks=["none"], defenses=["drawing"]), store, plugins=[file])
+    assert again.computed_cells == 0
+    assert again.results == summary.results

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
 
 from gatecrash.errors import UserError
 from gatecrash.results import Result, Stage
@@ -111,6 +114,62 @@ def test_a_write_that_dies_leaves_the_old_file_and_no_rubbish(store: Store, monk
     assert [path.name for path in store.result_path(KEY).parent.iterdir()] == [f"{KEY}.json"]
 
 
+def a_picture(channels: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (channels, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_pictures_lie_beside_their_result_and_look_as_they_did(store: Store) -> None:
+    figures = {"mask-0": a_picture(1), "pattern-0": a_picture(3).transpose(1, 2)}
+    saved = store.save_result(a_result(), figures)
+    assert saved.figures == {name: f"results/ab/{KEY}/{name}.png" for name in figures}
+    assert store.result(KEY) == saved
+    for name, path in saved.figures.items():
+        assert torch.equal(pil_to_tensor(Image.open(store.root / path)), figures[name])
+    assert list(store.results()) == [saved]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../store", "/etc/passwd", "..", ".", "-", "a/b", "a\\b", "a:b", "a b", "ä", "%2e%2e", "A", "x" * 500, "con\u202egnp"]
+)
+def test_a_picture_stays_in_its_folder_whatever_it_is_called(store: Store, name: str) -> None:
+    result = store.save_result(a_result(), {name: a_picture(1), "plain": a_picture(3)})
+    path = Path(result.figures[name])
+    assert (store.root / path).resolve().parent == store.result_path(KEY).with_suffix("").resolve()
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.png", path.name)
+    assert torch.equal(pil_to_tensor(Image.open(store.root / path)), a_picture(1))
+
+
+def test_names_that_look_alike_on_disk_are_different_files(store: Store) -> None:
+    names = ["a/b", "a-b", "a b", "A-B", "A/B", "x" * 100, "x" * 101, "..", "."]
+    result = store.save_result(a_result(), {name: a_picture(1, seed) for seed, name in enumerate(names)})
+    assert len({path.lower() for path in result.figures.values()}) == len(names)
+    for seed, name in enumerate(names):
+        assert torch.equal(pil_to_tensor(Image.open(store.root / result.figures[name])), a_picture(1, seed))
+
+
+def test_a_result_takes_the_pictures_of_an_earlier_one_away(store: Store) -> None:
+    first = store.save_result(a_result(), {"old": a_picture(1), "both": a_picture(1)})
+    assert store.save_result(first).figures == first.figures, "saved again without a word about pictures: they stay"
+    second = store.save_result(first, {"both": a_picture(3)})
+    assert [path.name for path in store.result_path(KEY).with_suffix("").iterdir()] == ["both.png"]
+    assert list(second.figures) == ["both"]
+    assert store.save_result(second, {}).figures == {}
+    assert list(store.root.rglob("*.png")) == []
+
+
+def test_the_result_is_written_after_its_pictures(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    replace = os.replace
+
+    def noting(source: Any, target: Any) -> None:
+        written.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noting)
+    store.save_result(a_result(), {"mask": a_picture(1), "pattern": a_picture(3)})
+    assert written == ["mask.png", "pattern.png", f"{KEY}.json"]
+
+
 def test_a_store_of_a_newer_schema_is_refused(store: Store) -> None:
     (store.root / "store.json").write_text('{"schema": 99}')
     with pytest.raises(UserError, match="written by a newer Gatecrash"):
@@ -138,11 +197,40 @@ def test_a_claim_excludes_other_drivers_until_it_is_released(store: Store) -> No
 
 
 def test_a_flat_record_has_the_fields_of_the_design_in_its_order() -> None:
-    expected = (
-        "dataset, model, attack, attack_config, defense, defense_config, seed, status, acc, asr, asr_worst, asr_floor, ra, acc_before, "
-        "asr_before, der, clean_reject_rate, trigger_reject_rate, detection_tpr, detection_fpr, detection_auroc, verdict, verdict_targets, "
-        "poison_share, holdout_size, seconds_victim, seconds_defense, peak_memory_mb, device, gatecrash_version, key, error"
-    ).split(", ")
+    expected = [
+        "dataset",
+        "model",
+        "attack",
+        "attack_config",
+        "defense",
+        "defense_config",
+        "seed",
+        "status",
+        "acc",
+        "asr",
+        "asr_worst",
+        "asr_floor",
+        "ra",
+        "acc_before",
+        "asr_before",
+        "der",
+        "clean_reject_rate",
+        "trigger_reject_rate",
+        "detection_tpr",
+        "detection_fpr",
+        "detection_auroc",
+        "verdict",
+        "verdict_targets",
+        "poison_share",
+        "holdout_size",
+        "seconds_victim",
+        "seconds_defense",
+        "peak_memory_mb",
+        "device",
+        "gatecrash_version",
+        "key",
+        "error",
+    ]
     flat = a_result().flat()
     assert list(flat) == expected
     assert flat["acc"] == 0.5

@@ -145,7 +145,7 @@ class Poisoned:
             raise ContractError(f"poison() must keep labels as int64 [{len(train)}]; got {self.labels.dtype} {list(self.labels.shape)}")
         if self.role.shape != train.labels.shape:
             raise ContractError(f"role must have one entry per row, [{len(train)}]; got {list(self.role.shape)}")
-        unknown = set(self.role.unique().tolist()) - {int(role) for role in Role}
+        unknown = set(self.role.tolist()) - {int(role) for role in Role}
         if unknown:
             raise ContractError(f"role has values that are no gatecrash.Role: {sorted(unknown)}")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < train.num_classes:

@@ -80,7 +80,7 @@ class Outcome:
     """What a defense found and made; every field is optional.
 
     `suspects` bool [N] and `suspicion` float [N] (higher = more suspect) refer to the rows of `evidence.training_data`. `figures` are
-    uint8 images [C, H, W]; `tables` are lists of flat records.
+    uint8 images [1 or 3, H, W], kept as PNG files; `tables` are lists of flat records.
     """
 
     classifier: Classifier | None = None
@@ -119,6 +119,18 @@ class Outcome:
                 raise ContractError(f"the verdict names classes outside 0..{num_classes - 1}: {sorted(named)}")
             if self.verdict.probability is not None and not 0 <= self.verdict.probability <= 1:
                 raise ContractError(f"verdict.probability must lie in [0, 1]; got {self.verdict.probability}")
+        for name, image in self.figures.items():
+            if not isinstance(name, str) or not name or not name.isprintable():
+                raise ContractError(f"a figure's name must be text that can be printed; got {name!r}")
+            if (
+                not isinstance(image, Tensor)
+                or image.dtype != torch.uint8
+                or image.ndim != 3
+                or len(image) not in (1, 3)
+                or not image.numel()
+            ):
+                got = f"{image.dtype} {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+                raise ContractError(f"figure {name!r} must be a picture, uint8 [1 or 3, H, W]; got {got}")
         if len(self.trajectory) > MAX_STEPS:
             raise ContractError(f"a trajectory has at most {MAX_STEPS} steps; got {len(self.trajectory)}")
         if self.trajectory and self.classifier is None:

@@ -15,7 +15,10 @@ class GatecrashError(Exception):
 
 
 class UserError(GatecrashError):
-    """The request was wrong: one line that names the thing and what to do."""
+    """The request was wrong: one line that names the thing and what to do, whatever newlines the names in it carry."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 class ContractError(GatecrashError):

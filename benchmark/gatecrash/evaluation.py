@@ -21,17 +21,21 @@ from torch.nn import functional as F
 
 from gatecrash.attack import Backdoor, GoalKind
 from gatecrash.batching import evaluation_batch_size
-from gatecrash.classifier import Classifier
+from gatecrash.classifier import Classifier, Network
 from gatecrash.data import ImageSet
 from gatecrash.defense import Step
 from gatecrash.errors import ContractError
 from gatecrash.isolation import full_float32
+from gatecrash.masking import MaskedHead, masked_head
 from gatecrash.metrics import share, wilson
 from gatecrash.randomness import stream
 from gatecrash.triggers import Trigger
 
 SAMPLE = 256
 """Images that are shown twice to a classifier, and to a trigger, to see whether the batch matters."""
+
+STEP_SAMPLE = 32
+"""Images that are shown to each step of a trajectory whose logits were found without it."""
 
 RELATIVE_TOLERANCE = 1e-3
 """How far float32 logits may move between batch sizes, for which BLAS and cuDNN choose other kernels with another order of summation."""
@@ -213,20 +217,26 @@ def evaluate_steps(
 ) -> list[StepScores]:
     """Score every step of a trajectory: `classifier` with the step's state-dict entries exchanged, each step on its own.
 
-    `classifier` is the one that the steps refer to and stays as it is. Raises ContractError for an entry that does not exist in it or
-    has another shape.
+    Where the steps change the mask of a network's last point alone, the images pass through the network once, and from there on each
+    step costs no more than the head. `classifier` is the one that the steps refer to and stays as it is. Raises ContractError for an
+    entry that does not exist in it or has another shape.
     """
     if not steps:
         return []
     exam = _Exam(test, backdoors, device)
     copy = classifier.duplicate()
     start = {name: tensor.clone() for name, tensor in copy.state_dict().items()}
-    scored = []
     for number, step in enumerate(steps, 1):
         _check_changes(step, number, start)
+    masks = _last_masks(copy, steps)
+    head = exam.masked_head(copy, batch_size) if masks else None
+    scored = []
+    for number, step in enumerate(steps, 1):
         copy.load_state_dict({**start, **step.changes})
         try:
-            scored.append(StepScores(dict(step.params), exam.scores(copy, batch_size)))
+            found = exam.masked_logits(head, masks[number - 1]) if head else None
+            scores = exam.scores(copy, batch_size, found, sample=SAMPLE if number == 1 else STEP_SAMPLE)
+            scored.append(StepScores(dict(step.params), scores))
         except ContractError as error:
             raise ContractError(f"{_where(step, number)}: {error}") from None
     return scored
@@ -278,11 +288,32 @@ class _Exam:
         for backdoor, chosen, places in zip(self.backdoors, rows[1:], self.places[1:], strict=True):
             self.pile[places] = apply_trigger(backdoor, test.images[chosen], device=self.device)
 
-    def scores(self, classifier: Classifier, batch_size: int | None) -> Scores:
+    def masked_head(self, classifier: Classifier, batch_size: int | None) -> MaskedHead | None:
+        """A short way from a mask at the classifier's last point to its logits on the pile, or None."""
+        if not isinstance(classifier, Network):
+            return None
+        classifier.to(self.device)
+        size = batch_size or evaluation_batch_size(classifier, _image_shape(self.pile), self.device)
+        with _as_deployed(classifier, self.device):
+            return masked_head(classifier, self.pile, size)
+
+    def masked_logits(self, head: MaskedHead, mask: Tensor) -> Tensor:
+        with _as_deployed(head.head, self.device):
+            return head.logits(mask)
+
+    def scores(self, classifier: Classifier, batch_size: int | None, found: Tensor | None = None, sample: int = SAMPLE) -> Scores:
+        """Score the classifier's answers; logits `found` on a short way count if it gives the same itself for `sample` images."""
         if classifier.num_classes != self.num_classes:
             raise ContractError(f"the classifier has {classifier.num_classes} classes; the test set has {self.num_classes}")
+        if found is not None and bool(torch.isfinite(found).all()) and self._complaint(classifier, found, sample) is None:
+            return self._score(found)
         logits = predict(classifier, self.pile, device=self.device, batch_size=batch_size)
-        self._check_company(classifier, logits)
+        complaint = self._complaint(classifier, logits)
+        if complaint is not None:
+            raise ContractError(complaint)
+        return self._score(logits)
+
+    def _score(self, logits: Tensor) -> Scores:
         rejects = logits.shape[1] > self.num_classes
         # float64: a mean over the test set must not depend on the order of its images.
         logits = logits.double()
@@ -308,22 +339,23 @@ class _Exam:
             ),
         )
 
-    def _check_company(self, classifier: Classifier, logits: Tensor) -> None:
-        """Show a sample again in smaller batches and another order."""
-        sample = torch.randperm(len(self.pile), generator=stream("evaluation-check", len(self.pile)))[:SAMPLE]
+    def _complaint(self, classifier: Classifier, logits: Tensor, most: int = SAMPLE) -> str | None:
+        """Show a sample again in smaller batches and another order: what is wrong if the logits come out otherwise."""
+        sample = torch.randperm(len(self.pile), generator=stream("evaluation-check", len(self.pile)))[:most]
         if len(sample) == 0:
-            return
+            return None
         before, after = logits[sample], _predict(classifier, self.pile, _in_small_batches(sample), self.device)
         if before.shape != after.shape:
-            raise ContractError(f"the classifier uses the batch: {before.shape[1]} logits in one, {after.shape[1]} in another")
+            return f"the classifier uses the batch: {before.shape[1]} logits in one, {after.shape[1]} in another"
         moved = ((before - after).abs() > _tolerance(before)).any(1)
         # A rejecting classifier's threshold may lie within float noise of an image or two; one that uses the batch moves far more.
-        if _count(moved) > len(sample) * NEAR_THRESHOLD:
-            changed = _count(before.argmax(1) != after.argmax(1))
-            raise ContractError(
-                f"the classifier uses the batch or changes from call to call: of {len(sample)} test images shown again in other batches, "
-                f"{_count(moved)} got other logits and {changed} another class"
-            )
+        if _count(moved) <= len(sample) * NEAR_THRESHOLD:
+            return None
+        changed = _count(before.argmax(1) != after.argmax(1))
+        return (
+            f"the classifier uses the batch or changes from call to call: of {len(sample)} test images shown again in other batches, "
+            f"{_count(moved)} got other logits and {changed} another class"
+        )
 
 
 def _tolerance(logits: Tensor) -> Tensor:
@@ -403,6 +435,18 @@ def _check_changes(step: Step, number: int, start: Mapping[str, Tensor]) -> None
             raise ContractError(
                 f"{_where(step, number)} changes {name!r} to shape {list(tensor.shape)}; in the classifier it is {list(start[name].shape)}"
             )
+
+
+def _last_masks(classifier: Classifier, steps: Sequence[Step]) -> list[Tensor]:
+    """The mask of the last point at each step; empty if the classifier has none, a step changes more, or a mask turns signs round."""
+    if not isinstance(classifier, Network) or not classifier.points:
+        return []
+    name, point = list(classifier.points.items())[-1]
+    entry = f"backbone.{name}.mask"
+    if any(set(step.changes) - {entry} for step in steps):
+        return []
+    masks = [step.changes.get(entry, point.mask).detach().clone() for step in steps]
+    return masks if all(bool((mask >= 0).all()) for mask in masks) else []
 
 
 def _where(step: Step, number: int) -> str:

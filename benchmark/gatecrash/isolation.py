@@ -1,4 +1,4 @@
-"""Torch's process-wide settings, put in order around every task, so that no plugin can change another cell's numbers by leaving them changed."""
+"""Torch's process-wide settings, put in order around every task: a plugin that leaves them changed cannot change another cell's numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def fresh_process_state(threads: int) -> Iterator[None]:
     )
     precisions = [(holder, name, getattr(holder, name), exact) for holder, name, exact in full_float32()]
     try:
-        _set_rng(random.Random(0).getstate(), np.random.RandomState(0).get_state(), torch.Generator().manual_seed(0).get_state())
+        _set_rng(*_fresh_rng())
         _set_torch(torch.float32, True, False, False, threads)
         for holder, name, _, exact in precisions:
             setattr(holder, name, exact)
@@ -38,8 +39,14 @@ def fresh_process_state(threads: int) -> Iterator[None]:
         _set_torch(*before[3:8])
         for holder, name, value, _ in precisions:
             setattr(holder, name, value)
-        os.environ.clear()
-        os.environ.update(before[8])
+        if os.environ != before[8]:
+            os.environ.clear()
+            os.environ.update(before[8])
+
+
+@cache
+def _fresh_rng() -> tuple[object, object, torch.Tensor]:
+    return random.Random(0).getstate(), np.random.RandomState(0).get_state(), torch.Generator().manual_seed(0).get_state()
 
 
 def _set_rng(python: object, numpy: object, torch_state: torch.Tensor) -> None:

@@ -50,8 +50,11 @@ def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float,
     return low, high
 
 
-def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Mean of rates over seeds and its t interval, clipped to [0, 1]; no limits for fewer than two values."""
+def t_interval(values: Sequence[float], confidence: float = 0.95, least: float = 0.0) -> Interval:
+    """Mean of rates over seeds and its t interval, clipped to [0, 1]; no limits for fewer than two values.
+
+    `least` is the smallest value that there can be: -1 for differences of rates.
+    """
     if not values:
         return Interval(None, None, None)
     mean = fmean(values)
@@ -60,7 +63,7 @@ def t_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     from scipy.special import stdtrit
 
     half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * stdev(values) / math.sqrt(len(values))
-    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+    return Interval(mean, max(least, mean - half), min(1.0, mean + half))
 
 
 def der(acc_before: float | None, acc_after: float | None, asr_before: float | None, asr_after: float | None) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gatecrash
+from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION
 
 
 @cache
@@ -31,11 +32,26 @@ def packages() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "scikit-learn")}
 
 
+@cache
+def cpu_model() -> str:
+    """The processor's name: on another one, the last digits of a training may differ."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
 def provenance(device: str, threads: int, plugins: dict[str, str]) -> dict[str, Any]:
     """`plugins` maps the names used in the cell to their origins."""
     return {
         **code_version(),
+        "engine_version": ENGINE_VERSION,
+        "evaluation_version": EVALUATION_VERSION,
         "device": device,
+        "cpu": cpu_model(),
         "threads": threads,
         "python": platform.python_version(),
         "platform": platform.platform(),

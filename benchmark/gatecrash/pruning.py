@@ -7,7 +7,6 @@ block of the head's input, as `Backbone` promises, the curve is a running sum ov
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from gatecrash.classifier import Classifier, Network
 from gatecrash.data import ImageSet
 from gatecrash.defense import MAX_STEPS, Step
 from gatecrash.errors import ContractError
+from gatecrash.masking import evaluating, scales_blocks
 
 Batches = Callable[..., Iterator[Any]]
 """`evidence.batches`."""
@@ -36,7 +36,7 @@ def mean_activations(network: Network, images: Tensor, batches: Batches, names: 
     """
     points = list(network.points) if names is None else list(names)
     sums = {name: torch.zeros(network.points[name].channels, dtype=torch.float64) for name in points}
-    with _evaluating(network):
+    with evaluating(network):
         for batch in batches(images):
             for name, activation in network.activations(batch, points).items():
                 if activation.ndim == 2:
@@ -107,7 +107,8 @@ def pruning_curve(network: Network, data: ImageSet, order: Tensor, batches: Batc
     start = point.mask.detach().clone()
     curve = PruningCurve(name, order.cpu(), (), len(data), start)
     features, labels = _features(network, data, batches)
-    if _is_block_of_features(network, curve, features, data, batches):
+    batch = next(iter(batches(data.images)))
+    if scales_blocks(network, batch, features[: len(batch)]):
         correct = _by_columns(network.head, features, labels, curve.order)
     else:
         correct = _by_masking(network, data, curve, batches)
@@ -128,29 +129,9 @@ def evenly(count: int, including: int, most: int = MAX_STEPS) -> list[int]:
 
 def _features(network: Network, data: ImageSet, batches: Batches) -> tuple[Tensor, Tensor]:
     """The head's input, float64 [N, F], and labels, on the CPU: a running sum in float32 would drift."""
-    with _evaluating(network):
+    with evaluating(network):
         features = torch.cat([network.features(images).double().cpu() for images in batches(data.images)])
     return features, data.labels.cpu()
-
-
-def _is_block_of_features(network: Network, curve: PruningCurve, features: Tensor, data: ImageSet, batches: Batches) -> bool:
-    """Whether switching channels off at the point sets their blocks of the head's input to zero and changes nothing else."""
-    channels = len(curve.order)
-    if features.shape[1] % channels:
-        return False
-    point = network.points[curve.point]
-    half = curve.mask(channels // 2)
-    batch = next(iter(batches(data.images)))
-    try:
-        point.set_mask(half)
-        with _evaluating(network):
-            masked = network.features(batch).double().cpu()
-    finally:
-        point.set_mask(curve.start)
-    keep = torch.ones(channels, dtype=torch.float64)
-    keep[curve.order[: channels // 2]] = 0
-    expected = features[: len(batch)] * keep.repeat_interleave(features.shape[1] // channels)
-    return torch.allclose(masked, expected, rtol=1e-4, atol=1e-5 * float(features.abs().max()))
 
 
 def _by_columns(head: nn.Linear, features: Tensor, labels: Tensor, order: Tensor) -> list[int]:
@@ -180,19 +161,6 @@ def _by_masking(network: Network, data: ImageSet, curve: PruningCurve, batches: 
 
 
 def _count_correct(classifier: Classifier, data: ImageSet, batches: Batches) -> int:
-    with _evaluating(classifier):
+    with evaluating(classifier):
         hits = [(classifier(images).argmax(1) == labels).sum() for images, labels in batches(data.images, data.labels)]
     return int(torch.stack(hits).sum())
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; the modes as before afterwards."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode

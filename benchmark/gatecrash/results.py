@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from gatecrash.errors import UserError
 
 SCHEMA = 1
 Status = Literal["ok", "failed", "victim-failed", "not-applicable"]
@@ -37,6 +42,10 @@ class Result(BaseModel):
     attack: Stage
     defense: list[Stage]
     """One stage, or several for a chain; `none` is a stage of that name."""
+    access: str | None = None
+    """The defense's access class (`gatecrash.defense.Access`), within which it is ranked; None for `none`."""
+    gives: list[str] | None = None
+    """What the defense, or all stages of a chain together, hand back (values of `gatecrash.Give`)."""
     seed: int
     status: Status
     error: str | None = None
@@ -46,6 +55,8 @@ class Result(BaseModel):
     measures: dict[str, Any] = Field(default_factory=dict)
     trajectory: list[dict[str, Any]] = Field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+    figures: dict[str, str] = Field(default_factory=dict)
+    """Path of each picture, relative to the store."""
     provenance: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -58,6 +69,25 @@ class Result(BaseModel):
         if len(self.defense) == 1:
             return self.defense[0].config
         return {f"{index}:{stage.name}": stage.config for index, stage in enumerate(self.defense)}
+
+    def to_text(self) -> str:
+        """The stored form: JSON with sorted keys and a digest, so that damage and edits are noticed."""
+        body = self.model_dump(mode="json")
+        return json.dumps({**body, "digest": _digest(body)}, indent=1, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> Self:
+        """Read the stored form. Raises ValueError for anything damaged or edited, UserError for what a newer Gatecrash wrote."""
+        body = json.loads(text)
+        if not isinstance(body, dict):
+            raise ValueError("no JSON object")
+        digest = body.pop("digest", None)
+        if body.get("schema_version", 0) > SCHEMA:
+            raise UserError("was written by a newer Gatecrash; upgrade it")
+        result = cls.model_validate(body)
+        if digest != _digest(body):
+            raise ValueError("content does not match its digest")
+        return result
 
     def flat(self) -> dict[str, Any]:
         """One flat record with the fields that design.md lists; null where a measure does not apply."""
@@ -99,3 +129,7 @@ MEASURES = (
     "peak_memory_mb",
 )
 """The measures of a flat record, in its order; `Result.measures` may hold more."""
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

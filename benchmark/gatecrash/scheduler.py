@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from gatecrash.access import defense_traits
 from gatecrash.defense import Need
 from gatecrash.executors.base import Artifact, Executor, Failure, Finished, Task
 from gatecrash.plan import NONE, Cell, Victim
@@ -325,6 +326,8 @@ class Scheduler:
 
     def _end_cell(self, cell: Cell, status: Status, failure: Failure | None, value: dict[str, Any] | None = None) -> None:
         record = self._record(cell.victim.key)
+        value = dict(value or {})
+        figures = value.pop("figures", {})
         result = Result(
             key=cell.key,
             victim_key=cell.victim.key,
@@ -336,15 +339,16 @@ class Scheduler:
             recipe=self.plan.recipe,
             attack=cell.victim.attack,
             defense=list(cell.defense),
+            **defense_traits(self.host, cell.defense),
             seed=cell.victim.seed,
             status=status,
             error=failure.message if failure else None,
             log=failure.log if failure else None,
             weights=record["weights"] if record else None,
             provenance=provenance(record["device"] if record else "unknown", self.options.threads, self._origins(cell)),
-            **(value or {}),
+            **value,
         )
-        self.store.save_result(result)
+        result = self.store.save_result(result, figures)
         self._fresh.add(cell.key)
         self._outcomes.pop(cell.key, None)
         self.store.release(cell.key)

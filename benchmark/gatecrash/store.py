@@ -8,9 +8,11 @@ writes; two drivers on one store keep out of each other's way by kernel locks, w
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger("gatecrash")
+
+LONGEST_NAME = 80
+"""Characters of a picture's name that its file keeps."""
 
 
 def default_store() -> Path:
@@ -92,10 +97,23 @@ class Store:
     def result_path(self, key: str) -> Path:
         return self.root / "results" / key[:2] / f"{key}.json"
 
-    def save_result(self, result: Result) -> None:
-        body = result.model_dump(mode="json")
-        text = json.dumps({**body, "digest": _digest(body)}, indent=1, sort_keys=True, allow_nan=False)
-        _write(self.result_path(result.key), text.encode())
+    def save_result(self, result: Result, figures: Mapping[str, Tensor] | None = None) -> Result:
+        """Write a result, after its pictures (uint8 [1 or 3, H, W] by name), and return it with their paths.
+
+        Pictures of an earlier result of the same key go; with None, pictures stay as they are.
+        """
+        if figures is None:
+            _write(self.result_path(result.key), result.to_text().encode())
+            return result
+        folder = self.result_path(result.key).with_suffix("")
+        paths = {name: folder / _file_name(name, ".png") for name in figures}
+        for name, image in figures.items():
+            _write(paths[name], _png(image))
+        result = result.model_copy(update={"figures": {name: path.relative_to(self.root).as_posix() for name, path in paths.items()}})
+        _write(self.result_path(result.key), result.to_text().encode())
+        for stale in set(folder.glob("*.png")) - set(paths.values()):
+            stale.unlink(missing_ok=True)
+        return result
 
     def result(self, key: str) -> Result | None:
         path = self.result_path(key)
@@ -110,15 +128,11 @@ class Store:
 
     def _read_result(self, path: Path) -> Result | None:
         try:
-            body = json.loads(path.read_bytes())
-            if not isinstance(body, dict):
-                raise ValueError("no JSON object")
-            digest = body.pop("digest", None)
-            if body.get("schema_version", 0) > SCHEMA:
-                raise UserError(f"{path} was written by a newer Gatecrash; upgrade it")
-            result = Result.model_validate(body)
-            if digest != _digest(body) or result.key != path.stem:
-                raise ValueError("content does not match its digest")
+            result = Result.from_text(path.read_bytes())
+            if result.key != path.stem:
+                raise ValueError("content does not match its name")
+        except UserError as error:
+            raise UserError(f"{path} {error}") from None
         except (OSError, ValueError, ValidationError) as error:
             self._set_aside(path, error)
             return None
@@ -214,6 +228,23 @@ class Store:
             lock.release()
 
 
+def _file_name(name: str, suffix: str) -> str:
+    """A name that someone else chose as the name of a file in one folder: safe characters, not long, another file for another name."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:LONGEST_NAME]
+    if safe != name or name.lower() != name:  # names may differ in what was lost, or only in case, which some file systems ignore
+        safe = f"{safe}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}".lstrip("-")
+    return safe + suffix
+
+
+def _png(image: Tensor) -> bytes:
+    from PIL import Image
+
+    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.cpu().contiguous().numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def _write(path: Path, content: bytes) -> None:
     """Whole or not at all when the process dies; no fsync, since what a power cut damages is noticed by its hash and computed again."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +254,3 @@ def _write(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

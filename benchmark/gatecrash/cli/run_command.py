@@ -11,7 +11,15 @@ from typing import Any
 
 import click
 
-from gatecrash.cli.options import plugins_option, store_option, warn_of_problems
+from gatecrash.cli.options import (
+    check_device,
+    overrides_option,
+    parse_overrides,
+    parse_seeds,
+    plugins_option,
+    store_option,
+    warn_of_problems,
+)
 from gatecrash.errors import UserError
 
 
@@ -35,7 +43,7 @@ from gatecrash.errors import UserError
 @click.option("--device", default=None, metavar="NAME", help="cpu, cuda or cuda:N.  [default: CUDA where there is one]")
 @click.option("--only", multiple=True, metavar="KIND=NAME,...", help="Only these: attack=NAME,NAME or defense=NAME. Repeatable.")
 @click.option("--seeds", default=None, metavar="N,N,...", help="Seeds to run instead of the grid's.")
-@click.option("-o", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a grid field: -o recipe.epochs=5. Repeatable.")
+@overrides_option
 @click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
 @click.option(
     "--rerun", type=click.Choice(["cells", "all"]), default=None, help="Compute again what is in the store: the cells, or victims too."
@@ -72,10 +80,10 @@ def command(
     from gatecrash.store import Store, default_store
 
     chosen = parse_only(only)
-    seed_list = _seeds(seeds)
-    parsed = load_grid(grid, _overrides(overrides))
+    seed_list = parse_seeds(seeds)
+    parsed = load_grid(grid, parse_overrides(overrides))
     options = RunOptions(
-        device=_device(device),
+        device=check_device(device),
         threads=cpus_per_task,
         gpus_per_task=gpus_per_task,
         workers=workers,
@@ -103,45 +111,6 @@ def command(
     if not quiet:
         _say_what_was_done(summary, place.root)
     return summary.exit_code
-
-
-def _overrides(texts: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        path, separator, value = text.partition("=")
-        if not separator or not path.strip():
-            raise UserError(f"-o {text}: write PATH=VALUE, as in -o recipe.epochs=5")
-        pairs[path.strip()] = value
-    return pairs
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {text}: write whole numbers separated by commas") from None
-    if any(not 0 <= seed < 2**63 for seed in seeds):
-        raise UserError(f"--seeds {text}: seeds must lie in [0, 2**63)")
-    return seeds
-
-
-def _device(name: str | None) -> str | None:
-    """Checked before anything is planned: a wrong device would otherwise fail every cell."""
-    if name is None:
-        return None
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"--device {name}: not a device; use cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} usable CUDA devices; use cpu")
-    if device.type not in {"cpu", "cuda"}:
-        raise UserError(f"--device {name}: use cpu, cuda or cuda:N")
-    return name
 
 
 def _check_executor(executor: str, options: Any) -> None:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import joblib
+import joblib  # type: ignore[import-untyped]
 
 # read when Ray is imported: what it would print about workers is in our own messages and logs
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
@@ -78,13 +78,14 @@ class RayExecutor:
         """`limits` are seconds by task function."""
         self._limits, self._report, self._logs = dict(limits), report, logs
         self._owns_ray = not ray.is_initialized()
+        self._is_local = self._owns_ray and not address
         if self._owns_ray:
             _join(address) if address else start(request)
         try:
             nodes = _nodes()
             self._request = request.resolve(nodes)
-            if address or not self._owns_ray:
-                _check_versions(nodes)
+            if not self._is_local:
+                _check_versions(nodes, self._environment("trusted"))
             self._prepare(host)
         except BaseException:
             self.close()
@@ -93,7 +94,7 @@ class RayExecutor:
     def _prepare(self, host: Host) -> None:
         self._node = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(self._node, soft=False)
-        self._reports = ray.remote(_Reports).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+        self._reports: Any = ray.remote(_Reports).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
         request = self._request
         job = _Job(self._reports, plugin_files.read(host.paths), request.cpus, bool(request.gpus), self._limits)
         self._job = ray.put(job)
@@ -107,12 +108,14 @@ class RayExecutor:
         self._counted = (0, float("-inf"))
 
     def _options(self, role: str) -> dict[str, Any]:
-        return {
-            "num_cpus": self._request.cpus,
-            "num_gpus": self._request.gpus,
-            "max_retries": 0,
-            "runtime_env": {"env_vars": {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self._request.cpus), "GATECRASH_ROLE": role}},
-        }
+        request = self._request
+        return {"num_cpus": request.cpus, "num_gpus": request.gpus, "max_retries": 0, "runtime_env": self._environment(role)}
+
+    def _environment(self, role: str) -> dict[str, Any] | None:
+        """The role's environment. Trusted workers of a Ray of our own inherit theirs: Ray has them ready before the first task comes."""
+        if role == "trusted" and self._is_local:
+            return None
+        return {"env_vars": {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self._request.cpus), "GATECRASH_ROLE": role}}
 
     @property
     def capacity(self) -> int:
@@ -401,7 +404,7 @@ def _empty_caches() -> None:
     import torch
 
     gc.collect()
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
 
@@ -423,7 +426,7 @@ def start(request: Request) -> None:
     """A Ray of our own on this machine, quiet, with the driver's fate."""
     here = _this_machine(request)
     request.resolve([here])
-    with _environment(int(here.cpus)), _quiet():
+    with _inherited(), _quiet():
         ray.init(
             address="local",
             num_cpus=int(here.cpus),
@@ -437,8 +440,11 @@ def start(request: Request) -> None:
 def _join(address: str) -> None:
     with _quiet():
         try:
+            if address != "auto":  # Ray itself would try for minutes
+                name, _, port = address.rpartition(":")
+                socket.create_connection((name, int(port)), timeout=10).close()
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except (OSError, RuntimeError, ValueError, OverflowError, ray.exceptions.RayError) as error:
             raise UserError(
                 f"--address {address}: cannot join that cluster ({one_line(error)[:300]}); start one with `ray start --head`, and run "
                 f"`ray start --address HOST:PORT` on this machine before joining from here"
@@ -453,12 +459,12 @@ def _this_machine(request: Request) -> Node:
 
 
 def _store_bytes(node: str) -> int:
-    found = next(entry for entry in ray.nodes() if entry["NodeID"] == node)
+    found = next(entry for entry in ray.nodes() if entry["NodeID"] == node)  # type: ignore[no-untyped-call]
     return int(found["Resources"].get("object_store_memory", 2**30))
 
 
 @contextmanager
-def _environment(cpus: int) -> Iterator[None]:
+def _inherited() -> Iterator[None]:
     """What Ray's processes inherit from this one; the user's own settings win."""
     wanted = {
         **WORKER_ENVIRONMENT,
@@ -466,10 +472,7 @@ def _environment(cpus: int) -> Iterator[None]:
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_enable_metrics_collection": "0",
         "RAY_task_events_report_interval_ms": "0",
-        # two kinds of workers for every core, kept: starting one takes seconds
-        "RAY_num_workers_soft_limit": str(2 * cpus + 2),
-        "RAY_idle_worker_killing_time_threshold_ms": "3600000",
-        "RAY_prestart_worker_first_driver": "0",
+        "RAY_idle_worker_killing_time_threshold_ms": "3600000",  # two kinds of workers for every core: starting one takes seconds
     }
     if not any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # this process's own, instead of a file in the home
@@ -497,18 +500,18 @@ def _quiet() -> Iterator[None]:
 def _nodes() -> list[Node]:
     return [
         Node(entry["NodeManagerHostname"], entry["NodeID"], entry["Resources"].get("CPU", 0.0), entry["Resources"].get("GPU", 0.0))
-        for entry in ray.nodes()
+        for entry in ray.nodes()  # type: ignore[no-untyped-call]
         if entry["Alive"]
     ]
 
 
-def _check_versions(nodes: list[Node]) -> None:
+def _check_versions(nodes: list[Node], environment: dict[str, Any] | None) -> None:
     """Every node must run what this process runs: numbers, and what travels between them, depend on it."""
     mine = Versions.here()
     asked = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        probe = ray.remote(_probe()).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        probe = ray.remote(_probe()).options(num_cpus=0, max_retries=0, scheduling_strategy=there, runtime_env=environment)
         asked[f"{node.name} ({node.id[:8]})"] = probe.remote()
     for name, ref in asked.items():
         try:

@@ -47,7 +47,7 @@ class _Pickler(pickle.Pickler):
         if type(value) is not Tensor and type(value) is not torch.nn.Parameter:
             return NotImplemented
         tensor = value.detach().cpu().contiguous()
-        content = tensor.reshape(-1).view(torch.uint8).numpy()
+        content: Any = tensor.reshape(-1).view(torch.uint8).numpy()
         return _tensor, (pickle.PickleBuffer(content), tensor.dtype, tuple(tensor.shape))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -89,13 +90,13 @@ def network_of(victim: StoredVictim, device: torch.device) -> Network:
 def model_factory(host: Host, ground: Ground, data: ImageSet, device: torch.device) -> Callable[[int], Network]:
     """A function seed -> fresh network, normalised by the statistics of `data`."""
     model = host.get("model", ground.model.name).configure(ground.model.config)
-    mean, std = channel_statistics(data.images)
+    statistics = cache(partial(channel_statistics, data.images))  # takes a pass over the data: not for defenses that train nothing
 
     def make(seed: int) -> Network:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             backbone = model.build(data.num_classes, data.shape)
-        return Network(backbone, mean, std).to(device)
+        return Network(backbone, *statistics()).to(device)
 
     return make
 

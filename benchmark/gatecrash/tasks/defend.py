@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -74,9 +74,7 @@ def view_of(ground: Ground, seed: int, data: TrainPart, victim: StoredVictim, *,
 def defend(host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view: View, report: Report) -> OutcomeArtifact:
     """Run one defense, or a chain: each stage gets the last classifier and the training set minus the suspects so far."""
     device = training.choose_device(ground.device)
-    classifier = rebuild(view.spec, view.state)
-    if not isinstance(classifier, Classifier):
-        raise ContractError(f"the stored victim is a {type(classifier).__name__}, not a Classifier")
+    given = classifier = cache(partial(_victims_classifier, view))  # not every defense wants it
     total = len(view.training) if view.training is not None else 0
     kept = torch.arange(total)
     suspects = torch.zeros(total, dtype=torch.bool)
@@ -84,7 +82,6 @@ def defend(host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view:
     searched = False
     changed = False
     prior: Outcome | None = None
-    given = classifier
     meter = Meter(device)
     with meter:
         for stage in stages:
@@ -103,7 +100,7 @@ def defend(host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view:
                 suspects[kept[outcome.suspects.cpu()]] = True
                 kept = torch.nonzero(~suspects).flatten()
             if outcome.classifier is not None:
-                classifier, changed = outcome.classifier, True
+                classifier, changed = cache(partial(_same, outcome.classifier)), True
             prior = outcome
     if prior is None:
         raise ContractError("a defense has at least one stage")
@@ -112,8 +109,8 @@ def defend(host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view:
         suspicion = torch.where(torch.isfinite(suspicion), suspicion, top + 1)
     verdict = prior.verdict
     return OutcomeArtifact(
-        spec=spec_of(classifier) if changed else None,
-        state=state_of(classifier) if changed else {},
+        spec=spec_of(classifier()) if changed else None,
+        state=state_of(classifier()) if changed else {},
         suspects=suspects if searched else None,
         suspicion=suspicion,
         verdict=None
@@ -125,8 +122,8 @@ def defend(host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view:
             "anomaly": {str(label): float(value) for label, value in sorted(verdict.anomaly.items())},
         },
         steps=[(dict(step.params), {name: t.detach().cpu() for name, t in step.changes.items()}) for step in prior.trajectory],
-        steps_spec=spec_of(given) if prior.trajectory else None,
-        steps_state=state_of(given) if prior.trajectory else {},
+        steps_spec=spec_of(given()) if prior.trajectory else None,
+        steps_state=state_of(given()) if prior.trajectory else {},
         figures={name: image.cpu() for name, image in prior.figures.items()},
         tables={name: [dict(row) for row in rows] for name, rows in prior.tables.items()},
         seconds=meter.seconds,
@@ -135,12 +132,23 @@ def defend(host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view:
     )
 
 
+def _victims_classifier(view: View) -> Classifier:
+    classifier = rebuild(view.spec, view.state)
+    if not isinstance(classifier, Classifier):
+        raise ContractError(f"the stored victim is a {type(classifier).__name__}, not a Classifier")
+    return classifier
+
+
+def _same(classifier: Classifier) -> Classifier:
+    return classifier
+
+
 def _evidence(
     host: Host,
     ground: Ground,
     defense: Defense,
     seed: int,
-    classifier: Classifier,
+    classifier: Callable[[], Classifier],
     suspicious: ImageSet | None,
     view: View,
     prior: Outcome | None,
@@ -164,7 +172,7 @@ def _evidence(
         batches=partial(batching.batches, device=device),
         flip=view.flip,
         prior=prior,
-        _classifier=classifier.duplicate().to(device).eval() if Need.MODEL in needs else None,
+        _classifier=classifier().duplicate().to(device).eval() if Need.MODEL in needs else None,
         _clean=_copy(view.clean).to(device) if Need.CLEAN_DATA in needs else None,
         _training_data=_copy(suspicious).to(device) if Need.TRAINING_DATA in needs and suspicious is not None else None,
         _recipe=recipe if Need.RETRAIN in needs else None,

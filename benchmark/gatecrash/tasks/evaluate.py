@@ -35,21 +35,16 @@ def evaluate(
     """Score one cell against the truth.
 
     `before` are the measures of the victim's cell without defense; None makes this that cell, and `benign` then gives the floor.
-    Returns `{"measures": ..., "trajectory": ..., "tables": ...}`, JSON-able.
+    Returns `{"measures": ..., "trajectory": ..., "tables": ...}`, JSON-able, and `"figures"`: uint8 images [1 or 3, H, W] by name.
     """
     device = training.choose_device(ground.device)
-    classifier, backdoors = classifier_of(victim), backdoors_of(victim)
-    if outcome is not None and outcome.spec is not None:
-        defended = rebuild(outcome.spec, outcome.state)
-        if not isinstance(defended, Classifier):
-            raise ContractError(f"the outcome's classifier is a {type(defended).__name__}, not a gatecrash.Classifier")
-        classifier = defended
+    backdoors = backdoors_of(victim)
     report({"note": "evaluating"})
     unchanged = outcome is not None and outcome.spec is None and before is not None
     if unchanged and before is not None:  # a detector leaves the victim as it is: its scores are those of the baseline
         scores = Scores.from_json(before["scores"])
     else:
-        scores = evaluate_classifier(classifier.to(device), test, backdoors, device=device)
+        scores = evaluate_classifier(_judged(victim, outcome).to(device), test, backdoors, device=device)
     measures: dict[str, Any] = {
         "acc": scores.acc,
         "acc_interval": scores.acc_interval,
@@ -87,7 +82,17 @@ def evaluate(
             trajectory = _trajectory(outcome, test, backdoors, device, report)
     # what is in memory now equals what a later run reads back (tuples are lists in JSON)
     plain: dict[str, Any] = json.loads(json.dumps({"measures": measures, "trajectory": trajectory, "tables": tables}, allow_nan=False))
-    return plain
+    return {**plain, "figures": outcome.figures if outcome is not None else {}}
+
+
+def _judged(victim: StoredVictim, outcome: OutcomeArtifact | None) -> Classifier:
+    """The classifier that the defense handed back, else the victim's."""
+    if outcome is None or outcome.spec is None:
+        return classifier_of(victim)
+    defended = rebuild(outcome.spec, outcome.state)
+    if not isinstance(defended, Classifier):
+        raise ContractError(f"the outcome's classifier is a {type(defended).__name__}, not a gatecrash.Classifier")
+    return defended
 
 
 def _detection(victim: StoredVictim, outcome: OutcomeArtifact, backdoors: Sequence[Backdoor]) -> dict[str, Any]:

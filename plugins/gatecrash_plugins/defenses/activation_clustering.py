@@ -25,9 +25,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from gatecrash import Classifier, Config, Defense, Evidence, Give, ImageSet, Need, Network, Outcome, Reference, hookimpl
@@ -205,6 +202,8 @@ def reduce(features: NDArray[np.float64], dimensions: int, whiten: bool) -> NDAr
     Independent components are a rotation of the whitened principal components (Hyvärinen and Oja 2000, section 5), and 2-means and the
     silhouette see nothing but distances: whitening gives the clusters of an ICA without its iterations, which need not converge.
     """
+    from sklearn.decomposition import PCA  # a second to import, which only this defense should pay
+
     if len(features) < 3 or (features == features[0]).all():
         return None
     pca = PCA(n_components=min(dimensions, len(features) - 1, features.shape[1]), svd_solver="full").fit(features)
@@ -219,6 +218,8 @@ def reduce(features: NDArray[np.float64], dimensions: int, whiten: bool) -> NDAr
 
 def two_means(label: int, rows: Tensor, scores: NDArray[np.float64], seed: int, sample_seed: int) -> Halves:
     """k-means with k = 2 on scores [n, d] that are not all alike."""
+    from sklearn.cluster import KMeans
+
     means = KMeans(n_clusters=2, n_init=10, random_state=seed).fit(scores)
     ids = means.labels_
     ones = int(ids.sum())
@@ -230,6 +231,8 @@ def two_means(label: int, rows: Tensor, scores: NDArray[np.float64], seed: int, 
 
 
 def _silhouette(scores: NDArray[np.float64], ids: NDArray[np.int32], seed: int) -> float:
+    from sklearn.metrics import silhouette_score
+
     if len(ids) > _SILHOUETTE_ROWS:
         chosen = np.random.default_rng(seed).choice(len(ids), _SILHOUETTE_ROWS, replace=False)
         scores, ids = scores[chosen], ids[chosen]

@@ -1,4 +1,4 @@
-"""What plugin authors test with: an attack's context and a defense's evidence, built from a few tensors.
+"""An attack's context and a defense's evidence, built from a few tensors.
 
 The same engine, streams and guards as in a grid run; nothing is stubbed.
 """

@@ -1,0 +1,48 @@
+"""What has moved on since a cell was measured: the plugins installed here and the harness itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gatecrash.access import defense_traits
+from gatecrash.errors import UserError
+from gatecrash.host import Host, Kind
+from gatecrash.results import Result, Stage
+from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION
+
+
+def outdated(results: Iterable[Result], host: Host) -> dict[str, str]:
+    """Reasons by cell key, for the cells that this checkout would measure with other versions.
+
+    A plugin that is not installed here cannot have moved on here: its cells are left as they are.
+    """
+    reasons = {result.key: _reason(result, host) for result in results}
+    return {key: reason for key, reason in reasons.items() if reason}
+
+
+def _reason(result: Result, host: Host) -> str:
+    stages: list[tuple[Kind, Stage]] = [("model", result.model), ("attack", result.attack), *(("defense", one) for one in result.defense)]
+    changes = []
+    for kind, stage in stages:
+        plugin = host.plugins.get((kind, stage.name))
+        if plugin is not None and plugin.cls.version != stage.version:
+            changes.append(f"{kind} {stage.name} {stage.version} -> {plugin.cls.version}")
+    for name, now in (("engine_version", ENGINE_VERSION), ("evaluation_version", EVALUATION_VERSION)):
+        then = result.provenance.get(name, now)
+        if then != now:
+            changes.append(f"{name.replace('_', ' ')} {then} -> {now}")
+    return ", ".join(changes)
+
+
+def with_traits(results: Iterable[Result], host: Host) -> list[Result]:
+    """The results, with access class and gifts of the defense filled in where an older version did not record them."""
+    return [_with_traits(result, host) for result in results]
+
+
+def _with_traits(result: Result, host: Host) -> Result:
+    if result.gives is not None:
+        return result
+    try:
+        return result.model_copy(update=defense_traits(host, result.defense))
+    except UserError:  # not installed here: nothing is known of it
+        return result

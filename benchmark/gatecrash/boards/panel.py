@@ -1,0 +1,127 @@
+"""The cells of one board, arranged by attack and defense; `none` comes first in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gatecrash.boards.text import setting
+from gatecrash.metrics import landed
+from gatecrash.results import Result, Stage
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Results of one dataset, model, recipe and hold-out. Labels tell plugins apart by the options in which they differ."""
+
+    cells: tuple[Result, ...]
+    attack_of: Mapping[str, str]
+    """Attack label by cell key."""
+    defense_of: Mapping[str, str]
+    """Defense label by cell key."""
+    attacks: tuple[str, ...]
+    defenses: tuple[str, ...]
+    seeds: tuple[int, ...]
+    landed: frozenset[str]
+    """Keys of the victims whose backdoor is there: asr - asr_floor >= 0.5."""
+
+    def at(self, attack: str | None = None, defense: str | None = None) -> list[Result]:
+        """Cells of this attack and defense, by seed; None means any."""
+        return [
+            cell
+            for cell in self.cells
+            if (attack is None or self.attack_of[cell.key] == attack) and (defense is None or self.defense_of[cell.key] == defense)
+        ]
+
+    def hit(self, defense: str) -> list[Result]:
+        """Finished cells of this defense on victims whose backdoor is there: what defenses are judged by."""
+        return [cell for cell in self.at(defense=defense) if cell.status == "ok" and cell.victim_key in self.landed]
+
+    def gives(self, defense: str) -> set[str] | None:
+        """What the defense hands back, where the results say so."""
+        for cell in self.at(defense=defense):
+            if cell.gives is not None:
+                return set(cell.gives)
+        return None
+
+    def repairs(self, defense: str) -> bool:
+        """Whether the defense hands back a classifier; one that only detects leaves ACC and ASR as they were."""
+        gives = self.gives(defense)
+        if gives is not None:
+            return bool(gives & {"classifier", "reject"})
+        return defense != NONE
+
+    def missing(self) -> list[tuple[str, str, int]]:
+        """(attack, defense, seed) of cells that have no result at all."""
+        there = {(self.attack_of[cell.key], self.defense_of[cell.key], cell.seed) for cell in self.cells}
+        wanted = ((attack, defense, seed) for attack in self.attacks for defense in self.defenses for seed in self.seeds)
+        return [place for place in wanted if place not in there]
+
+
+def panel(results: Iterable[Result]) -> Panel:
+    """Arrange results; of several for one place in the table (say, after an upgrade) the last one counts."""
+    cells = sorted(_latest(results), key=lambda cell: (cell.attack.name != NONE, cell.defense_name != NONE))
+    attack_of = _labels(cells, [(cell.attack,) for cell in cells])
+    defense_of = _labels(cells, [tuple(cell.defense) for cell in cells])
+    return Panel(
+        tuple(sorted(cells, key=lambda cell: cell.seed)),
+        attack_of,
+        defense_of,
+        tuple(dict.fromkeys(attack_of[cell.key] for cell in cells)),
+        tuple(dict.fromkeys(defense_of[cell.key] for cell in cells if cell.defense_name == NONE))
+        + tuple(dict.fromkeys(defense_of[cell.key] for cell in cells if cell.defense_name != NONE)),
+        tuple(sorted({cell.seed for cell in cells})),
+        frozenset(cell.victim_key for cell in cells if landed(cell.measures.get("asr_before"), cell.measures.get("asr_floor"))),
+    )
+
+
+def place(result: Result) -> tuple[Any, ...]:
+    """Where a result stands in a table, whatever the versions it was made with: attack, defense (with options), seed."""
+    return (
+        _frozen(result.attack.name, result.attack.config),
+        tuple(_frozen(stage.name, stage.config) for stage in result.defense),
+        result.seed,
+    )
+
+
+def _latest(results: Iterable[Result]) -> list[Result]:
+    last: dict[tuple[Any, ...], Result] = {}
+    for result in results:
+        where = place(result)
+        if where not in last or str(result.provenance.get("date")) >= str(last[where].provenance.get("date")):
+            last[where] = result
+    return list(last.values())
+
+
+def _frozen(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
+    import json
+
+    return name, json.dumps(config, sort_keys=True)
+
+
+def _labels(cells: Sequence[Result], plugins: Sequence[tuple[Stage, ...]]) -> dict[str, str]:
+    """A label for each cell's attack or defense: its name, with the options in which it differs from its namesakes."""
+    options = [_options(stages) for stages in plugins]
+    names = [" + ".join(stage.name for stage in stages) for stages in plugins]
+    namesakes: dict[str, list[dict[str, Any]]] = {}
+    for name, option in zip(names, options, strict=True):
+        namesakes.setdefault(name, []).append(option)
+    varying = {
+        name: sorted(
+            key for key in {key for other in others for key in other} if any(other.get(key) != others[0].get(key) for other in others)
+        )
+        for name, others in namesakes.items()
+    }
+    return {
+        cell.key: f"{name} ({', '.join(f'{key}={setting(option.get(key))}' for key in varying[name])})" if varying[name] else name
+        for cell, name, option in zip(cells, names, options, strict=True)
+    }
+
+
+def _options(stages: tuple[Stage, ...]) -> dict[str, Any]:
+    if len(stages) == 1:
+        return stages[0].config
+    return {f"{stage.name}.{key}": value for stage in stages for key, value in stage.config.items()}

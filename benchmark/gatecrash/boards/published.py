@@ -1,0 +1,215 @@
+"""Published boards: a folder with `<board>.md`, `<board>.yaml`, `results/<board>/*.json`, `figures/` and `README.md`, the index.
+
+The JSON is the board; everything else is generated from it. What would make a table compare things that are not comparable is refused
+before anything is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+import gatecrash
+from gatecrash.boards.outdated import outdated
+from gatecrash.boards.page import GENERATED, page
+from gatecrash.boards.panel import panel, place
+from gatecrash.boards.spec import grid_of, ground_of
+from gatecrash.boards.standings import DefenseStanding, defense_standings
+from gatecrash.boards.text import escape, percent, table
+from gatecrash.errors import UserError, did_you_mean
+from gatecrash.host import Host
+from gatecrash.results import Result
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,80}")
+INDEX = "README.md"
+FIGURES = {
+    "heatmap": "ASR, ACC and DER of every attack under every defense",
+    "triggers": "Each attack's trigger: clean, triggered, difference",
+}
+
+
+def default_boards() -> Path:
+    """`leaderboards/` here or, in a checkout, at its top. Raises UserError where there is neither."""
+    for folder in (Path("leaderboards"), Path(gatecrash.__file__).parents[2] / "leaderboards"):
+        if folder.is_dir():
+            return folder
+    raise UserError("no folder leaderboards/ here; name one with --boards DIR")
+
+
+@dataclass(frozen=True)
+class Boards:
+    """A folder of published boards."""
+
+    root: Path
+
+    def names(self) -> list[str]:
+        return sorted(folder.name for folder in (self.root / "results").glob("*") if any(folder.glob("*.json")))
+
+    def results(self, name: str) -> list[Result]:
+        """Raises UserError for an unknown board, and for a file that is damaged or was changed by hand."""
+        files = sorted(self._folder(name).glob("*.json"))
+        if not files:
+            raise UserError(f"no board {name!r} in {self.root}; {did_you_mean(name, self.names())}")
+        return [read_result(file) for file in files]
+
+    def publish(self, name: str, new: Sequence[Result], host: Host, *, allow_dirty: bool = False) -> int:
+        """Add results to a board (replacing those in the same places) and regenerate. Returns how many cells the board now has.
+
+        Raises UserError, before anything is written, for a mixture of what is not comparable, and for code with uncommitted changes.
+        """
+        if not NAME.fullmatch(name):
+            raise UserError(f"--board {name}: use lower-case letters, digits, '.', '-' and '_'")
+        known = {place(result): result for result in self.results(name)} if name in self.names() else {}
+        slim = [result.model_copy(update={"log": None, "tables": {}, "figures": {}, "trajectory": []}) for result in new]
+        merged = list((known | {place(result): result for result in slim}).values())
+        refuse_mixtures(merged)
+        if not allow_dirty:
+            refuse_dirty(slim)
+        folder = self._folder(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {_file_name(result): result.to_text() + "\n" for result in merged}
+        for file_name, text in files.items():
+            (folder / file_name).write_text(text, encoding="utf-8")
+        for file in folder.glob("*.json"):
+            if file.name not in files:
+                file.unlink()
+        self.regenerate(name, host)
+        return len(merged)
+
+    def generated(self, name: str, host: Host) -> dict[Path, str]:
+        """What the board's generated files must hold."""
+        results = self.results(name)
+        grid = yaml.safe_dump(grid_of(results, name), sort_keys=False, width=140)
+        return {
+            self.root / f"{name}.md": page(name, results, outdated(results, host), self._figures(name)),
+            self.root / f"{name}.yaml": f"# The grid of the board {name}: generated, with every option spelt out.\n{grid}",
+        }
+
+    def figure(self, name: str, kind: str) -> Path:
+        """Where a board's picture of this kind lies; the page shows it if it is there."""
+        return self.root / "figures" / f"{name}-{kind}.png"
+
+    def _figures(self, name: str) -> dict[str, str]:
+        paths = {shows: self.figure(name, kind) for kind, shows in FIGURES.items()}
+        return {shows: path.relative_to(self.root).as_posix() for shows, path in paths.items() if path.is_file()}
+
+    def index(self) -> str:
+        """The list of boards, with the best defenses of each."""
+        rows = []
+        for name in self.names():
+            arranged = panel(self.results(name))
+            first = arranged.cells[0]
+            best = [f"{_best(standings)} ({escape(access)})" for access, standings in defense_standings(arranged).items()]
+            rows.append(
+                {
+                    "board": f"[{name}]({name}.md)",
+                    "dataset": escape(first.dataset.name),
+                    "model": escape(first.model.name),
+                    "attacks × defenses × seeds": f"{len(arranged.attacks)} × {len(arranged.defenses)} × {len(arranged.seeds)}",
+                    "best defense by mean DER (access class)": "; ".join(best),
+                }
+            )
+        body = table(rows) if rows else "No board is published yet: `gatecrash publish GRID --board NAME`."
+        note = "Defenses joined by = share the first rank: no difference between them is established."
+        return "\n".join([GENERATED, "", "# Leaderboards", "", body, "", note, ""])
+
+    def regenerate(self, name: str, host: Host) -> str:
+        """Write the board's generated files and the index; returns its Markdown."""
+        files = self.generated(name, host)
+        for path, text in {**files, self.root / INDEX: self.index()}.items():
+            path.write_text(text, encoding="utf-8")
+        return files[self.root / f"{name}.md"]
+
+    def check(self, names: Iterable[str], host: Host) -> list[str]:
+        """One line for everything that is not as it should be: files that differ from the JSON, cells that are outdated."""
+        faults = []
+        for name in names:
+            results = self.results(name)
+            faults += [
+                f"{path.name} differs from its results; run `gatecrash leaderboard --board {name}`"
+                for path, text in self.generated(name, host).items()
+                if not path.is_file() or path.read_text(encoding="utf-8") != text
+            ]
+            try:
+                refuse_mixtures(results)
+            except UserError as error:
+                faults.append(f"{name}: {error}")
+            reasons = list(outdated(results, host).values())
+            faults += [f"{name}: {reasons.count(one)} cells are outdated ({one}); run and publish again" for one in sorted(set(reasons))]
+        index = self.root / INDEX
+        if not index.is_file() or index.read_text(encoding="utf-8") != self.index():
+            faults.append(f"{INDEX} differs from the boards; run `gatecrash leaderboard --board NAME` with any board's name")
+        return faults
+
+    def _folder(self, name: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise UserError(f"no board {name!r} in {self.root}; {did_you_mean(name, self.names())}")
+        return self.root / "results" / name
+
+
+def read_result(file: Path) -> Result:
+    """A result from its JSON file. Raises UserError."""
+    try:
+        return Result.from_text(file.read_bytes())
+    except UserError as error:
+        raise UserError(f"{file} {error}") from None
+    except (OSError, ValueError, ValidationError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+        raise UserError(f"{file} is no sound result ({reason}); publish it again") from None
+
+
+def refuse_mixtures(results: Sequence[Result]) -> None:
+    """Raise UserError unless all cells can stand in one table."""
+    for index, what in enumerate(("dataset", "dataset fingerprint", "model", "recipe", "hold-out")):
+        found = sorted({ground_of(result)[index] for result in results})
+        if len(found) > 1:
+            raise UserError(f"the results mix {what}s ({found[0][:60]} and {found[1][:60]}); publish them as separate boards")
+    versions: dict[str, set[str]] = {}
+    weights: dict[str, set[str]] = {}
+    for result in results:
+        stages = [("dataset", result.dataset), ("model", result.model), ("attack", result.attack)]
+        for kind, stage in stages + [("defense", stage) for stage in result.defense]:
+            versions.setdefault(f"the {kind} {stage.name}", set()).add(str(stage.version))
+        for name in ("engine_version", "evaluation_version"):
+            if result.provenance.get(name) is not None:
+                versions.setdefault(f"the {name.split('_')[0]}", set()).add(str(result.provenance[name]))
+        if result.weights is not None:
+            weights.setdefault(f"victim {result.attack.name} (seed {result.seed}) {result.victim_key}", set()).add(result.weights)
+    for what, found_versions in versions.items():
+        if len(found_versions) > 1:
+            raise UserError(f"the results mix versions {' and '.join(sorted(found_versions))} of {what}; run the older cells again")
+    for what, hashes in weights.items():
+        if len(hashes) > 1:
+            raise UserError(
+                f"the results come from {len(hashes)} different trainings of the {what[:60]}; run its cells again with --rerun all"
+            )
+
+
+def refuse_dirty(results: Sequence[Result]) -> None:
+    """Raise UserError for results of code that no commit holds."""
+    dirty = sum(bool(result.provenance.get("dirty")) for result in results)
+    if dirty:
+        raise UserError(
+            f"{dirty} of {len(results)} cells were measured with uncommitted changes; commit and run them again, or --allow-dirty"
+        )
+
+
+def _best(standings: Sequence[DefenseStanding]) -> str:
+    first = [one for one in standings if one.rank == 1]
+    if first:
+        return " = ".join(f"{escape(one.defense)} {percent(one.der)}" for one in first)
+    return f"{escape(standings[0].defense)} {percent(standings[0].der)}, unranked"
+
+
+def _file_name(result: Result) -> str:
+    defense = "+".join(stage.name for stage in result.defense)
+    return f"{_plain(result.attack.name)}.{_plain(defense)}.{result.seed}.{_plain(result.key)[:8]}.json"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9+-]", "-", name)[:80]

@@ -1,0 +1,48 @@
+"""From results back to the grid that gives them: all that is needed is in a result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from gatecrash.results import Result, Stage
+
+
+def grid_of(results: Sequence[Result], name: str | None = None) -> dict[str, Any]:
+    """A grid (as parsed from YAML) of these results' attacks, defenses and seeds, with every option spelt out.
+
+    `results` share dataset, model, recipe and hold-out, which are taken from the first. Where they are not a full product, the grid has
+    cells besides them.
+    """
+    first = results[0]
+    return {
+        "name": name or first.grid,
+        "dataset": _entry(first.dataset),
+        "model": _entry(first.model),
+        "recipe": dict(first.recipe),
+        "holdout": dict(first.holdout),
+        "seeds": sorted({result.seed for result in results}),
+        "attacks": _distinct(_entry(result.attack) for result in results),
+        "defenses": _distinct(
+            _entry(result.defense[0]) if len(result.defense) == 1 else {"chain": [_entry(stage) for stage in result.defense]}
+            for result in results
+        ),
+    }
+
+
+def ground_of(result: Result) -> tuple[str, ...]:
+    """What cells must share to stand in one table."""
+    parts = (result.dataset.name, result.dataset_fingerprint, [result.model.name, result.model.config], result.recipe, result.holdout)
+    return tuple(part if isinstance(part, str) else json.dumps(part, sort_keys=True) for part in parts)
+
+
+def _entry(stage: Stage) -> str | dict[str, Any]:
+    if not stage.config:
+        return stage.name
+    # a bare list would be read as a sweep
+    return {stage.name: {key: {"sweep": [value]} if isinstance(value, list | dict) else value for key, value in stage.config.items()}}
+
+
+def _distinct(entries: Iterable[Any]) -> list[Any]:
+    return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())

@@ -1,0 +1,94 @@
+"""Who stands where: defenses within their access class, attacks by how many defenses they survive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+
+from gatecrash.boards.panel import NONE, Panel
+from gatecrash.boards.statistics import over_seeds, paired
+from gatecrash.metrics import LANDED, Interval
+from gatecrash.results import Result
+
+UNKNOWN = "access class not recorded"
+
+
+@dataclass(frozen=True)
+class DefenseStanding:
+    """A defense on the victims whose backdoor is there."""
+
+    defense: str
+    rank: int | None
+    """1 + how many of its class are better by the paired interval; None with fewer than two seeds, or where cells are lacking."""
+    der: Interval
+    cells: tuple[Result, ...]
+    lacking: int
+    """Victims with a backdoor on which it has no score."""
+    worst: str
+    """The attack that it does worst against, by mean DER."""
+    worst_der: float
+
+
+def defense_standings(panel: Panel) -> dict[str, list[DefenseStanding]]:
+    """Per access class, the best first. Detectors, which repair nothing, and defenses that met no backdoor are not in it."""
+    classes: dict[str, list[str]] = {}
+    for defense in panel.defenses:
+        if defense != NONE and panel.repairs(defense) and panel.hit(defense):
+            access = next((cell.access for cell in panel.at(defense=defense) if cell.access), UNKNOWN)
+            classes.setdefault(access, []).append(defense)
+    return {access: _ranked(panel, members) for access, members in sorted(classes.items())}
+
+
+def _ranked(panel: Panel, members: list[str]) -> list[DefenseStanding]:
+    hit = {defense: panel.hit(defense) for defense in members}
+    lacking = {defense: len(panel.landed - {cell.victim_key for cell in cells}) for defense, cells in hit.items()}
+    complete = [defense for defense in members if not lacking[defense] and len({cell.seed for cell in hit[defense]}) > 1]
+    standings = []
+    for defense in members:
+        rank = None
+        if defense in complete:
+            rank = 1 + sum(paired(hit[other], hit[defense], "der").sign > 0 for other in complete if other != defense)
+        der = over_seeds(hit[defense], "der")
+        by_attack: dict[str, list[float]] = {}
+        for cell in hit[defense]:
+            by_attack.setdefault(panel.attack_of[cell.key], []).append(cell.measures["der"])
+        worst = min(by_attack, key=lambda attack: fmean(by_attack[attack]))
+        standings.append(DefenseStanding(defense, rank, der, tuple(hit[defense]), lacking[defense], worst, fmean(by_attack[worst])))
+    return sorted(standings, key=lambda one: (one.rank or len(members) + 1, bool(one.lacking), -(one.der.value or 0.0), one.defense))
+
+
+@dataclass(frozen=True)
+class AttackStanding:
+    """An attack that landed, against the defenses that repair."""
+
+    attack: str
+    rank: int
+    survived: int
+    """Defenses after which the backdoor is still there, on average over seeds."""
+    met: int
+    asr_left: Interval
+    """Mean ASR over those defenses."""
+    hardest: str
+    """The defense that leaves it the least ASR."""
+
+
+def attack_standings(panel: Panel) -> list[AttackStanding]:
+    """Attacks that landed and met a defense, by the share of defenses that they survive; equal shares share a rank."""
+    found = []
+    for attack in panel.attacks:
+        left: dict[str, list[Result]] = {}
+        for defense in panel.defenses:
+            if defense != NONE and panel.repairs(defense):
+                cells = [cell for cell in panel.hit(defense) if panel.attack_of[cell.key] == attack]
+                if cells:
+                    left[defense] = cells
+        if left:
+            excess = {name: fmean(cell.measures["asr"] - cell.measures["asr_floor"] for cell in cells) for name, cells in left.items()}
+            survived = sum(value >= LANDED for value in excess.values())
+            asr_left = over_seeds([cell for cells in left.values() for cell in cells], "asr")
+            found.append((attack, survived, len(left), asr_left, min(excess, key=lambda name: excess[name])))
+    shares = [survived / met for _, survived, met, _, _ in found]
+    ranked = [
+        AttackStanding(one[0], 1 + sum(other > share for other in shares), *one[1:]) for one, share in zip(found, shares, strict=True)
+    ]
+    return sorted(ranked, key=lambda one: (one.rank, -(one.asr_left.value or 0.0), one.attack))

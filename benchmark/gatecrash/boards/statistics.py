@@ -1,0 +1,56 @@
+"""Seeds are the unit: cells are averaged within a seed, intervals are t intervals over seeds.
+
+Two defenses that met the same victims are compared by the differences on those victims. This is far sharper than looking whether their
+intervals overlap, since most of the spread over seeds is the victims', which both share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+from gatecrash.metrics import Interval, t_interval
+from gatecrash.results import Result
+
+NO_DIFFERENCE = 1e-9
+"""Rates are ratios of counts: a smaller difference is rounding."""
+
+
+def over_seeds(cells: Iterable[Result], value: str | Callable[[Result], float | None], least: float = 0.0) -> Interval:
+    """Mean over seeds of the mean within each seed, with the t interval over seeds; cells without the measure do not count."""
+    found: dict[int, list[float]] = {}
+    for cell in cells:
+        number = cell.measures.get(value) if isinstance(value, str) else value(cell)
+        if number is not None:
+            found.setdefault(cell.seed, []).append(float(number))
+    return t_interval([fmean(values) for _, values in sorted(found.items())], least=least)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First minus second, over the victims that both met. `mean` has no limits for fewer than two seeds, and no value for no victim."""
+
+    mean: Interval
+    victims: int
+    seeds: int
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the 95% interval of the difference leaves out zero, else 0."""
+        value, low, high = self.mean
+        if value is None or low is None or high is None or abs(value) < NO_DIFFERENCE:
+            return 0
+        return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def paired(first: Iterable[Result], second: Iterable[Result], measure: str) -> Difference:
+    """Compare two defenses on the victims (same key, same weights) for which both have the measure."""
+    others = {(cell.victim_key, cell.weights): cell.measures.get(measure) for cell in second if cell.status == "ok"}
+    found: dict[int, list[float]] = {}
+    for cell in first:
+        mine, other = cell.measures.get(measure), others.get((cell.victim_key, cell.weights))
+        if cell.status == "ok" and mine is not None and other is not None:
+            found.setdefault(cell.seed, []).append(mine - other)
+    means = [fmean(values) for _, values in sorted(found.items())]
+    return Difference(t_interval(means, least=-1.0), sum(map(len, found.values())), len(means))

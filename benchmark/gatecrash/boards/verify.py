@@ -1,0 +1,132 @@
+"""Run published cells again, from nothing but what their results say, and compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gatecrash.boards.outdated import outdated
+from gatecrash.boards.panel import place
+from gatecrash.boards.spec import grid_of
+from gatecrash.errors import UserError
+from gatecrash.grid import parse_grid
+from gatecrash.host import Host
+from gatecrash.metrics import t_interval
+from gatecrash.results import Result
+from gatecrash.run import RunOptions, View, plan_grid, run_plan, serial
+from gatecrash.store import Store
+
+Outcome = Literal["equal", "within", "differs", "outdated", "failed"]
+COST = ("seconds_", "peak_memory_")
+"""Measures of the machine, not of the method."""
+JUDGED = ("acc", "asr")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came of one cell. `equal`: every digit; `within`: another machine's rounding, inside the interval."""
+
+    result: Result
+    outcome: Outcome
+    detail: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.outcome in {"equal", "within"}
+
+
+def sample(results: Iterable[Result], size: int | None) -> list[Result]:
+    """Finished cells to verify: all, or `size` of them, the same ones each time (keys are hashes, so their order is as good as random)."""
+    finished = sorted((result for result in results if result.status in {"ok", "not-applicable"}), key=lambda result: result.key)
+    return finished if size is None else finished[:size]
+
+
+def verify(
+    result: Result,
+    store: Store,
+    host: Host,
+    *,
+    siblings: Sequence[Result] = (),
+    overrides: Mapping[str, str] | None = None,
+    device: str | None = None,
+    view: View | None = None,
+) -> Verified:
+    """Compute the cell again in `store` and compare.
+
+    Where device, CPU, torch and threads are the same, every measure must be equal to the last digit. Elsewhere ACC and ASR must lie in the
+    95% interval: over test images, and over seeds where `siblings` (other results of its board) have several. Raises UserError where the
+    dataset here is not the one that was measured.
+    """
+    moved = outdated([result], host).get(result.key)
+    if moved:
+        return Verified(result, "outdated", moved)
+    grid = parse_grid(grid_of([result]), f"the spec of {result.key[:8]}", overrides)
+    prepare = plan_grid(grid, host)
+    if prepare.plan.fingerprint != result.dataset_fingerprint:
+        raise UserError(
+            f"the dataset {result.dataset.name} here ({prepare.plan.fingerprint[:12]}) is not the one that was measured "
+            f"({result.dataset_fingerprint[:12]}); name its folder with -o dataset.{result.dataset.name}.root=DIR"
+        )
+    if result.key not in prepare.plan.cells:
+        return Verified(result, "outdated", "its spec has another key now: a default, a plugin file or the harness has changed")
+    options = RunOptions(device=device, threads=int(result.provenance.get("threads") or 1))
+    summary = run_plan(prepare, store, serial, options, view or View())
+    if summary.interrupted:
+        raise KeyboardInterrupt
+    fresh = summary.results.get(result.key)
+    if fresh is None or fresh.status != result.status:
+        found = "no result" if fresh is None else f"{fresh.status}{f' ({fresh.error})' if fresh.error else ''}"
+        return Verified(result, "failed", f"{found} instead of {result.status}")
+    return compare(result, fresh, siblings)
+
+
+def compare(stored: Result, fresh: Result, siblings: Sequence[Result] = ()) -> Verified:
+    """Compare two measurements of one cell."""
+    different = _different(stored, fresh)
+    if not different:
+        return Verified(stored, "equal")
+    if _same_machine(stored.provenance, fresh.provenance):
+        return Verified(stored, "differs", f"on the same kind of machine: {_first(different)}")
+    outside = []
+    for name in JUDGED:
+        then, now = stored.measures.get(name), fresh.measures.get(name)
+        if then is None and now is None:
+            continue
+        low, high = _limits(stored, name, siblings)
+        if then is None or now is None or not low <= now <= high:
+            outside.append(f"{name} {_shown(then)} -> {_shown(now)}, outside {_shown(low)} to {_shown(high)}")
+    return Verified(stored, "differs", "; ".join(outside)) if outside else Verified(stored, "within", _first(different))
+
+
+def _different(stored: Result, fresh: Result) -> dict[str, tuple[Any, Any]]:
+    names = {name for name in (*stored.measures, *fresh.measures) if not name.startswith(COST)}
+    pairs = {name: (stored.measures.get(name), fresh.measures.get(name)) for name in sorted(names)}
+    pairs["weights of the victim"] = (stored.weights, fresh.weights)
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _same_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether every digit must be the same. Results from before the CPU was recorded are told apart by the platform's name."""
+    facts = ("device", "threads", "cpu" if then.get("cpu") else "platform")
+    same_torch = (then.get("packages") or {}).get("torch") == (now.get("packages") or {}).get("torch")
+    return now.get("device") == "cpu" and same_torch and all(then.get(fact) == now.get(fact) for fact in facts)
+
+
+def _limits(stored: Result, name: str, siblings: Sequence[Result]) -> tuple[float, float]:
+    low, high = stored.measures.get(f"{name}_interval") or (stored.measures[name], stored.measures[name])
+    alike = [one.measures[name] for one in siblings if place(one)[:2] == place(stored)[:2] and one.measures.get(name) is not None]
+    over_seeds = t_interval(alike)
+    if over_seeds.low is not None and over_seeds.high is not None:
+        return min(low, over_seeds.low), max(high, over_seeds.high)
+    return low, high
+
+
+def _first(different: Mapping[str, tuple[Any, Any]]) -> str:
+    scalars = {name: pair for name, pair in different.items() if all(isinstance(value, float | int | None) for value in pair)}
+    name, (then, now) = next(iter((scalars or different).items()))
+    return f"{name} {_shown(then)} -> {_shown(now)}" + (f" and {len(different) - 1} more" if len(different) > 1 else "")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)[:12]

@@ -1,0 +1,100 @@
+"""gatecrash publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gatecrash.cli.options import (
+    boards_in,
+    boards_option,
+    existing_store,
+    overrides_option,
+    parse_overrides,
+    parse_seeds,
+    plugins_option,
+    store_option,
+    warn_of_problems,
+)
+from gatecrash.errors import UserError
+
+
+@click.command("publish")
+@click.argument("grid")
+@click.option("--board", required=True, metavar="NAME", help="The board: a new one, or one to which these cells are added.")
+@store_option
+@boards_option
+@click.option("--seeds", default=None, metavar="N,N,...", help="Seeds to publish instead of the grid's.")
+@overrides_option
+@click.option("--partial", is_flag=True, help="Publish although cells failed or are missing; the board shows them as such.")
+@click.option("--allow-dirty", is_flag=True, help="Publish although the code had uncommitted changes; the board says so.")
+@plugins_option
+def command(
+    grid: str,
+    board: str,
+    store: Path | None,
+    boards_path: Path | None,
+    seeds: str | None,
+    overrides: tuple[str, ...],
+    partial: bool,
+    allow_dirty: bool,
+    plugin_paths: tuple[Path, ...],
+) -> None:
+    """Copy the results of GRID from a store into a published board, and generate its Markdown.
+
+    Cells that the board has already are replaced. Refused, before anything is written: cells that failed or are missing, mixtures of
+    datasets, models, recipes, plugin versions or trainings, and results of uncommitted code.
+    """
+    from gatecrash.boards.outdated import with_traits
+    from gatecrash.grid import load_grid
+    from gatecrash.host import load_plugins
+    from gatecrash.run import plan_grid
+
+    seed_list = parse_seeds(seeds)
+    parsed = load_grid(grid, parse_overrides(overrides))
+    boards, place = boards_in(boards_path), existing_store(store)
+    host = load_plugins(plugin_paths)
+    warn_of_problems(host)
+    cells = plan_grid(parsed, host, seeds=seed_list).plan.cells
+    found = {key: place.result(key) for key in cells}
+    there = [result for result in found.values() if result is not None]
+    lost = [
+        f"{cell.title}: {'missing' if (one := found[key]) is None else one.status}" for key, cell in cells.items() if not _ok(found[key])
+    ]
+    if lost and not partial:
+        raise UserError(f"{len(lost)} of {len(cells)} cells have no scores ({lost[0]}); run `gatecrash run {grid}`, or --partial")
+    if not there:
+        raise UserError(f"the store {place.root} has no results of {parsed.name}; run `gatecrash run {grid}`")
+    total = boards.publish(board, with_traits(there, host), host, allow_dirty=allow_dirty)
+    _draw(boards, board, place, host)
+    boards.regenerate(board, host)
+    click.echo(f"{board}: {len(there)} cells published, {total} in the board: {boards.root / board}.md")
+
+
+def _draw(boards: Any, board: str, store: Any, host: Any) -> None:
+    """The board's pictures, from its results and this store's victims. What cannot be drawn is said, and is not left behind as it was."""
+    from gatecrash.boards.panel import panel
+    from gatecrash.plots.heatmap import heatmap
+    from gatecrash.plots.style import save
+    from gatecrash.plots.triggers import stored_triggers, triggers
+
+    arranged = panel(boards.results(board))
+    makers: dict[str, Callable[[], Any]] = {
+        "heatmap": lambda: heatmap(arranged),
+        "triggers": lambda: triggers(stored_triggers(arranged, store, host)),
+    }
+    for kind, make in makers.items():
+        path = boards.figure(board, kind)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save(make(), path)
+        except UserError as error:
+            path.unlink(missing_ok=True)
+            click.echo(f"warning: no {kind}: {error}", err=True)
+
+
+def _ok(result: object) -> bool:
+    return getattr(result, "status", None) in {"ok", "not-applicable"}

@@ -1,0 +1,55 @@
+"""gatecrash verify."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gatecrash.cli.options import boards_in, boards_option, check_device, overrides_option, parse_overrides, plugins_option
+from gatecrash.errors import UserError
+
+
+@click.command("verify")
+@click.argument("what", metavar="RESULT.json|BOARD")
+@click.option("--sample", "size", type=click.IntRange(1), default=None, metavar="K", help="Only K cells of the board, the same each time.")
+@click.option("--device", default=None, metavar="NAME", help="cpu, cuda or cuda:N.  [default: CUDA where there is one]")
+@boards_option
+@overrides_option
+@plugins_option
+def command(
+    what: str, size: int | None, device: str | None, boards_path: Path | None, overrides: tuple[str, ...], plugin_paths: tuple[Path, ...]
+) -> int:
+    """Run a published result, or the cells of a board, again from the stored spec, in a store of its own, and compare.
+
+    Every measure must be equal to the last digit on the same kind of machine (CPU, torch, threads); elsewhere ACC and ASR must lie within
+    their intervals. A dataset that lies in another folder here: -o dataset.imagefolder.root=DIR. Exit code 1: not all confirmed.
+    """
+    from gatecrash.boards.published import read_result
+    from gatecrash.boards.verify import sample, verify
+    from gatecrash.host import load_plugins
+    from gatecrash.store import Store
+
+    changes = parse_overrides(overrides)
+    check_device(device)
+    if what.endswith(".json"):
+        results = [read_result(Path(what))]
+        siblings: list[Any] = []
+    else:
+        results = siblings = boards_in(boards_path).results(what)
+    chosen = sample(results, size)
+    if not chosen:
+        raise UserError(f"{what} has no finished cell; there is nothing to verify")
+    host = load_plugins(plugin_paths)
+    confirmed = 0
+    with tempfile.TemporaryDirectory(prefix="gatecrash-verify-") as folder:
+        store = Store(Path(folder)).open()
+        for result in chosen:
+            found = verify(result, store, host, siblings=siblings, overrides=changes, device=device)
+            confirmed += found.good
+            title = f"{result.attack.name} × {result.defense_name} (seed {result.seed})"
+            click.echo(f"{found.outcome:9} {title}{f': {found.detail}' if found.detail else ''}")
+    click.echo(f"{confirmed} of {len(chosen)} cells confirmed", err=True)
+    return 0 if confirmed == len(chosen) else 1

@@ -1,0 +1,1 @@
+"""Figures from stored results: `heatmap`, `tradeoff`, `curve`, `triggers`. Each is a matplotlib Figure, written by `style.save`."""

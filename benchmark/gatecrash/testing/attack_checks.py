@@ -1,0 +1,439 @@
+"""The checks of an attack: what it does to the training set, and how its triggers behave."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from gatecrash.attack import Attack, Backdoor, DatasetInfo
+from gatecrash.classifier import Classifier
+from gatecrash.data import ImageSet, Poisoned, Role
+from gatecrash.portable import spec_of, state_of
+from gatecrash.testing.builders import make_context
+from gatecrash.testing.check import Check, CheckFailed, finishing, require
+from gatecrash.testing.class_checks import CLASS_CHECKS
+from gatecrash.testing.devices import DEVICES, require_movable
+from gatecrash.testing.setting import Setting, copied, disturbed, same_data, same_module, same_tensors, setting, stored
+
+SAMPLE = 48
+"""Test images that a trigger is tried on."""
+
+NEAR = 0.01
+"""Share of pixels that a trigger may give one grey level off in another batch: float noise, rounded (as the evaluation allows)."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one run of an attack left behind."""
+
+    poisoned: Poisoned
+    classifier: Classifier | None
+    """None where the attack only changes data, and nothing was trained."""
+    train_kept: bool
+    benign_kept: bool
+
+
+class Trial:
+    """One attack, and what came of running it; runs are made once and shared by the checks."""
+
+    def __init__(self, attack: Attack) -> None:
+        self.attack = attack
+        self.setting: Setting = setting()
+
+    @property
+    def train(self) -> ImageSet:
+        return self.setting.train
+
+    @cached_property
+    def first(self) -> Work | CheckFailed:
+        return self._attempt(1)
+
+    @cached_property
+    def second(self) -> Work | CheckFailed:
+        return self._attempt(2)
+
+    @property
+    def work(self) -> Work:
+        """The first run; raises what went wrong in it."""
+        return _or_raise(self.first)
+
+    @property
+    def poisoned(self) -> Poisoned:
+        return self.work.poisoned
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 [SAMPLE, C, H, W]: a copy of test images, for triggers."""
+        return self.setting.test.images[:SAMPLE].clone()
+
+    def _attempt(self, number: int) -> Work | CheckFailed:
+        try:
+            return self.run(self.attack.config, number)
+        except CheckFailed as failure:
+            return failure
+
+    def run(self, config: Any, number: int = 1, device: str = "cpu", train_victim: bool | None = None) -> Work:
+        """A fresh instance at work on a copy of the training set, with global random generators in a state given by `number`.
+
+        A victim is trained if the attack has a say in that, or `train_victim`.
+        """
+        attack = type(self.attack)(config)
+        train = copied(self.train).to(device)
+        benign = self.setting.benign.duplicate().to(device) if attack.needs_benign else None
+        context = make_context(attack, train, self.setting.model, recipe=self.setting.recipe, benign=benign, device=torch.device(device))
+        info = DatasetInfo("digits", train.classes, train.shape, train.class_counts())
+        if train_victim is None:
+            train_victim = type(attack).implant is not Attack.implant
+        classifier: Classifier | None = None
+        step = "implant()" if train_victim else "poison()"
+        with finishing(
+            f"{step} on the digits", "read the traceback (`--debug`, or pytest); give the checks options that suit 16x16 images"
+        ):
+            attack.check(info)
+            with disturbed(number):
+                if train_victim:
+                    implant = attack.implant(train, context)
+                    poisoned, classifier = implant.poisoned, implant.classifier
+                else:
+                    poisoned = attack.poison(train, context)
+        benign_kept = benign is None or same_tensors(state_of(benign), state_of(self.setting.benign))
+        return Work(poisoned, classifier, same_data(train.to("cpu"), self.train), benign_kept)
+
+
+@lru_cache(maxsize=2)
+def trial(attack: Attack) -> Trial:
+    return Trial(attack)
+
+
+def _or_raise(work: Work | CheckFailed) -> Work:
+    if isinstance(work, CheckFailed):
+        raise CheckFailed(work.expected, work.got, work.mend) from work
+    return work
+
+
+def is_deterministic(attack: Attack) -> None:
+    """The same seed gives the same rows, images, labels, triggers and weights, whatever the global random generators hold."""
+    first, second = trial(attack).work, _or_raise(trial(attack).second)
+    differing = [
+        what
+        for what, same in (
+            ("rows or roles", first.poisoned.role.equal(second.poisoned.role)),
+            ("images", first.poisoned.images.equal(second.poisoned.images)),
+            ("labels", first.poisoned.labels.equal(second.poisoned.labels)),
+            ("backdoors", _described(first.poisoned) == _described(second.poisoned)),
+            ("trigger tensors", _tensors(first.poisoned.backdoors, second.poisoned.backdoors)),
+            ("the classifier", same_module(first.classifier, second.classifier)),
+        )
+        if not same
+    ]
+    require(
+        not differing,
+        "two runs with one seed to agree to the last bit",
+        f"other {', '.join(differing)}",
+        "draw only from ctx.stream(name), never from the global generators of torch, numpy or random, and keep nothing between runs",
+    )
+
+
+def poisons_exactly_its_rate(attack: Attack) -> str:
+    """The number of POISON rows is poison_rate of the whole training set, rounded; also for another rate."""
+    tried, total = [], len(trial(attack).train)
+    for rate in (attack.config.poison_rate, attack.config.poison_rate / 2):
+        try:
+            config = type(attack.config).model_validate({**attack.config.model_dump(), "poison_rate": rate})
+        except ValidationError:
+            continue  # half the rate is below the option's bound
+        expected = round(rate * total)
+        if not expected:
+            continue  # a rate of no image is refused
+        work = trial(attack).work if config == attack.config else trial(attack).run(config)
+        got = int((work.poisoned.role == Role.POISON).sum())
+        require(
+            got == expected,
+            f"{expected} rows of role POISON (poison_rate {rate:g} of {total})",
+            str(got),
+            "take gatecrash.poison_count(rate, candidates, len(train), name) rows, all of them distinct",
+        )
+        tried.append(f"{got} of {total}")
+    return ", ".join(tried)
+
+
+def leaves_its_inputs_alone(attack: Attack) -> None:
+    """The training set and the benign victim are as they were."""
+    work = trial(attack).work
+    require(
+        work.train_kept,
+        "the training set that poison() was given to stay as it was",
+        "changed images or labels in it",
+        "work on train.images.clone(), or let Poisoned.replacing make the copy",
+    )
+    require(
+        work.benign_kept, "the benign victim to stay as it was", "other weights or buffers", "work on ctx.benign.duplicate(), in eval mode"
+    )
+
+
+def keeps_dtype_and_shape(attack: Attack) -> None:
+    """Images stay uint8 [N, C, H, W] and labels int64 [N], row for row those of the training set, on its device."""
+    poisoned, train = trial(attack).poisoned, trial(attack).train
+    for what, made, given in (("images", poisoned.images, train.images), ("labels", poisoned.labels, train.labels)):
+        require(
+            made.dtype == given.dtype and made.shape == given.shape,
+            f"{what} as {given.dtype} {list(given.shape)}",
+            f"{made.dtype} {list(made.shape)}",
+            "change rows and add or drop none; end image arithmetic with .round().clamp(0, 255).to(torch.uint8)",
+        )
+    require(
+        poisoned.role.shape == train.labels.shape,
+        f"role to have one entry per row, [{len(train)}]",
+        str(list(poisoned.role.shape)),
+        "make it torch.zeros(len(train), dtype=torch.uint8) with a gatecrash.Role for every changed row",
+    )
+
+
+def labels_are_classes(attack: Attack) -> None:
+    """Every label is one of the dataset's classes."""
+    labels, classes = trial(attack).poisoned.labels, trial(attack).train.num_classes
+    low, high = int(labels.min()), int(labels.max())
+    require(
+        low >= 0 and high < classes,
+        f"labels from 0 to {classes - 1}",
+        f"{low} to {high}",
+        "take the labels from Goal.labels(), which knows the number of classes",
+    )
+
+
+def roles_tell_the_truth(attack: Attack) -> None:
+    """CLEAN rows are byte-identical, COVER rows keep their label, POISON rows differ in image or label."""
+    poisoned, train = trial(attack).poisoned, trial(attack).train
+    role = poisoned.role.to(train.device)
+    unknown = set(role.tolist()) - {int(value) for value in Role}
+    require(not unknown, "roles of gatecrash.Role", f"the values {sorted(unknown)}", "use Role.CLEAN, Role.POISON and Role.COVER")
+    same_image = (poisoned.images == train.images).flatten(1).all(1)
+    same_label = poisoned.labels == train.labels
+    for wrong, expected, what, mend in (
+        (
+            (role == Role.CLEAN) & ~(same_image & same_label),
+            "rows of role CLEAN to be untouched",
+            "changed",
+            "mark every changed row as POISON, or as COVER if it keeps its true label on purpose",
+        ),
+        (
+            (role == Role.COVER) & ~same_label,
+            "rows of role COVER to keep their true label",
+            "with another label",
+            "mark rows with a changed label as POISON",
+        ),
+        (
+            (role == Role.POISON) & same_image & same_label,
+            "rows of role POISON to differ from the original",
+            "with the original image and label",
+            "mark only rows that carry the attack; check that the trigger shows on every image",
+        ),
+    ):
+        rows = torch.nonzero(wrong).flatten()
+        require(not len(rows), expected, f"{len(rows)} {what} (first: row {int(rows[0]) if len(rows) else -1})", mend)
+
+
+def names_its_backdoors(attack: Attack) -> None:
+    """What was planted is declared: distinct names, goals of this dataset; nothing is poisoned without a backdoor."""
+    poisoned, classes = trial(attack).poisoned, trial(attack).train.num_classes
+    names = [backdoor.name for backdoor in poisoned.backdoors]
+    require(len(set(names)) == len(names), "backdoors with distinct names", str(names), "name each after what sets it apart")
+    planted = int((poisoned.role == Role.POISON).sum())
+    require(
+        bool(names) or not planted,
+        f"a Backdoor for the {planted} poisoned rows",
+        "no backdoor",
+        "return Poisoned(..., backdoors=(Backdoor(name, goal, trigger),)): the evaluation scores what is declared",
+    )
+    for backdoor in poisoned.backdoors:
+        goal = backdoor.goal
+        require(
+            goal.num_classes == classes and bool(goal.targets) and all(0 <= target < classes for target in goal.targets),
+            f"the goal of backdoor {backdoor.name!r} to name targets among {classes} classes",
+            repr(goal),
+            "make it with GoalConfig.make_goal(ctx.num_classes), which refuses classes that do not exist",
+        )
+
+
+def goal_images_are_not_candidates(attack: Attack) -> None:
+    """Poisoned rows are images that a goal applies to, with the label that it asks for."""
+    poisoned, labels = trial(attack).poisoned, trial(attack).train.labels
+    rows = torch.nonzero(poisoned.role.to(labels.device) == Role.POISON).flatten()
+    fits = torch.zeros(len(rows), dtype=torch.bool)
+    for backdoor in poisoned.backdoors:
+        goal = backdoor.goal
+        fits |= (goal.eligible(labels[rows]) & (goal.labels(labels[rows]) == poisoned.labels[rows])).cpu()
+    wrong = rows[~fits]
+    first = (
+        f" (first: row {int(wrong[0])}, class {int(labels[wrong[0]])} relabelled {int(poisoned.labels[wrong[0]])})" if len(wrong) else ""
+    )
+    require(
+        not len(wrong),
+        "every POISON row to be eligible for a declared goal and to carry the label that it asks for",
+        f"{len(wrong)} of {len(rows)} that are not{first}",
+        "draw rows from goal.eligible(train.labels) and relabel them with goal.labels(); a clean-label attack sets clean_label = True",
+    )
+
+
+def labels_stay_true(attack: Attack) -> None:
+    """A clean-label attack changes no label, and poisons images of its targets."""
+    poisoned, train = trial(attack).poisoned, trial(attack).train
+    changed = int((poisoned.labels != train.labels).sum())
+    require(
+        not changed,
+        "a clean-label attack to leave all labels true",
+        f"{changed} changed labels",
+        "keep the labels, or set clean_label = False",
+    )
+    rows = poisoned.role == Role.POISON
+    targets = {target for backdoor in poisoned.backdoors for target in backdoor.goal.targets}
+    others = set(train.labels[rows.to(train.device)].tolist()) - targets
+    require(
+        not others,
+        f"poisoned images of the target classes {sorted(targets)}",
+        f"images of {sorted(others)} as well",
+        "draw the rows from images whose label is the target: ~goal.eligible(train.labels)",
+    )
+
+
+def triggers_act_per_image(attack: Attack) -> None:
+    """A triggered image is the same in any batch, in any order and every time; the trigger changes images, and not its input."""
+    images = trial(attack).images
+    for backdoor in trial(attack).poisoned.backdoors:
+        given = images.clone()
+        whole = _stamped(backdoor, given)
+        require(
+            given.equal(images),
+            f"the trigger of {backdoor.name!r} to leave its input alone",
+            "changed input images",
+            "return a new tensor; do not use in-place operations on `images`",
+        )
+        require(
+            bool((whole != images).flatten(1).any(1).any()),
+            f"the trigger of {backdoor.name!r} to change images",
+            f"{len(images)} test images as they were",
+            "check the mask and the opacity; a trigger that shows nowhere cannot be scored",
+        )
+        order = torch.arange(len(images)).flip(0)
+        singly = torch.cat([_stamped(backdoor, image.unsqueeze(0)) for image in images])
+        for company, other in (
+            ("one by one", singly),
+            ("in reverse order", _stamped(backdoor, images[order])[order]),
+            ("a second time", _stamped(backdoor, images)),
+        ):
+            apart = (whole.int() - other.int()).abs()
+            require(
+                int(apart.max()) <= 1 and float((apart > 0).float().mean()) <= NEAR,
+                f"the trigger of {backdoor.name!r} to give each image the same in every batch",
+                f"{int((apart > 1).flatten(1).any(1).sum())} of {len(images)} images different {company}",
+                "let forward() use nothing but the image itself: no statistics over the batch, no random draws, no state",
+            )
+
+
+def triggers_survive_storage(attack: Attack) -> None:
+    """A trigger rebuilt from its JSON and tensors, as from the store, gives the same images."""
+    images = trial(attack).images
+    for backdoor in trial(attack).poisoned.backdoors:
+        again = stored(backdoor.trigger, f"the trigger of {backdoor.name!r}")
+        require(
+            _stamped(backdoor, images).equal(_stamped(Backdoor(backdoor.name, backdoor.goal, again), images)),  # type: ignore[arg-type]
+            f"the trigger of {backdoor.name!r} to act the same after it was stored",
+            "other images",
+            "return every constructor argument from config(), and register every tensor that forward() uses as a buffer",
+        )
+
+
+def implants_a_classifier(attack: Attack) -> str:
+    """implant() ends with a trained classifier that can be stored; a note says how well it does on clean test images."""
+    work = trial(attack).work
+    if work.classifier is None:
+        work = trial(attack).run(attack.config, train_victim=True)
+    classifier = work.classifier
+    if not isinstance(classifier, Classifier):
+        raise CheckFailed("implant() to return a gatecrash.Classifier", type(classifier).__name__, "return Implant(poisoned, network)")
+    test = trial(attack).setting.test
+    again = stored(classifier, "the victim")
+    with torch.no_grad():
+        logits = classifier.eval().cpu()(test.images)
+        require(
+            logits.shape == (len(test), test.num_classes) and bool(torch.isfinite(logits).all()),
+            f"finite logits [{len(test)}, {test.num_classes}] from the victim",
+            str(list(logits.shape)),
+            "return what ctx.train returns, or a network of the same form",
+        )
+        require(
+            again(test.images).equal(logits),
+            "the victim to answer the same after it was stored",
+            "other logits",
+            "register every tensor that forward() uses as a parameter or buffer",
+        )
+    return f"ACC {float((logits.argmax(1) == test.labels).float().mean()):.3f}"
+
+
+def honours_the_device(attack: Attack) -> str:
+    """Works on the device it is given, with the same rows on each; triggers move with `.to(device)`."""
+    work = trial(attack).work
+    for backdoor in work.poisoned.backdoors:
+        require_movable(backdoor.trigger, trial(attack).images, f"the trigger of {backdoor.name!r}")
+    for device in DEVICES:
+        again = work if device == "cpu" else trial(attack).run(attack.config, device=device)
+        require(
+            again.poisoned.role.cpu().equal(work.poisoned.role.cpu()),
+            f"the same rows on {device} as on the CPU",
+            "others",
+            "draw on the CPU from ctx.stream(name) and move what was drawn",
+        )
+        where = again.poisoned.images.device.type
+        require(where == device, f"poisoned images on the device of the training set, {device}", where, "end with .to(train.device)")
+    return f"tried on {', '.join(DEVICES)}"
+
+
+def _stamped(backdoor: Backdoor, images: Tensor) -> Tensor:
+    """The trigger's output, moved to the CPU; raises CheckFailed for what is no image of the same shape."""
+    with finishing(f"the trigger of {backdoor.name!r}", "let forward() take any number of uint8 images"), torch.no_grad():
+        made: object = backdoor.trigger.cpu().eval()(images)
+    got = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
+    require(
+        isinstance(made, Tensor) and made.dtype == torch.uint8 and made.shape == images.shape,
+        f"the trigger of {backdoor.name!r} to give torch.uint8 {list(images.shape)}",
+        got,
+        "end with .round().clamp(0, 255).to(torch.uint8)",
+    )
+    assert isinstance(made, Tensor)
+    return made
+
+
+def _described(poisoned: Poisoned) -> list[Any]:
+    return [(backdoor.name, backdoor.goal, json.dumps(spec_of(backdoor.trigger))) for backdoor in poisoned.backdoors]
+
+
+def _tensors(ours: Any, theirs: Any) -> bool:
+    return len(ours) == len(theirs) and all(same_module(one.trigger, other.trigger) for one, other in zip(ours, theirs, strict=True))
+
+
+def _has_rate(attack: Attack) -> bool:
+    return attack.controls == "data" and "poison_rate" in type(attack.config).model_fields
+
+
+ATTACK_CHECKS = (
+    *(Check(function) for function in CLASS_CHECKS),
+    Check(is_deterministic),
+    Check(poisons_exactly_its_rate, _has_rate),
+    Check(leaves_its_inputs_alone),
+    Check(keeps_dtype_and_shape),
+    Check(labels_are_classes),
+    Check(roles_tell_the_truth),
+    Check(names_its_backdoors),
+    Check(goal_images_are_not_candidates, lambda attack: not attack.clean_label),
+    Check(labels_stay_true, lambda attack: bool(attack.clean_label)),
+    Check(triggers_act_per_image),
+    Check(triggers_survive_storage),
+    Check(implants_a_classifier),
+    Check(honours_the_device),
+)

@@ -1,0 +1,326 @@
+"""The checks of a defense: what it reads, what it hands back, and what it does to a victim that has no backdoor."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatecrash.classifier import Classifier
+from gatecrash.data import ImageSet
+from gatecrash.defense import Defense, Give, Need, Outcome
+from gatecrash.evaluation import evaluate, evaluate_steps
+from gatecrash.host import Host
+from gatecrash.portable import rebuild, spec_of, state_of
+from gatecrash.results import Stage
+from gatecrash.tasks.common import Ground
+from gatecrash.tasks.defend import OutcomeArtifact, View, defend
+from gatecrash.testing.builders import make_evidence
+from gatecrash.testing.check import Check, CheckFailed, finishing, require
+from gatecrash.testing.class_checks import CLASS_CHECKS, Announcement
+from gatecrash.testing.devices import DEVICES, require_movable
+from gatecrash.testing.setting import (
+    MODEL,
+    Setting,
+    copied,
+    disturbed,
+    same_data,
+    same_module,
+    same_tensors,
+    setting,
+    stored,
+)
+
+LARGEST_DROP = 0.2
+"""Clean accuracy (absolute) that a defense may cost a benign victim before the check calls it broken."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one run of a defense left behind."""
+
+    outcome: Outcome
+    given: Classifier
+    """The victim, as it was before."""
+    changed: tuple[str, ...]
+    """What the defense changed of what it was given."""
+
+
+class Trial:
+    """One defense, and what came of running it on the shared victims; runs are made once and shared by the checks."""
+
+    def __init__(self, defense: Defense) -> None:
+        self.defense = defense
+        self.setting: Setting = setting()
+
+    @cached_property
+    def training_data(self) -> ImageSet:
+        return self.setting.backdoored.poisoned.as_image_set(self.setting.train.classes)
+
+    @cached_property
+    def first(self) -> Work | CheckFailed:
+        return self._attempt(1)
+
+    @cached_property
+    def second(self) -> Work | CheckFailed:
+        return self._attempt(2)
+
+    @property
+    def work(self) -> Work:
+        """The first run; raises what went wrong in it."""
+        return _or_raise(self.first)
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.work.outcome
+
+    def _attempt(self, number: int) -> Work | CheckFailed:
+        try:
+            return self.run(number)
+        except CheckFailed as failure:
+            return failure
+
+    def run(self, number: int, device: str = "cpu") -> Work:
+        """A fresh instance at work on the backdoored victim, given what `needs` names and nothing else."""
+        defense, place = type(self.defense)(self.defense.config), self.setting
+        needs = frozenset(defense.needs)
+        victim = place.backdoored.classifier.duplicate()
+        data = {"hold-out": copied(place.clean), "training set": copied(self.training_data)}
+        evidence = make_evidence(
+            defense,
+            victim,
+            data["hold-out"],
+            training_data=data["training set"] if Need.TRAINING_DATA in needs else None,
+            model=place.model if Need.RETRAIN in needs else None,
+            recipe=place.recipe,
+            device=torch.device(device),
+        )
+        mend = "read the traceback (`--debug`, or pytest); a method that cannot apply to a network raises gatecrash.NotApplicable"
+        with finishing("defend() on the digits", mend), disturbed(number):
+            outcome = defense.defend(evidence)
+        changed = [] if same_module(victim, place.backdoored.classifier) else ["victim"]
+        originals = {"hold-out": place.clean, "training set": self.training_data}
+        changed += [what for what, original in originals.items() if not same_data(data[what], original)]
+        return Work(outcome, place.backdoored.classifier, tuple(changed))
+
+    @cached_property
+    def cell(self) -> OutcomeArtifact:
+        """What the defend task of a grid makes of the benign victim."""
+        defense, place = self.defense, self.setting
+        host = Host()
+        host.add(Announcement(type(defense), type(place.model)), "the checks")  # type: ignore[arg-type]
+        name, options = MODEL
+        model_stage = Stage(name=name, config=dict(options))
+        ground = Ground("digits", model_stage, place.recipe.model_dump(), {}, "cpu", torch.get_num_threads())
+        training_data = copied(place.train) if Need.TRAINING_DATA in defense.needs else None
+        view = View(spec_of(place.benign), state_of(place.benign), copied(place.clean), training_data, flip=False)
+        stage = Stage(name=defense.name, config=defense.config.model_dump(mode="json"))
+        mend = "read the traceback (`--debug`, or pytest); a benign victim is a row of every grid"
+        with finishing("the defend task on a benign victim", mend), disturbed(1):
+            return defend(host, ground, [stage], 0, view, lambda _: None)
+
+
+@lru_cache(maxsize=2)
+def trial(defense: Defense) -> Trial:
+    return Trial(defense)
+
+
+def _or_raise(work: Work | CheckFailed) -> Work:
+    if isinstance(work, CheckFailed):
+        raise CheckFailed(work.expected, work.got, work.mend) from work
+    return work
+
+
+def uses_only_what_it_declares(defense: Defense) -> str:
+    """Evidence with what `needs` names, and nothing else, is enough."""
+    failure = trial(defense).first
+    if isinstance(failure, CheckFailed):
+        undeclared = re.search(r"evidence\.(\w+) was read, but Need\.(\w+) is not", failure.got)
+        if undeclared:
+            raise CheckFailed(
+                f"defend() to read only what needs declares ({', '.join(sorted(defense.needs)) or 'nothing'})",
+                f"a look at evidence.{undeclared[1]}",
+                f"add Need.{undeclared[2]} to needs, or do without",
+            ) from failure
+        if "no model to train from scratch" in failure.got:
+            raise CheckFailed(
+                "evidence.train() to be given a network", "training from scratch", "add Need.RETRAIN to needs, or pass network="
+            ) from failure
+        _or_raise(failure)
+    return ", ".join(sorted(defense.needs)) or "nothing"
+
+
+def is_deterministic(defense: Defense) -> None:
+    """The same seed gives the same outcome, whatever the global random generators hold."""
+    first, second = trial(defense).outcome, _or_raise(trial(defense).second).outcome
+    differing = [
+        what
+        for what, same in (
+            ("classifier", same_module(first.classifier, second.classifier)),
+            ("suspects", _same(first.suspects, second.suspects)),
+            ("suspicion", _same(first.suspicion, second.suspicion)),
+            ("verdict", first.verdict == second.verdict),
+            ("trajectory", _same_steps(first, second)),
+            ("figures", same_tensors(dict(first.figures), dict(second.figures))),
+            ("tables", _text(first.tables) == _text(second.tables)),
+        )
+        if not same
+    ]
+    require(
+        not differing,
+        "two runs with one seed to agree to the last bit",
+        f"another {', '.join(differing)}",
+        "draw only from evidence.stream(name), seed libraries with evidence.stream.seed(name), and keep nothing between runs",
+    )
+
+
+def leaves_its_inputs_alone(defense: Defense) -> None:
+    """The victim, the hold-out and the training set are as they were."""
+    changed = trial(defense).work.changed
+    require(
+        not changed,
+        "the victim, the hold-out and the training set to stay as they were",
+        f"another {' and '.join(changed)}",
+        "change evidence.classifier, which is a copy, and clone the data before working in place",
+    )
+
+
+def gives_a_valid_outcome(defense: Defense) -> None:
+    """The outcome holds what `gives` declares, in the right form, and its classifier gives finite logits whatever the batch."""
+    work = trial(defense).work
+    outcome = work.outcome
+    require(isinstance(outcome, Outcome), "a gatecrash.Outcome", type(outcome).__name__, "return Outcome(...)")
+    rows = len(trial(defense).training_data) if Need.TRAINING_DATA in defense.needs else None
+    test = trial(defense).setting.test
+    mend = "make gives and the Outcome agree, as the message says"
+    with finishing("the outcome to keep the contract: Outcome.check()", mend):
+        outcome.check(frozenset(defense.gives), rows, test.num_classes)
+    _require_plain(outcome)
+    if outcome.classifier is None:
+        return
+    classifier = outcome.classifier
+    with finishing("the classifier to pass the evaluation", "see the message; a classifier answers for each image on its own"):
+        evaluate(classifier, test, device="cpu")
+        evaluate_steps(work.given, list(outcome.trajectory)[:1] + list(outcome.trajectory)[-1:], test, device="cpu")
+    with torch.no_grad():
+        width = classifier(test.images[:2]).shape[1]
+    # A classifier that may reject need not: a filter with nothing to filter hands the victim back.
+    require(
+        width == test.num_classes or Give.REJECT in defense.gives,
+        f"{test.num_classes} logits, for gives has no REJECT",
+        str(width),
+        "add Give.REJECT to gives if the last logit rejects the input",
+    )
+
+
+def outcome_can_be_stored(defense: Defense) -> None:
+    """The classifier comes back from JSON and tensors and answers the same."""
+    classifier = trial(defense).outcome.classifier
+    if classifier is None:
+        return
+    images = trial(defense).setting.test.images
+    again = stored(classifier, "the classifier")
+    with torch.no_grad():
+        require(
+            torch.equal(again(images), classifier.cpu().eval()(images)),
+            "the classifier to answer the same after it was stored",
+            "other logits",
+            "register every tensor that forward() uses as a buffer, and return every constructor argument from config()",
+        )
+
+
+def benign_victim_survives(defense: Defense) -> str:
+    """A victim without a backdoor keeps most of its accuracy; the note gives what it lost."""
+    cell, place = trial(defense).cell, trial(defense).setting
+    after: Any = place.benign if cell.spec is None else rebuild(cell.spec, cell.state)
+    old, new = (evaluate(classifier, place.test, device="cpu").acc or 0.0 for classifier in (place.benign, after))
+    require(
+        old - new <= LARGEST_DROP,
+        f"a benign victim to lose at most {LARGEST_DROP:.0%} accuracy (absolute)",
+        f"ACC {old:.3f} before, {new:.3f} after",
+        "watch the accuracy on the hold-out and stop in time; a purifier is applied to victims that may be benign",
+    )
+    return f"ACC {old:.3f} -> {new:.3f}"
+
+
+def honours_the_device(defense: Defense) -> str:
+    """Works on the device it is given; its classifier moves with `.to(device)`."""
+    work = trial(defense).work
+    if work.outcome.classifier is not None:
+        require_movable(work.outcome.classifier, trial(defense).setting.test.images[:4], "the classifier")
+    for device in DEVICES:
+        outcome = work.outcome if device == "cpu" else trial(defense).run(1, device).outcome
+        elsewhere = {tensor.device.type for tensor in outcome.classifier.state_dict().values()} - {device} if outcome.classifier else set()
+        require(
+            not elsewhere,
+            f"the classifier on evidence.device, {device}",
+            f"tensors on {', '.join(sorted(elsewhere))}",
+            "create and move tensors with device=evidence.device",
+        )
+    return f"tried on {', '.join(DEVICES)}"
+
+
+def time_and_memory_are_reported(defense: Defense) -> str:
+    """The defend task of a grid runs it and says what it cost."""
+    cell = trial(defense).cell
+    require(
+        cell.seconds > 0 and cell.peak_memory_mb > 0,
+        "positive seconds and peak memory",
+        f"{cell.seconds} s, {cell.peak_memory_mb} MB",
+        "leave clocks and memory statistics of the process alone",
+    )
+    return f"{cell.seconds:.2f} s, process peak {cell.peak_memory_mb:.0f} MB"
+
+
+def _require_plain(outcome: Outcome) -> None:
+    """Tables are lists of flat JSON records, step parameters plain, figures uint8 images."""
+    for name, records in outcome.tables.items():
+        with finishing(f"writing the table {name!r} as JSON", "put plain numbers and texts in tables: .item(), float(), str()"):
+            json.dumps([dict(record) for record in records])
+    for step in outcome.trajectory:
+        with finishing("writing a step's params as JSON", "put plain numbers and texts in Step.params: .item(), float(), str()"):
+            json.dumps(dict(step.params))
+    for name, figure in outcome.figures.items():
+        require(
+            figure.dtype == torch.uint8 and figure.ndim == 3,
+            f"the figure {name!r} as uint8 [C, H, W]",
+            f"{figure.dtype} {list(figure.shape)}",
+            "scale it to 0..255 and end with .round().clamp(0, 255).to(torch.uint8)",
+        )
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other if one is None or other is None else one.equal(other)
+
+
+def _same_steps(one: Outcome, other: Outcome) -> bool:
+    return len(one.trajectory) == len(other.trajectory) and all(
+        _text(ours.params) == _text(theirs.params) and same_tensors(dict(ours.changes), dict(theirs.changes))
+        for ours, theirs in zip(one.trajectory, other.trajectory, strict=True)
+    )
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(
+        {name: value if not isinstance(value, list | tuple) else [dict(row) for row in value] for name, value in values.items()},
+        default=str,
+    )
+
+
+DEFENSE_CHECKS = (
+    *(Check(function) for function in CLASS_CHECKS),
+    Check(uses_only_what_it_declares),
+    Check(is_deterministic),
+    Check(leaves_its_inputs_alone),
+    Check(gives_a_valid_outcome),
+    Check(outcome_can_be_stored),
+    Check(benign_victim_survives),
+    Check(honours_the_device),
+    Check(time_and_memory_are_reported),
+)

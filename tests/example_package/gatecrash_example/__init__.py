@@ -1,0 +1,1 @@
+"""An attack and a defense outside the Gatecrash repository, found through entry points."""
