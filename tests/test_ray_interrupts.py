@@ -81,7 +81,7 @@ class Command:
                     found.append(int(entry.name))
         return found
 
-    def survivors(self, patience: float = 30.0) -> list[int]:
+    def survivors(self, patience: float = 120.0) -> list[int]:
         end = time.monotonic() + patience
         while self.descendants() and time.monotonic() < end:
             time.sleep(0.2)

@@ -135,7 +135,8 @@ def ray(host: Host, options: RunOptions, report: Report, logs: Path) -> Executor
     from gatecrash.executors.cluster import Request
     from gatecrash.executors.ray import RayExecutor
 
-    gpus = 0.0 if options.device == "cpu" else options.gpus_per_task
+    wanted = {"cpu": 0.0, "cuda": options.gpus_per_task or 1.0}
+    gpus = wanted.get(options.device or "", options.gpus_per_task)
     limits = {"implant": options.victim_time_limit, "defend": options.cell_time_limit, "evaluate": options.cell_time_limit}
     return RayExecutor(
         host,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -83,7 +84,7 @@ def command(
     seed_list = parse_seeds(seeds)
     parsed = load_grid(grid, parse_overrides(overrides))
     options = RunOptions(
-        device=check_device(device),
+        device=device if address else check_device(device),  # a cluster's GPUs are not this machine's
         threads=cpus_per_task,
         gpus_per_task=gpus_per_task,
         workers=workers,
@@ -123,8 +124,8 @@ def _check_executor(executor: str, options: Any) -> None:
     gpus = options.gpus_per_task
     if gpus is not None and not 0 <= gpus <= 1:
         raise UserError(f"--gpus-per-task {gpus:g}: a task uses one GPU at most; give a share from 0 to 1")
-    if options.device is not None and ":" in options.device:
-        raise UserError(f"--device {options.device}: Ray assigns the GPUs; use --device cuda, or --executor serial")
+    if options.device not in {None, "cpu", "cuda"}:
+        raise UserError(f"--device {options.device}: Ray assigns the GPUs; use cpu or cuda, or --executor serial")
     if (options.device == "cuda" and gpus == 0) or (options.device == "cpu" and gpus):
         raise UserError(f"--device {options.device} and --gpus-per-task {gpus:g} contradict each other; leave one out")
     for option in ("victim_time_limit", "cell_time_limit"):
@@ -135,9 +136,10 @@ def _check_executor(executor: str, options: Any) -> None:
 
 @contextmanager
 def _interruptible(view: Any) -> Iterator[None]:
-    """The first Ctrl-C stops the run in order, the second leaves at once: the system then ends Ray's processes with this one."""
+    """The first Ctrl-C stops the run in order, the second leaves at once and takes Ray's processes along."""
 
     def leave(_number: int, _frame: Any) -> None:
+        _kill_descendants()
         os._exit(130)
 
     def stop(_number: int, _frame: Any) -> None:
@@ -188,3 +190,12 @@ def _say_what_was_done(summary: Any, root: Path) -> None:
         f"in {summary.seconds:.1f} s; {state}. Store: {root}",
         err=True,
     )
+
+
+def _kill_descendants() -> None:
+    """Ray's processes notice only after a while that nobody waits for them; they are ours, unless a cluster was joined."""
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -16,6 +16,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import time
 from collections import OrderedDict
@@ -27,8 +28,12 @@ from typing import Any
 
 import joblib  # type: ignore[import-untyped]
 
-# read when Ray is imported: what it would print about workers is in our own messages and logs
-os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+if "ray" not in sys.modules:  # Ray reads these when it is imported
+    # What it would print about workers is in our own messages and logs.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+    # `ray start --head` asks for a token where the user has one: join such a cluster with it.
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys() or Path("~/.ray/auth_token").expanduser().exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
 import ray.exceptions
@@ -38,6 +43,7 @@ from gatecrash.errors import UserError, one_line
 from gatecrash.executors import output, plugin_files
 from gatecrash.executors.base import Artifact, Failure, Finished, Report, Task
 from gatecrash.executors.cluster import Node, Request, Versions, cuda_index, disagreement, slots
+from gatecrash.executors.reports import Place, Reports
 from gatecrash.executors.shipping import Parcel, pack, unpack
 from gatecrash.host import Host
 
@@ -94,7 +100,7 @@ class RayExecutor:
     def _prepare(self, host: Host) -> None:
         self._node = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(self._node, soft=False)
-        self._reports: Any = ray.remote(_Reports).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+        self._reports: Any = ray.remote(Reports).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
         request = self._request
         job = _Job(self._reports, plugin_files.read(host.paths), request.cpus, bool(request.gpus), self._limits)
         self._job = ray.put(job)
@@ -162,11 +168,11 @@ class RayExecutor:
         """What came of a task that ended, or None if it is tried again."""
         try:
             finished, printed = unpack(ray.get(running.ref))
-        except ray.exceptions.RayTaskError as error:  # outside the plugin: say, a worker that cannot import what the task needs
-            details = str(error)
-            failure = Failure("error", one_line(error.cause if isinstance(error.cause, Exception) else error), details)
-            return self._ended(running, Finished(running.task.id, failure=failure), "")
         except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, Exception) and not isinstance(cause, ray.exceptions.RayError):
+                # raised around the plugin: say, what it returned cannot be pickled
+                return self._ended(running, Finished(running.task.id, failure=Failure("error", one_line(cause), str(error))), "")
             self._listen(patience=1.0)  # the worker's start report may be on its way
             message = _what_happened(error)
             printed = self._salvage(running)
@@ -255,16 +261,6 @@ class RayExecutor:
             ray.kill(self._reports)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a task runs, and the file on that node which holds its output."""
-
-    node: str
-    host: str
-    pid: int
-    output: str
-
-
 @dataclass
 class _Running:
     """A task in flight; `parcel` and `shared` are what it takes to submit it again."""
@@ -275,7 +271,7 @@ class _Running:
     attempt: int = 0
     ref: Any = None
     started: float | None = None
-    place: _Place | None = None
+    place: Place | None = None
 
 
 class _Shared:
@@ -312,31 +308,12 @@ class _Job:
     limits: Mapping[str, float]
 
 
-class _Reports:
-    """An actor on the driver's node: collects what workers say until the driver asks."""
-
-    def __init__(self) -> None:
-        self._starts: list[tuple[str, int, float, _Place]] = []
-        self._progress: dict[str, dict[str, Any]] = {}
-
-    def start(self, task_id: str, attempt: int, place: _Place) -> None:
-        self._starts.append((task_id, attempt, time.monotonic(), place))  # the driver's clock: it runs on this machine
-
-    def tell(self, task_id: str, progress: dict[str, Any]) -> None:
-        self._progress.setdefault(task_id, {}).update(progress)
-
-    def drain(self) -> tuple[list[tuple[str, int, float, _Place]], dict[str, dict[str, Any]]]:
-        drained = self._starts, self._progress
-        self._starts, self._progress = [], {}
-        return drained
-
-
 def _carry(job: _Job, parcel: Parcel, attempt: int, names: list[str], *shared: Parcel) -> Parcel:
     """Run one task in this worker; gives (Finished, what it printed)."""
     task: Task = unpack(parcel)
     handle, path = tempfile.mkstemp(prefix="gatecrash-output-")
     os.close(handle)
-    place = _Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid(), path)
+    place = Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid(), path)
     started = functools.partial(job.reports.start.options(num_returns=0).remote, task.id, attempt, place)
     limit = job.limits.get(task.function)
     try:
@@ -474,8 +451,8 @@ def _inherited() -> Iterator[None]:
         "RAY_task_events_report_interval_ms": "0",
         "RAY_idle_worker_killing_time_threshold_ms": "3600000",  # two kinds of workers for every core: starting one takes seconds
     }
-    if not any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # this process's own, instead of a file in the home
+    if "RAY_AUTH_MODE" not in os.environ:  # no token: this run's own, which only its processes know, instead of a file in the home
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     before = dict(os.environ)
     os.environ.update({name: value for name, value in wanted.items() if name not in before})
     try:
