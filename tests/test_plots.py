@@ -16,6 +16,8 @@ from gatecrash.errors import UserError
 from gatecrash.metrics import der
 from gatecrash.plots.curve import curve
 from gatecrash.plots.heatmap import heatmap
+from gatecrash.plots.masks import masks
+from gatecrash.plots.reversed import reversed_triggers, stored_reversed
 from gatecrash.plots.style import save
 from gatecrash.plots.tradeoff import tradeoff
 from gatecrash.plots.triggers import Trigger, triggers
@@ -166,6 +168,92 @@ def test_labels_are_beside_each_other_and_inside_the_picture() -> None:
     assert legend.y0 >= 0
 
 
+def accusing(attack: str, classes: int, root: Path, **fields: Any) -> Result:
+    """A cell that kept a mask and a pattern of 8x8 pixels for each class, and accuses class 1."""
+    from PIL import Image
+
+    figures = {f"{kind}-{label}": f"{attack}/{kind}-{label}.png" for kind in ("mask", "pattern") for label in range(classes)}
+    (root / attack).mkdir(exist_ok=True)
+    for name, path in figures.items():
+        Image.new("L" if name.startswith("mask") else "RGB", (8, 8), 128 if name.startswith("mask") else (255, 0, 51)).save(root / path)
+    rows = [{"class": one, "name": f"sign {one}", "norm": 10.25, "anomaly_index": -0.01, "accused": one == 1} for one in range(classes)]
+    return cell(attack, "cleanse", figures=figures, tables={"classes": rows}, **fields)
+
+
+def test_reversed_triggers_are_shown_with_norm_index_and_accusation(tmp_path: Path) -> None:
+    accused = accusing("badnets", 12, tmp_path)
+    assert stored_reversed(accused, tmp_path)[11].masked[0, 0].tolist() == pytest.approx([128 / 255, 0, 128 / 255 * 0.2])
+    figure = reversed_triggers(panel([accused]), tmp_path)
+    shown = texts(figure)
+    assert [shown.count(one) for one in ("mask", "11: sign 11", "L1 10.2\nindex 0.0", "accused")] == [2, 1, 12, 1]
+    (axis,) = figure.axes
+    # ten classes of three tiles in the first line, two in the second
+    tops = sorted({round(image.get_extent()[3], 2) for image in axis.images})
+    assert (len(axis.images), len(tops)) == (36, 6)
+    frame = max(axis.patches, key=lambda patch: patch.get_height())
+    (accusation,) = [text for text in axis.texts if text.get_text() == "accused"]
+    assert (frame.get_height(), frame.get_x() + 0.5) == (3, accusation.get_position()[0])
+
+
+def test_reversed_triggers_are_those_of_one_defense(tmp_path: Path) -> None:
+    cells = [accusing("badnets", 2, tmp_path), accusing("blend", 2, tmp_path), cell("none", "cleanse"), cell("badnets", "anp")]
+    headers = [text for text in texts(reversed_triggers(panel(cells), tmp_path)) if "seed" in text]
+    assert headers == ["badnets, seed 0: cleanse", "blend, seed 0: cleanse"]
+    one = texts(reversed_triggers(panel(cells), tmp_path, "cleanse", "blend"))
+    assert "badnets, seed 0: cleanse" not in one
+    for chosen, said in {
+        ("anp", None): "no result of anp has reversed triggers",
+        ("clense", None): "no results of the defense 'clense'; did you mean 'cleanse'",
+        (None, "none"): "no result on none has reversed triggers",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            reversed_triggers(panel(cells), tmp_path, *chosen)
+
+
+def masked(attack: str, values: dict[float, bool], tried: dict[float, int]) -> Result:
+    steps = [{"params": {"threshold": threshold, "pruned": count}, "acc": 0.9, "asr": 0.1} for threshold, count in tried.items()]
+    return cell(attack, "anp", tables={"neurons": [{"mask": mask, "pruned": cut} for mask, cut in values.items()]}, trajectory=steps)
+
+
+def test_masks_are_counted_and_the_threshold_is_where_the_defense_cut() -> None:
+    values = {0.01: True, 0.31: True, 0.32: True, 0.52: False, 0.99: False}
+    figure = masks(panel([masked("badnets", values, {0.0: 0, 0.35: 3, 0.5: 3, 0.55: 4}), masked("blend", {0.9: False}, {})]))
+    first, second = figure.axes
+    assert first.get_title() == "badnets\nseed 0: 3 of 5 pruned"
+    bars = {(round(bar.get_x(), 3), bar.get_facecolor()[:3]): bar.get_height() for bar in first.patches if bar.get_height()}
+    colours = dict.fromkeys(colour for _, colour in bars)
+    assert len(colours) == 2
+    assert {x: height for (x, _), height in bars.items()} == {0.0: 1, 0.3: 2, 0.5: 1, 0.975: 1}
+    (line,) = first.get_lines()
+    assert list(line.get_xdata()) == [0.5, 0.5]  # the largest that prunes these
+    assert not second.get_lines()
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["pruned", "kept", "threshold"]
+    with pytest.raises(UserError, match="no result has masks of neurons"):
+        masks(panel([cell("badnets", "none")]))
+
+
+@pytest.mark.parametrize("classes", [2, 43])
+def test_no_text_of_reversed_triggers_and_masks_is_cut_off_or_covered(tmp_path: Path, classes: int) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    longest = "an-attack-whose-name-goes-on-and-on-and-on-and-on"
+    cells = [masked(f"{number}-{longest}", {0.1: True, 0.9: False}, {0.5: 1}) for number in range(4)]
+    for figure in (reversed_triggers(panel([accusing(longest, classes, tmp_path)]), tmp_path), masks(panel(cells))):
+        FigureCanvasAgg(figure).draw()
+        said_texts = [text for text in figure.findobj(Text) if any(map(str.isalpha, text.get_text()))]  # no ticks
+        extents = [(text.get_text(), text.get_window_extent()) for text in said_texts]
+        for said, extent in extents:
+            assert extent.x0 >= 0, said
+            assert extent.x1 <= figure.bbox.x1, said
+            assert extent.y0 >= 0, said
+            assert extent.y1 <= figure.bbox.y1, said
+        for index, (said, extent) in enumerate(extents):
+            covered = [other for other, place in extents[:index] if extent.shrunk(0.9, 0.9).overlaps(place)]
+            assert covered == [], said
+
+
 def test_plots_of_a_run_through_the_command_line(
     gatecrash: Gatecrash, small_grid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +265,8 @@ def test_plots_of_a_run_through_the_command_line(
     for arguments, said in {
         ("tradeoff",): "no defense has met an attack that landed",
         ("curve", "--defense", "anp"): "no finished cell of a defense 'anp'",
+        ("reversed",): "no result has reversed triggers",
+        ("masks", "--attack", "badnet"): "no results of the attack 'badnet'; did you mean 'badnets'?",
         ("heatmap", "--grid", "smal"): "no results of a grid 'smal'; did you mean 'small'?",
         ("heatmap", "--output", "nowhere/x.png"): "cannot write nowhere/x.png",
     }.items():

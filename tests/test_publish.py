@@ -141,7 +141,7 @@ def test_publish_then_check_then_verify(gatecrash: Gatecrash, ran: tuple[Path, P
     assert files[0].name.startswith("badnets.fine-pruning.0.")
     stored = json.loads(files[0].read_text())
     assert (stored["access"], stored["gives"]) == ("model + clean data", ["classifier"])
-    assert stored["trajectory"] == []
+    assert (len(stored["trajectory"]), stored["log"]) == (32, None)
     text = (tmp_path / "small.md").read_text()
     for said in ("attack \\ defense", "Model + clean data", "gatecrash verify small", "dataset fingerprint", "fine-pruning 1"):
         assert said in text

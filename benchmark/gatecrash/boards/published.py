@@ -1,13 +1,14 @@
 """Published boards: a folder with `<board>.md`, `<board>.yaml`, `results/<board>/*.json`, `figures/` and `README.md`, the index.
 
-The JSON is the board; everything else is generated from it. What would make a table compare things that are not comparable is refused
-before anything is written.
+The JSON, with the pictures that it names, is the board; everything else is generated from it. What would make a table compare things that
+are not comparable is refused before anything is written. A README.md beside the folder shows tables of boards where it has passages for
+them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,10 @@ import gatecrash
 from gatecrash.boards.outdated import outdated
 from gatecrash.boards.page import GENERATED, page
 from gatecrash.boards.panel import panel, place
-from gatecrash.boards.spec import grid_of, ground_of
+from gatecrash.boards.pictures import picture
+from gatecrash.boards.public import public, slimmed
+from gatecrash.boards.readme import boards_named, filled, passage
+from gatecrash.boards.spec import dataset_label, grid_of, ground_of
 from gatecrash.boards.standings import DefenseStanding, defense_standings
 from gatecrash.boards.text import escape, percent, table
 from gatecrash.errors import UserError, did_you_mean
@@ -52,41 +56,46 @@ class Boards:
 
     def results(self, name: str) -> list[Result]:
         """Raises UserError for an unknown board, and for a file that is damaged or was changed by hand."""
-        files = sorted(self._folder(name).glob("*.json"))
+        files = sorted(self.folder(name).glob("*.json"))
         if not files:
             raise UserError(f"no board {name!r} in {self.root}; {did_you_mean(name, self.names())}")
         return [read_result(file) for file in files]
 
-    def publish(self, name: str, new: Sequence[Result], host: Host, *, allow_dirty: bool = False) -> int:
+    def publish(self, name: str, new: Sequence[Result], host: Host, *, pictures: Path | None = None, allow_dirty: bool = False) -> int:
         """Add results to a board (replacing those in the same places) and regenerate. Returns how many cells the board now has.
 
-        Raises UserError, before anything is written, for a mixture of what is not comparable, and for code with uncommitted changes.
+        `pictures` is the folder below which the figures of `new` lie: their store. Raises UserError, before anything is written, for a
+        mixture of what is not comparable, and for code with uncommitted changes.
         """
         if not NAME.fullmatch(name):
             raise UserError(f"--board {name}: use lower-case letters, digits, '.', '-' and '_'")
+        folder = self.folder(name)
         known = {place(result): result for result in self.results(name)} if name in self.names() else {}
-        slim = [result.model_copy(update={"log": None, "tables": {}, "figures": {}, "trajectory": []}) for result in new]
-        merged = list((known | {place(result): result for result in slim}).values())
+        fresh = {place(result): result for result in (public(one, host) for one in new)}
+        merged = slimmed((known | fresh).values())
         refuse_mixtures(merged)
         if not allow_dirty:
-            refuse_dirty(slim)
-        folder = self._folder(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {_file_name(result): result.to_text() + "\n" for result in merged}
-        for file_name, text in files.items():
-            (folder / file_name).write_text(text, encoding="utf-8")
-        for file in folder.glob("*.json"):
-            if file.name not in files:
-                file.unlink()
+            refuse_dirty(list(fresh.values()))
+        files: dict[Path, bytes] = {}
+        for result in merged:
+            files |= _files(folder, result, pictures if place(result) in fresh else folder)
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        for path in _unnamed(folder, files):
+            path.unlink()
+        for subfolder in folder.glob("*/"):
+            if not any(subfolder.iterdir()):
+                subfolder.rmdir()
         self.regenerate(name, host)
         return len(merged)
 
-    def generated(self, name: str, host: Host) -> dict[Path, str]:
-        """What the board's generated files must hold."""
+    def generated(self, name: str, host: Host, *, linked: str = "") -> dict[Path, str]:
+        """What the board's generated files must hold. Pictures are shown that are there, or that the page `linked` shows."""
         results = self.results(name)
         grid = yaml.safe_dump(grid_of(results, name), sort_keys=False, width=140)
         return {
-            self.root / f"{name}.md": page(name, results, outdated(results, host), self._figures(name)),
+            self.root / f"{name}.md": page(name, results, outdated(results, host), self._figures(name, linked)),
             self.root / f"{name}.yaml": f"# The grid of the board {name}: generated, with every option spelt out.\n{grid}",
         }
 
@@ -94,9 +103,9 @@ class Boards:
         """Where a board's picture of this kind lies; the page shows it if it is there."""
         return self.root / "figures" / f"{name}-{kind}.png"
 
-    def _figures(self, name: str) -> dict[str, str]:
-        paths = {shows: self.figure(name, kind) for kind, shows in FIGURES.items()}
-        return {shows: path.relative_to(self.root).as_posix() for shows, path in paths.items() if path.is_file()}
+    def _figures(self, name: str, linked: str) -> dict[str, str]:
+        paths = {shows: f"figures/{self.figure(name, kind).name}" for kind, shows in FIGURES.items()}
+        return {shows: path for shows, path in paths.items() if (self.root / path).is_file() or f"]({path})" in linked}
 
     def index(self) -> str:
         """The list of boards, with the best defenses of each."""
@@ -108,7 +117,7 @@ class Boards:
             rows.append(
                 {
                     "board": f"[{name}]({name}.md)",
-                    "dataset": escape(first.dataset.name),
+                    "dataset": escape(dataset_label(first)),
                     "model": escape(first.model.name),
                     "attacks × defenses × seeds": f"{len(arranged.attacks)} × {len(arranged.defenses)} × {len(arranged.seeds)}",
                     "best defense by mean DER (access class)": "; ".join(best),
@@ -119,37 +128,91 @@ class Boards:
         return "\n".join([GENERATED, "", "# Leaderboards", "", body, "", note, ""])
 
     def regenerate(self, name: str, host: Host) -> str:
-        """Write the board's generated files and the index; returns its Markdown."""
+        """Write the board's generated files, the index, and the passages of the README beside; returns the board's Markdown."""
         files = self.generated(name, host)
-        for path, text in {**files, self.root / INDEX: self.index()}.items():
+        for path, text in {**files, self.root / INDEX: self.index(), **self._readme(host)}.items():
             path.write_text(text, encoding="utf-8")
         return files[self.root / f"{name}.md"]
 
     def check(self, names: Iterable[str], host: Host) -> list[str]:
-        """One line for everything that is not as it should be: files that differ from the JSON, cells that are outdated."""
+        """One line for everything that is not as it should be: files that differ from the JSON, pictures that are missing or belong to
+        nothing, cells that are outdated."""
         faults = []
         for name in names:
             results = self.results(name)
+            shown = _text(self.root / f"{name}.md") or ""
             faults += [
                 f"{path.name} differs from its results; run `gatecrash leaderboard --board {name}`"
-                for path, text in self.generated(name, host).items()
-                if not path.is_file() or path.read_text(encoding="utf-8") != text
+                for path, text in self.generated(name, host, linked=shown).items()
+                if _text(path) != text
             ]
+            faults += self._picture_faults(name, results, shown)
             try:
                 refuse_mixtures(results)
             except UserError as error:
                 faults.append(f"{name}: {error}")
             reasons = list(outdated(results, host).values())
             faults += [f"{name}: {reasons.count(one)} cells are outdated ({one}); run and publish again" for one in sorted(set(reasons))]
-        index = self.root / INDEX
-        if not index.is_file() or index.read_text(encoding="utf-8") != self.index():
+        ours = {self.figure(name, kind) for name in self.names() for kind in FIGURES}
+        strays = sorted(set((self.root / "figures").glob("*")) - ours)
+        faults += [f"figures/{path.name} belongs to no board; remove it" for path in strays]
+        if _text(self.root / INDEX) != self.index():
             faults.append(f"{INDEX} differs from the boards; run `gatecrash leaderboard --board NAME` with any board's name")
+        for path, text in self._readme(host).items():
+            if _text(path) != text:
+                faults.append(f"the table of a board in ../{path.name} differs; run `gatecrash leaderboard --board NAME` with its name")
         return faults
 
-    def _folder(self, name: str) -> Path:
+    def _picture_faults(self, name: str, results: Sequence[Result], shown: str) -> list[str]:
+        folder = self.folder(name)
+        named = {folder / path for result in results for path in result.figures.values()}
+        wanted = named | {self.root / path for path in self._figures(name, shown).values()}
+        missing = sorted(path.relative_to(self.root).as_posix() for path in wanted if not path.is_file())
+        strays = sorted(path.relative_to(self.root).as_posix() for path in _unnamed(folder, named) if path.suffix != ".json")
+        return [f"{name}: the picture {path} is missing; publish again" for path in missing] + [
+            f"{name}: {path} belongs to no result; remove it" for path in strays
+        ]
+
+    def _readme(self, host: Host) -> dict[Path, str]:
+        """The README beside the boards' folder as it must be, if there is one with a passage for a board."""
+        path = self.root.resolve().parent / INDEX
+        text = _text(path)
+        if text is None or not boards_named(text):
+            return {}
+
+        def fill(name: str) -> str:
+            results = self.results(name)
+            return passage(panel(results), outdated(results, host), f"{self.root.resolve().name}/{name}.md")
+
+        return {path: filled(text, self.names(), fill)}
+
+    def folder(self, name: str) -> Path:
+        """Where the board's results lie, and below which their pictures do. Raises UserError."""
         if not NAME.fullmatch(name):
             raise UserError(f"no board {name!r} in {self.root}; {did_you_mean(name, self.names())}")
         return self.root / "results" / name
+
+
+def _files(folder: Path, result: Result, pictures: Path | None) -> dict[Path, bytes]:
+    """The files of one result by path: its JSON, and the pictures that are found below `pictures`."""
+    name = _name(result)
+    found = {shows: picture(pictures, path) for shows, path in result.figures.items()} if pictures is not None else {}
+    figures = {shows: f"{name}/{Path(result.figures[shows]).name}" for shows, content in found.items() if content is not None}
+    files = {folder / path: content for shows, path in figures.items() if (content := found[shows]) is not None}
+    return {folder / f"{name}.json": (result.model_copy(update={"figures": figures}).to_text() + "\n").encode(), **files}
+
+
+def _unnamed(folder: Path, files: Container[Path]) -> list[Path]:
+    """Files below a board's folder that are none of `files`."""
+    return [path for path in folder.rglob("*") if path.is_file() and path not in files]
+
+
+def _text(path: Path) -> str | None:
+    """None where there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def read_result(file: Path) -> Result:
@@ -206,9 +269,10 @@ def _best(standings: Sequence[DefenseStanding]) -> str:
     return f"{escape(standings[0].defense)} {percent(standings[0].der)}, unranked"
 
 
-def _file_name(result: Result) -> str:
+def _name(result: Result) -> str:
+    """Name of the result's file, without suffix, and of its pictures' folder."""
     defense = "+".join(stage.name for stage in result.defense)
-    return f"{_plain(result.attack.name)}.{_plain(defense)}.{result.seed}.{_plain(result.key)[:8]}.json"
+    return f"{_plain(result.attack.name)}.{_plain(defense)}.{result.seed}.{_plain(result.key)[:8]}"
 
 
 def _plain(name: str) -> str:

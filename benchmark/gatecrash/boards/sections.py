@@ -20,6 +20,17 @@ def matrix(panel: Panel, outdated: Collection[str] = ()) -> str:
     return _matrix(panel, _acc_and_asr, outdated)
 
 
+def matrix_by_defense(panel: Panel, outdated: Collection[str] = ()) -> str:
+    """The same the other way round, which is narrower: defenses are many."""
+    rows = []
+    for defense in panel.defenses:
+        row = {"defense \\ attack": escape(defense)}
+        for attack in panel.attacks:
+            row[escape(attack)] = _cell(panel, panel.at(attack, defense), _acc_and_asr, outdated)
+        rows.append(row)
+    return table(rows)
+
+
 def accuracy_restored(panel: Panel) -> str:
     """RA of every attack under every defense."""
     return _matrix(panel, lambda cells: percent(over_seeds(cells, "ra")), attacks=[name for name in panel.attacks if name != NONE])

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from gatecrash.results import Result, Stage
+
+LIMITS = {"limit": "training", "limit_test": "test"}
+"""Options of every dataset that take a part of it."""
 
 
 def grid_of(results: Sequence[Result], name: str | None = None) -> dict[str, Any]:
@@ -35,6 +39,15 @@ def ground_of(result: Result) -> tuple[str, ...]:
     """What cells must share to stand in one table."""
     parts = (result.dataset.name, result.dataset_fingerprint, [result.model.name, result.model.config], result.recipe, result.holdout)
     return tuple(part if isinstance(part, str) else json.dumps(part, sort_keys=True) for part in parts)
+
+
+def dataset_label(result: Result) -> str:
+    """The dataset for a person: its name, that of its folder where it is one of many kinds, and how much of it was taken."""
+    config, name = result.dataset.config, result.dataset.name
+    folder = PurePath(str(config.get("root") or "")).name
+    parts = [name] if folder in {"", "data", name} else [name, folder]
+    limits = [f"{config[option]:,} {what} images" for option, what in LIMITS.items() if isinstance(config.get(option), int)]
+    return " ".join(parts) + (f" ({', '.join(limits)} of it)" if limits else "")
 
 
 def _entry(stage: Stage) -> str | dict[str, Any]:

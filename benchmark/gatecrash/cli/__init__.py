@@ -17,6 +17,7 @@ from gatecrash.errors import UserError
 COMMANDS = {
     "run": "Run a grid: train victims, run defenses, score every cell.",
     "leaderboard": "Print the leaderboard of what is in the store.",
+    "report": "Write one HTML page of a store or a board.",
     "results": "Print one record per finished cell.",
     "compare": "Compare two defenses on the same victims.",
     "publish": "Copy a grid's results into a published board.",

@@ -63,7 +63,7 @@ def _check(boards: Any, board: str | None, plugin_paths: tuple[Path, ...]) -> in
     for fault in faults:
         click.echo(fault)
     if not faults:
-        click.echo(f"{len(names)} boards agree with their results")
+        click.echo(f"{len(names)} {'board agrees with its' if len(names) == 1 else 'boards agree with their'} results")
     return 1 if faults else 0
 
 

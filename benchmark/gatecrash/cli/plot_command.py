@@ -58,13 +58,64 @@ def tradeoff_command(store: Path | None, grid: str | None, output: Path | None, 
 
 @command.command("curve")
 @_source
+@_board
 @click.option("--defense", required=True, metavar="NAME", help="Whose way, or whose options.")
 @click.option("--x", default=None, metavar="NAME", help="An option that was swept, or a parameter of the defense's trajectory.")
-def curve_command(store: Path | None, grid: str | None, output: Path | None, defense: str, x: str | None) -> None:
+def curve_command(
+    store: Path | None, grid: str | None, output: Path | None, board: str | None, boards_path: Path | None, defense: str, x: str | None
+) -> None:
     """ACC and ASR along a defense's trajectory, or over an option that was swept."""
     from gatecrash.plots.curve import curve
 
-    _save(curve(_panel(store, grid, None, None), defense, x), output, "curve")
+    _save(curve(_panel(store, grid, board, boards_path), defense, x), output, "curve")
+
+
+def _single(function: F) -> F:
+    for option in (
+        click.option("--attack", default=None, metavar="NAME", help="As in the tables.  [default: all]"),
+        click.option("--defense", default=None, metavar="NAME", help="As in the tables.  [default: the first that kept any]"),
+    ):
+        function = option(function)
+    return function
+
+
+@command.command("reversed")
+@_source
+@_board
+@_single
+def reversed_command(
+    store: Path | None,
+    grid: str | None,
+    output: Path | None,
+    board: str | None,
+    boards_path: Path | None,
+    defense: str | None,
+    attack: str | None,
+) -> None:
+    """Neural Cleanse's reversed triggers of every class, with norms and anomaly indices; accused classes marked."""
+    from gatecrash.plots.reversed import reversed_triggers
+
+    panel = _panel(store, grid, board, boards_path)
+    _save(reversed_triggers(panel, _pictures(store, board, boards_path), defense, attack), output, "reversed")
+
+
+@command.command("masks")
+@_source
+@_board
+@_single
+def masks_command(
+    store: Path | None,
+    grid: str | None,
+    output: Path | None,
+    board: str | None,
+    boards_path: Path | None,
+    defense: str | None,
+    attack: str | None,
+) -> None:
+    """Histogram of the masks that ANP gives its neurons, those that it pruned, and the threshold."""
+    from gatecrash.plots.masks import masks
+
+    _save(masks(_panel(store, grid, board, boards_path), defense, attack), output, "masks")
 
 
 @command.command("triggers")
@@ -76,10 +127,11 @@ def triggers_command(
 ) -> None:
     """Clean, triggered and magnified difference, for each attack with a victim in the store (of its lowest seed)."""
     from gatecrash.host import load_plugins
-    from gatecrash.plots.triggers import stored_triggers, triggers
+    from gatecrash.plots.triggers import dataset_of, stored_triggers, triggers
 
     place, panel = existing_store(store), _panel(store, grid, None, None)
-    _save(triggers(stored_triggers(panel, place, load_plugins(plugin_paths), parse_overrides(overrides))), output, "triggers")
+    dataset = dataset_of(panel, load_plugins(plugin_paths), parse_overrides(overrides))
+    _save(triggers(stored_triggers(panel, place, dataset)), output, "triggers")
 
 
 def _panel(store: Path | None, grid: str | None, board: str | None, boards_path: Path | None) -> Any:
@@ -102,6 +154,12 @@ def _panel(store: Path | None, grid: str | None, board: str | None, boards_path:
     if len({ground_of(result) for result in results}) > 1:
         raise UserError(f"the results are of several datasets, models or recipes; choose one with --grid ({', '.join(sorted(grids))})")
     return panel(sorted(results, key=place))
+
+
+def _pictures(store: Path | None, board: str | None, boards_path: Path | None) -> Path:
+    """The folder below which the results' pictures lie."""
+    folder: Path = boards_in(boards_path).folder(board) if board is not None else existing_store(store).root
+    return folder
 
 
 def _save(figure: Any, output: Path | None, name: str) -> None:

@@ -21,6 +21,9 @@ from gatecrash.cli.options import (
 )
 from gatecrash.errors import UserError
 
+LARGE = 5_000_000
+"""Bytes of a board above which a person should think again."""
+
 
 @click.command("publish")
 @click.argument("grid")
@@ -58,7 +61,8 @@ def command(
     boards, place = boards_in(boards_path), existing_store(store)
     host = load_plugins(plugin_paths)
     warn_of_problems(host)
-    cells = plan_grid(parsed, host, seeds=seed_list).plan.cells
+    planned = plan_grid(parsed, host, seeds=seed_list)
+    cells = planned.plan.cells
     found = {key: place.result(key) for key in cells}
     there = [result for result in found.values() if result is not None]
     lost = [
@@ -68,13 +72,16 @@ def command(
         raise UserError(f"{len(lost)} of {len(cells)} cells have no scores ({lost[0]}); run `gatecrash run {grid}`, or --partial")
     if not there:
         raise UserError(f"the store {place.root} has no results of {parsed.name}; run `gatecrash run {grid}`")
-    total = boards.publish(board, with_traits(there, host), host, allow_dirty=allow_dirty)
-    _draw(boards, board, place, host)
+    total = boards.publish(board, with_traits(there, host), host, pictures=place.root, allow_dirty=allow_dirty)
+    _draw(boards, board, place, planned.prepared)
     boards.regenerate(board, host)
+    size = sum(path.stat().st_size for path in (boards.root / "results" / board).rglob("*") if path.is_file())
+    if size > LARGE:
+        click.echo(f"warning: the results of {board} take {size / 1e6:.1f} MB; a repository keeps every version of them", err=True)
     click.echo(f"{board}: {len(there)} cells published, {total} in the board: {boards.root / board}.md")
 
 
-def _draw(boards: Any, board: str, store: Any, host: Any) -> None:
+def _draw(boards: Any, board: str, store: Any, dataset: Any) -> None:
     """The board's pictures, from its results and this store's victims. What cannot be drawn is said, and is not left behind as it was."""
     from gatecrash.boards.panel import panel
     from gatecrash.plots.heatmap import heatmap
@@ -84,7 +91,7 @@ def _draw(boards: Any, board: str, store: Any, host: Any) -> None:
     arranged = panel(boards.results(board))
     makers: dict[str, Callable[[], Any]] = {
         "heatmap": lambda: heatmap(arranged),
-        "triggers": lambda: triggers(stored_triggers(arranged, store, host)),
+        "triggers": lambda: triggers(stored_triggers(arranged, store, dataset)),
     }
     for kind, make in makers.items():
         path = boards.figure(board, kind)

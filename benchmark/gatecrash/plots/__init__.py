@@ -1,1 +1,4 @@
-"""Figures from stored results: `heatmap`, `tradeoff`, `curve`, `triggers`. Each is a matplotlib Figure, written by `style.save`."""
+"""Figures from stored results: `heatmap`, `tradeoff`, `curve`, `triggers`, `reversed`, `masks`.
+
+Each is a matplotlib Figure, written by `style.save`.
+"""

@@ -64,7 +64,9 @@ def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
             axis.grid(alpha=0.3)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", frameon=False)
-        how = "means and 95% intervals over seeds" if x in swept else "one line per seed; ringed: what the defense chose"
+        ringed = any(step["params"].get("chosen") for cell in cells for step in cell.trajectory)
+        lines_are = "one line per seed" + ("; ringed: what the defense chose" if ringed else "")
+        how = "means and 95% intervals over seeds" if x in swept else lines_are
         figure.suptitle(f"{short(defense)}: {how}", fontsize=10)
     return figure
 

@@ -30,16 +30,13 @@ def tradeoff(panel: Panel) -> Figure:
             acc, asr = over_seeds(panel.hit(defense), "acc"), over_seeds(panel.hit(defense), "asr")
             _mark(axis, acc, asr, label, index)
         attacks = {panel.attack_of[cell.key] for defense in defenses for cell in panel.hit(defense)}
-        axis.set_xlabel("clean accuracy, %")
-        axis.set_ylabel("attack success rate, %")
+        axis.set_xlabel("clean accuracy, % (right is better)")
+        axis.set_ylabel("attack success rate, % (low is better)")
         axis.set_ylim(-4, 104)
         axis.margins(x=0.08)
         axis.grid(alpha=0.3)
         seeds = f"95% intervals over {len(panel.seeds)} seeds" if len(panel.seeds) > 1 else "one seed"
         axis.set_title(f"Means over the attacks that landed ({len(attacks)})\n{seeds}", fontsize=10)
-        axis.annotate(
-            "better", xy=(0.99, 0.03), xytext=(0.87, 0.15), xycoords="axes fraction", arrowprops={"arrowstyle": "->"}, color="#555555"
-        )
         figure.legend(loc="outside right upper", frameon=False)
     return figure
 

@@ -13,7 +13,7 @@ from gatecrash.attack import Backdoor
 from gatecrash.boards.panel import Panel
 from gatecrash.boards.spec import grid_of
 from gatecrash.data import ImageSet
-from gatecrash.dataset import prepare
+from gatecrash.dataset import Prepared, prepare
 from gatecrash.errors import UserError
 from gatecrash.evaluation import apply_trigger
 from gatecrash.grid import parse_grid, resolve
@@ -56,18 +56,23 @@ def trigger_of(label: str, backdoor: Backdoor, test: ImageSet) -> Trigger:
     return Trigger(label, clean[0], apply_trigger(backdoor, clean, device="cpu")[0], stealth(test, backdoor))
 
 
-def stored_triggers(panel: Panel, store: Store, host: Host, overrides: Mapping[str, str] | None = None) -> list[Trigger]:
-    """The triggers of the stored victims, one per backdoor and attack (its lowest seed). Raises UserError where the dataset is another."""
+def dataset_of(panel: Panel, host: Host, overrides: Mapping[str, str] | None = None) -> Prepared:
+    """The dataset that the results are of. Raises UserError where it is not here, or is another one."""
     first = panel.cells[0]
-    grid = parse_grid(grid_of([first]), "the stored spec", overrides)
-    prepared = prepare(resolve(grid, host).dataset.instance)
+    prepared = prepare(resolve(parse_grid(grid_of([first]), "the stored spec", overrides), host).dataset.instance)
     if prepared.fingerprint != first.dataset_fingerprint:
         name = prepared.name
         raise UserError(f"the dataset {name} here is not the one of the results; name its folder with -o dataset.{name}.root=DIR")
-    test = prepared.splits().test
+    return prepared
+
+
+def stored_triggers(panel: Panel, store: Store, dataset: Prepared) -> list[Trigger]:
+    """The triggers of the stored victims, one per backdoor and attack (of the lowest seed that the store has)."""
+    test = dataset.splits().test
     found = []
     for attack in panel.attacks:
-        victim = store.victim(panel.at(attack)[0].victim_key)
+        victims = (store.victim(key) for key in dict.fromkeys(cell.victim_key for cell in panel.at(attack)))
+        victim = next((one for one in victims if one is not None), None)
         backdoors = backdoors_of(victim) if victim is not None else []
         found += [trigger_of(f"{attack}: {one.name}" if len(backdoors) > 1 else attack, one, test) for one in backdoors]
     return found

@@ -1,0 +1,82 @@
+"""What of a stored result is published: numbers, trajectories, tables and pictures, but nothing that tells of the machine's folders.
+
+A board is kept in a repository, so it must stay small: pictures and long tables (a mask for each neuron) are published for one seed of each
+attack and defense, the lowest, which is the one that plots and reports show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, get_args
+
+from gatecrash.boards.panel import place
+from gatecrash.host import Host, Kind
+from gatecrash.results import Result, Stage
+
+LONG = 64
+"""Rows of a table that every seed keeps; longer ones are kept for one seed."""
+PLACES = "places"
+"""Entry of a published result's provenance: the dataset's options that say where it lies, which each machine sets for itself."""
+
+_ABSOLUTE = re.compile(r"(?<![\w./\\:])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"<>|(),;]+[/\\])+(?=[^\s/\\:'\"<>|(),;])")
+
+
+def public(result: Result, host: Host) -> Result:
+    """The result without its log and without the machine's folders; of an absolute path only the last part stays."""
+    places = sorted(_path_options(host, "dataset", result.dataset.name) & set(result.dataset.config))
+    origins = {name: _last_part(str(origin)) for name, origin in result.provenance.get("plugins", {}).items()}
+    provenance = result.provenance | ({"plugins": origins} if origins else {}) | ({PLACES: places} if places else {})
+    return result.model_copy(
+        update={
+            "dataset": _stage(host, "dataset", result.dataset),
+            "model": _stage(host, "model", result.model),
+            "attack": _stage(host, "attack", result.attack),
+            "defense": [_stage(host, "defense", stage) for stage in result.defense],
+            "error": None if result.error is None else _ABSOLUTE.sub("", result.error),
+            "log": None,
+            "provenance": provenance,
+        }
+    )
+
+
+def slimmed(results: Iterable[Result]) -> list[Result]:
+    """The results, pictures and long tables for the lowest finished seed of each attack and defense only."""
+    given = list(results)
+    shown: dict[Any, int] = {}
+    for result in given:
+        if result.status == "ok":
+            shown[place(result)[:2]] = min(result.seed, shown.get(place(result)[:2], result.seed))
+    return [result if shown.get(place(result)[:2]) == result.seed else _without_pictures(result) for result in given]
+
+
+def _without_pictures(result: Result) -> Result:
+    tables = {name: rows for name, rows in result.tables.items() if len(rows) <= LONG}
+    return result.model_copy(update={"figures": {}, "tables": tables})
+
+
+def _stage(host: Host, kind: Kind, stage: Stage) -> Stage:
+    paths = _path_options(host, kind, stage.name)
+    config = {name: _last_part(value) if name in paths and isinstance(value, str) else value for name, value in stage.config.items()}
+    return stage.model_copy(update={"config": config})
+
+
+def _path_options(host: Host, kind: Kind, name: str) -> set[str]:
+    """The plugin's options that are files or folders."""
+    plugin = host.plugins.get((kind, name))
+    fields = {} if plugin is None else plugin.cls.Config.model_fields
+    return {option for option, field in fields.items() if _is_path(field.annotation)}
+
+
+def _is_path(annotation: Any) -> bool:
+    return (isinstance(annotation, type) and issubclass(annotation, Path)) or any(map(_is_path, get_args(annotation)))
+
+
+def _last_part(text: str) -> str:
+    """An absolute path's last part, and that of one that leaves its folder; any other text as it is."""
+    for kind in (PurePosixPath, PureWindowsPath):
+        path = kind(text)
+        if (path.is_absolute() or text.startswith("~") or ".." in path.parts) and path.name not in {"", ".."}:
+            return path.name
+    return text
