@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,26 @@ def test_the_plugins_in_contributing_run(
     )
     assert called.code == 0, called.err
     assert "warning" not in called.err
+
+
+def test_the_defense_in_contributing_passes_its_checks(gatecrash: Callable[..., Any], tmp_path: Path) -> None:
+    plugin = tmp_path / "plain_fine_tuning.py"
+    plugin.write_text(code_blocks("CONTRIBUTING.md", "python")[1])
+    called = gatecrash("check", plugin)
+    assert called.code == 0, called.out
+
+
+def test_the_conformance_test_in_contributing_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = code_blocks("CONTRIBUTING.md", "python")
+    (tmp_path / "corner_dot.py").write_text(blocks[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict[str, Any] = {}
+    exec(blocks[3], names)
+    (mark,) = names["test_it_keeps_the_contract"].pytestmark
+    assert len(mark.args[1]) > 20
+    for case in mark.args[1]:
+        names["test_it_keeps_the_contract"](*case.values)
+    sys.modules.pop("corner_dot")
 
 
 def _only(fields: dict[str, Any]) -> str:

@@ -9,18 +9,22 @@ from pydantic import Field
 
 from gatecrash import Config
 from gatecrash.host import load_plugins
-from gatecrash.plugin_docs import main, options_of, page
+from gatecrash.plugin_docs import costs_of, costs_on_board, main, options_of, page
+from gatecrash.results import Result, Stage
 
-PAGE = Path(__file__).parents[1] / "plugins" / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGE, BOARDS = ROOT / "plugins" / "README.md", ROOT / "leaderboards"
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(load_plugins(installed=False)), "run `make docs` and commit plugins/README.md"
+    expected = page(load_plugins(installed=False), costs_on_board(BOARDS))
+    assert PAGE.read_text(encoding="utf-8") == expected, "run `make docs` and commit plugins/README.md"
 
 
 def test_writing_the_page_gives_the_page(tmp_path: Path) -> None:
-    main(tmp_path / "README.md")
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == page(load_plugins(installed=False))
+    main(tmp_path, BOARDS)
+    for name in ("README.md", "CONTRACTS.md"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "plugins" / name).read_text(encoding="utf-8")
 
 
 def test_every_plugin_and_option_is_on_the_page() -> None:
@@ -35,6 +39,49 @@ def test_every_plugin_and_option_is_on_the_page() -> None:
     assert "| `size` | int | `3` | &gt;= 1, &lt;= 1024 | side of the patch in pixels |" in badnets
     assert "Needs: clean-data, model. Gives: classifier." in sections["defense fine-pruning"]
     assert "a \\| " not in badnets
+
+
+def result(attack: str, defense: list[str], seed: int, victim: float, seconds: float | None) -> Result:
+    stage = Stage(name="any")
+    return Result(
+        key=f"{attack}-{defense}-{seed}",
+        victim_key=f"{attack}-{seed}",
+        grid="digits",
+        dataset=stage,
+        dataset_fingerprint="",
+        holdout={},
+        model=stage,
+        recipe={},
+        attack=Stage(name=attack),
+        defense=[Stage(name=name) for name in defense],
+        seed=seed,
+        status="ok",
+        measures={"seconds_victim": victim, "seconds_defense": seconds},
+    )
+
+
+def test_costs_are_medians_over_victims_and_over_cells() -> None:
+    costs = costs_of(
+        [
+            result("badnets", ["none"], 0, 3.0, None),
+            result("badnets", ["anp"], 0, 3.0, 0.5),
+            result("badnets", ["none"], 1, 5.04, None),
+            result("badnets", ["anp"], 1, 5.04, 0.125),
+            result("badnets", ["activation-clustering", "anp"], 1, 5.04, 100.0),
+        ]
+    )
+    assert set(costs) == {("attack", "badnets"), ("defense", "anp")}
+    where = "Cost on the [digits](../leaderboards/digits.md): "
+    assert costs["attack", "badnets"] == f"{where}4 s per victim, training included (median of 2)."
+    assert costs["defense", "anp"] == f"{where}0.31 s per cell (median of 2)."
+    written = page(load_plugins(installed=False), costs)
+    assert costs["defense", "anp"] in written.partition("### defense anp")[2].partition("\n### ")[0]
+    assert written.count("Cost on the") == 2
+
+
+def test_without_a_board_of_the_digits_no_costs_are_claimed(tmp_path: Path) -> None:
+    assert costs_on_board(tmp_path) == {}
+    assert "Cost on the" not in page(load_plugins(installed=False))
 
 
 class Options(Config):

@@ -1,15 +1,18 @@
 """What is written about plugins comes from the plugins: option tables for `gatecrash show`, and plugins/README.md.
 
-`python -m gatecrash.plugin_docs FILE` writes the page; `make docs` does it for the one in the repository.
+`python -m gatecrash.plugin_docs FOLDER BOARDS` writes README.md and CONTRACTS.md (see `contract_docs`) into the folder, with what the
+published board `digits`, if it is there, says of costs; `make docs` does it for the repository.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +20,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from gatecrash.host import Host, Plugin
+    from gatecrash.host import Host, Kind, Plugin
+    from gatecrash.results import Result
+
+    Costs = Mapping[tuple[Kind, str], str]
 
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_BOARD = "digits"
 _TITLES = {"attack": "Attacks", "defense": "Defenses", "dataset": "Datasets", "model": "Models"}
 
 
@@ -68,26 +75,58 @@ def needs_of(plugin: Plugin) -> str:
     return ""
 
 
-def page(host: Host) -> str:
-    """Markdown on every plugin of the host: summary, paper, needs, options with defaults and bounds."""
+def costs_on_board(boards: Path) -> Costs:
+    """What the attacks and defenses on the published digits board cost, one sentence each; nothing where there is no such board."""
+    from gatecrash.boards.published import Boards
+
+    published = Boards(boards)
+    return costs_of(published.results(_BOARD)) if _BOARD in published.names() else {}
+
+
+def costs_of(results: Iterable[Result]) -> Costs:
+    """Median seconds of each attack's victims (poisoned, trained) and of each defense's cells; chains cost what their stages do."""
+    victims: dict[str, dict[str, float]] = defaultdict(dict)
+    cells: dict[str, list[float]] = defaultdict(list)
+    for result in results:
+        measures = result.measures
+        if measures.get("seconds_victim") is not None:
+            victims[result.attack.name][result.victim_key] = measures["seconds_victim"]
+        if measures.get("seconds_defense") is not None and len(result.defense) == 1:
+            cells[result.defense[0].name].append(measures["seconds_defense"])
+    where = f"Cost on the [{_BOARD}](../leaderboards/{_BOARD}.md)"
+    costs: dict[tuple[Kind, str], str] = {}
+    for name, seconds in victims.items():
+        costs["attack", name] = f"{where}: {_seconds(seconds.values())} per victim, training included (median of {len(seconds)})."
+    for name, times in cells.items():
+        costs["defense", name] = f"{where}: {_seconds(times)} per cell (median of {len(times)})."
+    return costs
+
+
+def _seconds(values: Iterable[float]) -> str:
+    return f"{statistics.median(values):.2g} s"
+
+
+def page(host: Host, costs: Costs | None = None) -> str:
+    """Markdown on every plugin of the host: summary, paper, needs, cost, options with defaults and bounds."""
     from gatecrash.host import KINDS
 
     lines = [
         "# Plugins",
         "",
         "Everything that ships, one file each. This page is made by `make docs` from the plugins themselves; edit those. "
-        "`gatecrash show NAME` prints the same with the full description. How to add one: [CONTRIBUTING.md](../CONTRIBUTING.md).",
+        "`gatecrash show NAME` prints the same with the full description. How to add one: [CONTRIBUTING.md](../CONTRIBUTING.md); what they "
+        "are called with: [CONTRACTS.md](CONTRACTS.md).",
     ]
     for kind in KINDS:
         plugins = host.all(kind)
         lines += ["", f"## {_TITLES[kind]}", "", "| name | what it is |", "| --- | --- |"]
         lines += [f"| [{plugin.name}](#{_anchor(plugin)}) | {_cell(plugin.cls.summary)} |" for plugin in plugins]
         for plugin in plugins:
-            lines += ["", *_section(plugin)]
+            lines += ["", *_section(plugin, (costs or {}).get((kind, plugin.name), ""))]
     return "\n".join(lines) + "\n"
 
 
-def _section(plugin: Plugin) -> Iterator[str]:
+def _section(plugin: Plugin, cost: str) -> Iterator[str]:
     cls = plugin.cls
     yield f"### {plugin.kind} {plugin.name}"
     yield ""
@@ -95,7 +134,7 @@ def _section(plugin: Plugin) -> Iterator[str]:
     facts = [needs_of(plugin).replace("  ", " ")]
     if getattr(cls, "reference", None):
         facts.append(f"Paper: {cls.reference.paper}, {cls.reference.year}, <{cls.reference.url}>")
-    for fact in filter(None, facts):
+    for fact in filter(None, [*facts, cost]):
         yield ""
         yield fact if fact.endswith((".", ">")) else f"{fact}."
     options = options_of(cls.Config)
@@ -147,12 +186,14 @@ def _type_name(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-def main(path: Path) -> None:
-    """Write the page of the shipped plugins to `path`."""
+def main(folder: Path, boards: Path) -> None:
+    """Write the page of the shipped plugins and the page of contracts into `folder`."""
+    from gatecrash import contract_docs
     from gatecrash.host import load_plugins
 
-    path.write_text(page(load_plugins(installed=False)), encoding="utf-8")
+    (folder / "README.md").write_text(page(load_plugins(installed=False), costs_on_board(boards)), encoding="utf-8")
+    (folder / "CONTRACTS.md").write_text(contract_docs.page(), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
