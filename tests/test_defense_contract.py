@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -93,6 +94,12 @@ class TestEvidence:
     def test_reading_an_undeclared_field_names_the_need(self, field: str, need: Need) -> None:
         with pytest.raises(ContractError, match=rf"Need\.{need.name} is not in the defense's `needs`"):
             read(field, set(Need) - {need})
+
+    def test_training_from_scratch_without_the_need_names_it(self) -> None:
+        data = one_pixel_per_class(COUNTS)
+        evidence = make_evidence(Probe(frozenset({Need.CLEAN_DATA}), "clean"), one_channel_per_class(), data, model=Tiny())
+        with pytest.raises(ContractError, match=r"without `network=`, but Need\.RETRAIN is not in the defense's `needs`"):
+            evidence.train(data)
 
     @pytest.mark.parametrize("secret", ["test", "trigger", "goal", "attack", "backdoors", "role", "roles"])
     def test_there_is_nothing_of_the_attackers_in_it(self, secret: str) -> None:
@@ -283,10 +290,42 @@ class PromiseBreaker(Defense):
         return Outcome()
 
 
+class Presumptuous(Defense):
+    """Trains from scratch and does not say so."""
+
+    name = "presumptuous"
+    summary = "retrains without having declared it"
+    needs = frozenset({Need.TRAINING_DATA})
+    gives = frozenset({Give.CLASSIFIER})
+
+    def defend(self, evidence: Evidence) -> Outcome:
+        return Outcome(classifier=evidence.train(evidence.training_data, recipe=Recipe(epochs=1)))
+
+
+class Flavour(StrEnum):
+    """A type that only this file knows."""
+
+    SWEET = "sweet"
+
+
+class Flavoured(Defense):
+    """Gives names and values of its own type."""
+
+    name = "flavoured"
+    summary = "has types of its own"
+    needs = frozenset({Need.MODEL})
+    gives = frozenset({Give.CLASSIFIER})
+
+    def defend(self, evidence: Evidence) -> Outcome:
+        step = Step({"taste": Flavour.SWEET}, {})
+        table = [{Flavour.SWEET: Flavour.SWEET}]
+        return Outcome(classifier=evidence.classifier, trajectory=[step], tables={Flavour.SWEET: table})
+
+
 class Inline:
     @hookimpl
     def register_defenses(self, register: Callable[[type[Defense]], None]) -> None:
-        for cls in (Suspicious, Purifier, Scribbler, FromScratch, Rejecter, PromiseBreaker):
+        for cls in (Suspicious, Purifier, Scribbler, FromScratch, Rejecter, PromiseBreaker, Presumptuous, Flavoured):
             register(cls)
 
     @hookimpl
@@ -381,6 +420,21 @@ def test_a_training_time_defense_trains_from_scratch_and_never_sees_the_victim()
     outcome = run(("from-scratch", {}))
     assert outcome.tables["training"] == [{"epochs": 30, "learnt": True}]
     assert not torch.equal(outcome.state["backbone.head.weight"], make_view().state["backbone.head.weight"])
+
+
+def test_training_from_scratch_that_was_not_declared_fails_the_cell_and_names_the_need() -> None:
+    with pytest.raises(ContractError, match=r"Need\.RETRAIN is not in the defense's `needs`"):
+        run(("presumptuous", {}))
+
+
+def test_an_outcome_travels_without_types_of_the_plugin() -> None:
+    """The worker that evaluates it may not have loaded the plugin's file."""
+    outcome = run(("flavoured", {}))
+    (name,) = outcome.tables
+    ((params, _),) = outcome.steps
+    values = [name, *outcome.tables[name][0], *outcome.tables[name][0].values(), *params.values()]
+    assert values == ["sweet"] * 4
+    assert {type(value) for value in values} == {str}
 
 
 def test_a_rejected_image_is_wrong_and_counted() -> None:

@@ -10,7 +10,7 @@ from gatecrash.grid import parse_grid
 from gatecrash.results import Result
 from gatecrash.run import RunOptions, Summary, ray, run
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 PLUGIN = """
 import os, signal, sys, time

@@ -198,6 +198,11 @@ class Evidence:
         return self._new_model if self._new_model is not None else _undeclared("new_model", Need.RETRAIN)
 
 
+def no_retraining() -> Network:
+    """What `train` calls for a network where the defense did not declare RETRAIN."""
+    raise ContractError("evidence.train was called without `network=`, but Need.RETRAIN is not in the defense's `needs`")
+
+
 def _undeclared(what: str, need: Need) -> NoReturn:
     raise ContractError(f"evidence.{what} was read, but Need.{need.name} is not in the defense's `needs`")
 

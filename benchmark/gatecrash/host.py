@@ -14,7 +14,7 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,12 @@ class Host:
         if not claims:
             raise UserError(f"unknown {kind} {name!r}; {did_you_mean(name, (plugin.name for plugin in self.all(kind)))}")
         return self.plugins[kind, name]
+
+    def files_of(self, names: Iterable[tuple[Kind, str]], stored: str = "") -> frozenset[str]:
+        """sha256 of the `--plugins` files that hold these plugins, or a class that `stored` (specs of Portables, as JSON) refers to."""
+        contents = {plugin.content for plugin in self.plugins.values() if plugin.content is not None}
+        held = {self.get(kind, name).content for kind, name in names}
+        return frozenset(content for content in contents if content in held or f"{_FILE_PREFIX}{content[:12]}_" in stored)
 
     def observers(self, hook: str) -> Iterator[tuple[str, Callable[..., None], Sequence[str]]]:
         """(plugin name, function, names of its arguments) of every implementation of an observation hook."""

@@ -1,66 +1,183 @@
-"""Torch's process-wide settings, put in order around every task: a plugin that leaves them changed cannot change another cell's numbers."""
+"""Process-wide settings, put in order around every task: a plugin that leaves them changed cannot change another cell's numbers.
+
+What cannot be put back like this (patched functions, threads that go on, memory that is never given back) takes a process of its own, which
+plugins given by `--plugins` get from Ray, and all of them under `--isolate`.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules import module as modules
+from torch.optim import optimizer
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Something that belongs to the whole process: how to read and write it, and what a task starts with."""
+
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+    start: Any
 
 
 @contextmanager
 def fresh_process_state(threads: int) -> Iterator[None]:
-    """Known RNG states, float32, gradients on, exact float32 products, `threads` CPU threads; everything is put back afterwards."""
-    before = (
-        random.getstate(),
-        np.random.get_state(),
-        torch.get_rng_state(),
-        torch.get_default_dtype(),
-        torch.is_grad_enabled(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.backends.cudnn.benchmark,
-        torch.get_num_threads(),
-        dict(os.environ),
-    )
-    precisions = [(holder, name, getattr(holder, name), exact) for holder, name, exact in full_float32()]
-    try:
-        _set_rng(*_fresh_rng())
-        _set_torch(torch.float32, True, False, False, threads)
-        for holder, name, _, exact in precisions:
-            setattr(holder, name, exact)
+    """Everything in `settings` at its start value, with `threads` CPU threads; afterwards it is all as it was before.
+
+    Environment, working directory, import path and warning filters are left as they are, and put back too.
+    """
+    every = settings(threads)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        stack.callback(_write, [(setting, setting.read()) for setting in (*_surroundings(), *every)])
+        stack.enter_context(torch.inference_mode(False))  # turns gradients on and off, hence before the settings
+        _write((setting, setting.start) for setting in every)
         yield
-    finally:
-        _set_rng(*before[:3])
-        _set_torch(*before[3:8])
-        for holder, name, value, _ in precisions:
-            setattr(holder, name, value)
-        if os.environ != before[8]:
-            os.environ.clear()
-            os.environ.update(before[8])
+
+
+def _write(values: Iterable[tuple[Setting, Any]]) -> None:
+    for setting, value in values:
+        setting.write(value)
+
+
+def settings(threads: int = 1) -> list[Setting]:
+    """What every task finds in the same state, in the order of writing."""
+    return [*_random(), Setting("threads", torch.get_num_threads, torch.set_num_threads, threads), *_torch(), *_hooks()]
 
 
 @cache
-def _fresh_rng() -> tuple[object, object, torch.Tensor]:
-    return random.Random(0).getstate(), np.random.RandomState(0).get_state(), torch.Generator().manual_seed(0).get_state()
+def _random() -> tuple[Setting, ...]:
+    numpy = np.random.RandomState(0).get_state()
+    return (
+        Setting("random", random.getstate, random.setstate, random.Random(0).getstate()),
+        Setting("numpy.random", np.random.get_state, np.random.set_state, numpy),
+        Setting("torch.random", torch.get_rng_state, torch.set_rng_state, torch.Generator().manual_seed(0).get_state()),
+        Setting("torch.cuda.random", _cuda_states, _set_cuda_states, None),
+    )
 
 
-def _set_rng(python: object, numpy: object, torch_state: torch.Tensor) -> None:
-    random.setstate(python)  # type: ignore[arg-type]
-    np.random.set_state(numpy)  # type: ignore[arg-type]
-    torch.set_rng_state(torch_state)
+@cache
+def _torch() -> tuple[Setting, ...]:
+    cudnn: Any = torch.backends.cudnn
+    return (
+        Setting("default dtype", torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+        Setting("default device", torch.get_default_device, _set_default_device, torch.device("cpu")),
+        Setting("gradients", torch.is_grad_enabled, torch.set_grad_enabled, True),
+        Setting("anomaly detection", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, False),
+        Setting("deterministic algorithms", torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, 0),
+        Setting("flushed denormals", _flushes_denormals, torch.set_flush_denormal, False),
+        Setting("matmul precision", _matmul_precision, _set_matmul_precision, "highest"),  # writes some of the next ones, too
+        *(_attribute(holder, name, exact, f"{name} {number}") for number, (holder, name, exact) in enumerate(full_float32())),
+        _attribute(cudnn, "benchmark", False),
+        _attribute(cudnn, "deterministic", False),
+        _attribute(cudnn, "enabled", True),
+        *(_autocast(device) for device in ("cpu", "cuda")),
+        Setting("numpy errors", np.geterr, lambda kinds: np.seterr(**kinds), _NUMPY_ERRORS),
+        Setting("garbage collection", gc.isenabled, lambda on: gc.enable() if on else gc.disable(), True),
+    )
 
 
-def _set_torch(dtype: torch.dtype, grad: bool, deterministic: bool, benchmark: bool, threads: int) -> None:
-    torch.set_default_dtype(dtype)
-    torch.set_grad_enabled(grad)
-    torch.use_deterministic_algorithms(deterministic)
-    torch.backends.cudnn.benchmark = benchmark
-    torch.set_num_threads(threads)
+_NUMPY_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+
+
+@cache
+def _hooks() -> tuple[Setting, ...]:
+    """Hooks on every module and every optimizer of the process."""
+    found = [(holder, name) for holder in (modules, optimizer) for name in vars(holder) if name.startswith("_global_")]
+    tables = [(name, getattr(holder, name)) for holder, name in found]
+    return (
+        *(_table(name, value) for name, value in tables if isinstance(value, dict)),
+        _attribute(modules, "_global_is_full_backward_hook", None),
+    )
+
+
+def _surroundings() -> tuple[Setting, ...]:
+    return (
+        _table("environment", os.environ),
+        Setting("working directory", _directory, _change_directory, None),
+        Setting("import path", lambda: list(sys.path), lambda path: sys.path.__setitem__(slice(None), path), None),
+    )
+
+
+def _attribute(holder: Any, name: str, start: Any, title: str = "") -> Setting:
+    def write(value: Any) -> None:
+        if getattr(holder, name) != value:
+            setattr(holder, name, value)
+
+    return Setting(title or name, lambda: getattr(holder, name), write, start)
+
+
+def _table(name: str, table: Any) -> Setting:
+    def write(content: Any) -> None:
+        if table != content:
+            table.clear()
+            table.update(content)
+
+    return Setting(name, lambda: dict(table), write, {})
+
+
+def _autocast(device: str) -> Setting:
+    start = False, torch.float16 if device == "cuda" else torch.bfloat16
+
+    def write(value: tuple[bool, torch.dtype]) -> None:
+        torch.set_autocast_enabled(device, value[0])
+        torch.set_autocast_dtype(device, value[1])
+
+    return Setting(f"autocast on {device}", lambda: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)), write, start)
+
+
+def _cuda_states() -> list[torch.Tensor] | None:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+
+
+def _set_cuda_states(states: list[torch.Tensor] | None) -> None:
+    if states is not None:
+        torch.cuda.set_rng_state_all(states)
+    elif torch.cuda.is_available():
+        torch.cuda.manual_seed_all(torch.Generator().initial_seed())  # what a new process has
+
+
+def _matmul_precision() -> str | None:
+    with suppress(RuntimeError):  # torch >= 2.9 has no answer where its switches differ
+        return torch.get_float32_matmul_precision()
+    return None
+
+
+def _set_matmul_precision(precision: str | None) -> None:
+    torch.set_float32_matmul_precision(precision or "highest")  # unanswered: the switches, written next, decide
+
+
+def _set_default_device(device: torch.device) -> None:
+    if torch.get_default_device() != device:
+        torch.set_default_device(None if device.type == "cpu" else device)
+
+
+def _flushes_denormals() -> bool:
+    return float(torch.tensor(1e-42, dtype=torch.float32, device="cpu") * 1) == 0.0
+
+
+def _directory() -> str | None:
+    with suppress(FileNotFoundError):  # somebody may have removed it
+        return os.getcwd()
+    return None
+
+
+def _change_directory(path: str | None) -> None:
+    if path is not None:
+        os.chdir(path)
 
 
 def full_float32() -> list[tuple[Any, str, Any]]:

@@ -48,6 +48,8 @@ class RunOptions(Config):
     """Seconds after which a victim that is still training fails, under Ray."""
     cell_time_limit: float | None = None
     """Seconds after which a defense, or its evaluation, fails, under Ray."""
+    isolate: bool = False
+    """A process of its own for every task under Ray, not only for those that run the code of `--plugins` files."""
     rerun: Rerun | None = None
 
 
@@ -143,6 +145,7 @@ def ray(host: Host, options: RunOptions, report: Report, logs: Path) -> Executor
         Request(options.threads, gpus, options.workers),
         address=options.address,
         limits={function: limit for function, limit in limits.items() if limit is not None},
+        isolate=options.isolate,
         report=report,
         logs=logs,
     )

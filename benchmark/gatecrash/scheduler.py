@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 import logging
 import math
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from gatecrash.access import defense_traits
 from gatecrash.defense import Need
 from gatecrash.executors.base import Artifact, Executor, Failure, Finished, Task
+from gatecrash.host import Kind as PluginKind
 from gatecrash.plan import NONE, Cell, Victim
 from gatecrash.provenance import provenance
 from gatecrash.results import Result, Status
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("gatecrash")
 V = TypeVar("V")
 Kind = Literal["implant", "defend", "evaluate"]
+MENDED = 3
+"""How often a run makes a victim again that was damaged in the store meanwhile."""
 POLL = 0.2
 """Seconds between looks at what another driver on the same store is computing."""
 
@@ -73,6 +77,7 @@ class Scheduler:
         self._records: dict[str, dict[str, Any] | None] = {}
         self._victims: _Recent[StoredVictim] = _Recent(4)
         self._views: _Recent[DefenderView] = _Recent(2)
+        self._damaged: Counter[str] = Counter()
         self._wants_training_data = {name.name: Need.TRAINING_DATA in name.cls.needs for name in self.host.all("defense")}
 
     # what is to be done
@@ -210,13 +215,16 @@ class Scheduler:
                 if benign is None:
                     return None
             arguments: dict[str, Any] = {"attack": victim.attack, "seed": victim.seed, "data": self._train_part(), "benign": benign}
-            return self._make(node, f"train {victim.attack.name} (seed {victim.seed})", arguments)
+            files = self.host.files_of([("attack", victim.attack.name), ("model", self.plan.model.name)])
+            return self._make(node, f"train {victim.attack.name} (seed {victim.seed})", arguments, files)
         cell = self.plan.cells[node.key]
         if node.kind == "defend":
             view = self._view(node, cell)
             if view is None:
                 return None
-            return self._make(node, cell.title, {"stages": cell.defense, "seed": cell.victim.seed, "view": view})
+            used: list[tuple[PluginKind, str]] = [("model", self.plan.model.name), *(("defense", stage.name) for stage in cell.defense)]
+            files = self.host.files_of(used, json.dumps(view.value.spec))
+            return self._make(node, cell.title, {"stages": cell.defense, "seed": cell.victim.seed, "view": view}, files)
         victim_artifact = self._victim(node, cell.victim.key)
         if victim_artifact is None:
             return None
@@ -228,20 +236,35 @@ class Scheduler:
             arguments["benign"] = self._victim(node, cell.victim.benign)
             if arguments["benign"] is None:
                 return None
-        return self._make(node, f"evaluate {cell.title}", arguments)
+        outcome: OutcomeArtifact | None = arguments["outcome"]
+        record = victim_artifact.value.record
+        rebuilt = [record["classifier"], record["backdoors"], outcome and [outcome.spec, outcome.steps_spec]]
+        return self._make(node, f"evaluate {cell.title}", arguments, self.host.files_of([], json.dumps(rebuilt)))
 
-    def _make(self, node: Node, title: str, arguments: dict[str, Any]) -> Task:
-        return Task(node.id, node.kind, title, {"ground": self.ground, **arguments})
+    def _make(self, node: Node, title: str, arguments: dict[str, Any], files: frozenset[str]) -> Task:
+        return Task(node.id, node.kind, title, {"ground": self.ground, **arguments}, files)
 
     def _victim(self, node: Node, key: str) -> Artifact | None:
         victim = self._victims.get(key, lambda: self.store.victim(key))
         if victim is not None:
             return Artifact(f"victim:{key}", victim)
+        self._damaged[key] += 1
+        if self._damaged[key] > MENDED:
+            self._give_up(
+                node, Failure("system", f"its victim was damaged {MENDED + 1} times: something else writes into {self.store.root}")
+            )
+            return None
         node.waits = self._victim_nodes(key)  # set aside as damaged: make it again, then come back
         for needed in node.waits:
             self._dependents.setdefault(needed, []).append(node.id)
         self.store.release(node.key)
         return None
+
+    def _give_up(self, node: Node, failure: Failure) -> None:
+        if node.kind == "implant":
+            self._settle_victim(node, Finished(node.id, failure=failure))
+        else:
+            self._end_cell(self.plan.cells[node.key], "failed", failure)
 
     def _view(self, node: Node, cell: Cell) -> Artifact | None:
         with_training_data = any(self._wants_training_data[stage.name] for stage in cell.defense)

@@ -51,6 +51,7 @@ class Stamp(Trigger):
 
 
 Place = Literal["bottom-right", "bottom-left", "top-right", "top-left", "center", "four-corners"]
+"""Where a patch lies; in four corners there are four of it."""
 
 
 def patch_mask(shape: tuple[int, int, int], size: int, place: Place, inset: int) -> Tensor:

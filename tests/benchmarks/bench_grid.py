@@ -52,11 +52,19 @@ def register_defenses(register):
 """
 
 
-@pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("plugin") / "no_op.py"
-    path.write_text(PLUGIN)
-    return path
+@pytest.fixture(scope="session", autouse=True)
+def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The plugin as a package with an entry point, on the path of every process: `--plugins` would give each of its tasks a new worker."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "gatecrash_no_op.py").write_text(PLUGIN)
+    metadata = folder / "gatecrash_no_op-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gatecrash-no-op\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[gatecrash]\nno-op = gatecrash_no_op\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield
 
 
 def fields(cells: int, **options: Any) -> dict[str, Any]:
@@ -71,11 +79,11 @@ def fields(cells: int, **options: Any) -> dict[str, Any]:
     }
 
 
-def timed(cells: range, store: Path, executor: ExecutorFactory, plugin: Path) -> tuple[float, Summary]:
+def timed(cells: range, store: Path, executor: ExecutorFactory) -> tuple[float, Summary]:
     grid = fields(0)
     grid["defenses"] = ["none", {"no-op": {"number": list(cells)}}]
     start = time.perf_counter()
-    summary = run(parse_grid(grid), store, executor, plugins=[plugin])
+    summary = run(parse_grid(grid), store, executor)
     seconds = time.perf_counter() - start
     assert summary.exit_code == 0, summary.failures[:3]
     return seconds, summary
@@ -85,29 +93,29 @@ def say(text: str) -> None:
     print(f"\n{text}", end="", flush=True)
 
 
-def test_overhead_per_cell_and_warm_rerun_serial(plugin: Path, tmp_path: Path) -> None:
-    timed(range(10), tmp_path, serial, plugin)
-    seconds, _ = timed(range(1010), tmp_path, serial, plugin)
+def test_overhead_per_cell_and_warm_rerun_serial(tmp_path: Path) -> None:
+    timed(range(10), tmp_path, serial)
+    seconds, _ = timed(range(1010), tmp_path, serial)
     say(f"overhead per no-op cell, serial: {seconds:.2f} ms (goal 5)")
-    again, summary = timed(range(1010), tmp_path, serial, plugin)
+    again, summary = timed(range(1010), tmp_path, serial)
     assert summary.computed_cells == 0
     say(f"warm rerun of a finished 1,000-cell grid: {again:.2f} s (goal 5)")
 
 
-def test_overhead_per_cell_ray(local_ray: None, plugin: Path, tmp_path: Path) -> None:
-    timed(range(10), tmp_path, ray, plugin)
-    seconds, _ = timed(range(1010), tmp_path, ray, plugin)
+def test_overhead_per_cell_ray(local_ray: None, tmp_path: Path) -> None:
+    timed(range(10), tmp_path, ray)
+    seconds, _ = timed(range(1010), tmp_path, ray)
     say(f"overhead per no-op cell, Ray: {seconds:.2f} ms (goal 20)")
 
 
-def test_planning_a_hundred_thousand_cells(plugin: Path) -> None:
+def test_planning_a_hundred_thousand_cells() -> None:
     """In a process of its own, for its memory."""
     script = f"""
 import json, resource, time
 from gatecrash.grid import parse_grid
 from gatecrash.host import load_plugins
 from gatecrash.run import plan_grid
-host = load_plugins([{str(plugin)!r}])
+host = load_plugins()
 grid = {fields(10)!r}
 grid["seeds"] = list(range(100))
 grid["attacks"] = [{{"badnets": {{"poison_rate": [0.01 * n for n in range(1, 10)]}}}}]
@@ -156,12 +164,12 @@ def cluster() -> Iterator[Any]:
         cluster.shutdown()
 
 
-def test_a_cluster_of_four_nodes_that_loses_one(cluster: Any, plugin: Path, tmp_path: Path) -> None:
+def test_a_cluster_of_four_nodes_that_loses_one(cluster: Any, tmp_path: Path) -> None:
     cells, length, slots = 2000, 0.2, 8
     nodes = [cluster.add_node(num_cpus=2) for _ in range(3)]
     grid, diary, store = tmp_path / "grid.yaml", tmp_path / "diary", Store(tmp_path / "store")
     grid.write_text(json.dumps(fields(cells, seconds=length, diary=str(diary))))
-    command = [sys.executable, "-m", "gatecrash", "run", str(grid), "--plugins", str(plugin), "--store", str(store.root)]
+    command = [sys.executable, "-m", "gatecrash", "run", str(grid), "--store", str(store.root)]
     start = time.perf_counter()
     process = subprocess.Popen([*command, "-q", "--executor", "ray", "--address", cluster.address], env=dict(os.environ))
     first = None

@@ -41,6 +41,9 @@ from gatecrash.errors import UserError
 @click.option("--address", default=None, metavar="auto|HOST:PORT", help="Join this Ray cluster instead of using this machine alone.")
 @click.option("--victim-time-limit", type=float, default=None, metavar="SECONDS", help="Stop training a victim after this time.")
 @click.option("--cell-time-limit", type=float, default=None, metavar="SECONDS", help="Stop a defense after this time.")
+@click.option(
+    "--isolate", is_flag=True, help="A process of its own for every task; tasks of --plugins files have one anyway. Costs seconds each."
+)
 @click.option("--device", default=None, metavar="NAME", help="cpu, cuda or cuda:N.  [default: CUDA where there is one]")
 @click.option("--only", multiple=True, metavar="KIND=NAME,...", help="Only these: attack=NAME,NAME or defense=NAME. Repeatable.")
 @click.option("--seeds", default=None, metavar="N,N,...", help="Seeds to run instead of the grid's.")
@@ -61,6 +64,7 @@ def command(
     address: str | None,
     victim_time_limit: float | None,
     cell_time_limit: float | None,
+    isolate: bool,
     device: str | None,
     only: tuple[str, ...],
     seeds: str | None,
@@ -91,6 +95,7 @@ def command(
         address=address,
         victim_time_limit=victim_time_limit,
         cell_time_limit=cell_time_limit,
+        isolate=isolate,
         rerun=rerun,
     )
     _check_executor(executor, options)
@@ -120,6 +125,8 @@ def _check_executor(executor: str, options: Any) -> None:
         for option in ("gpus_per_task", "workers", "address", "victim_time_limit", "cell_time_limit"):
             if getattr(options, option) is not None:
                 raise UserError(f"--{option.replace('_', '-')} needs --executor ray")
+        if options.isolate:
+            raise UserError("--isolate needs --executor ray: serial runs all tasks in one process")
         return
     gpus = options.gpus_per_task
     if gpus is not None and not 0 <= gpus <= 1:

@@ -26,6 +26,8 @@ class Task:
     function: Literal["implant", "defend", "evaluate"]
     title: str
     arguments: Mapping[str, Any]
+    files: frozenset[str] = frozenset()
+    """sha256 of the `--plugins` files whose code it runs."""
 
 
 @dataclass(frozen=True)

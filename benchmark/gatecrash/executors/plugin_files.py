@@ -6,7 +6,7 @@ import atexit
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +18,11 @@ PluginFiles = tuple[tuple[str, bytes], ...]
 
 def read(paths: Sequence[Path]) -> PluginFiles:
     return tuple((file.name, file.read_bytes()) for file in plugin_files(paths))
+
+
+def among(files: PluginFiles, digests: Collection[str]) -> PluginFiles:
+    """Those of the files whose sha256 is among `digests`."""
+    return tuple((name, content) for name, content in files if hashlib.sha256(content).hexdigest() in digests)
 
 
 @cache

@@ -5,7 +5,8 @@ read there by every worker without a copy. A worker says when it starts (time li
 back with its result, or is fetched from its node when it died. A task whose worker or node dies is submitted once more, then it has failed.
 
 Tasks run in workers of two kinds, told apart by their environment: `defend` never shares a process with `implant` and `evaluate`, which
-hold the ground truth.
+hold the ground truth. Tasks that run the code of `--plugins` files, and all under `isolate`, do so alone: in a process that ran nothing
+before, runs nothing after, and loads no other such file.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class RayExecutor:
     """Runs tasks on Ray. A Ray that this process has joined already is used, and left running by `close`.
 
     Raises UserError, before anything starts, for a request that this machine or cluster can never satisfy, a cluster that cannot be
-    joined, and nodes whose Python, Ray or Gatecrash differ from this one's.
+    joined, nodes whose Python, Ray or Gatecrash differ from this one's, and nodes that
+    objects do not reach.
     """
 
     def __init__(
@@ -80,9 +82,10 @@ class RayExecutor:
         limits: Mapping[str, float],
         report: Report,
         logs: Path,
+        isolate: bool = False,
     ) -> None:
-        """`limits` are seconds by task function."""
-        self._limits, self._report, self._logs = dict(limits), report, logs
+        """`limits` are seconds by task function; `isolate` gives every task a process of its own."""
+        self._limits, self._report, self._logs, self._isolate = dict(limits), report, logs, isolate
         self._owns_ray = not ray.is_initialized()
         self._is_local = self._owns_ray and not address
         if self._owns_ray:
@@ -91,7 +94,7 @@ class RayExecutor:
             nodes = _nodes()
             self._request = request.resolve(nodes)
             if not self._is_local:
-                _check_versions(nodes, self._environment("trusted"))
+                _check_nodes(nodes, self._environment("trusted"))
             self._prepare(host)
         except BaseException:
             self.close()
@@ -102,26 +105,37 @@ class RayExecutor:
         here = NodeAffinitySchedulingStrategy(self._node, soft=False)
         self._reports: Any = ray.remote(Reports).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
         request = self._request
-        job = _Job(self._reports, plugin_files.read(host.paths), request.cpus, bool(request.gpus), self._limits)
-        self._job = ray.put(job)
+        versions = None if self._is_local else Versions.here()
+        self._common = _Job(self._reports, plugin_files.read(host.paths), request.cpus, bool(request.gpus), self._limits, versions)
+        self._jobs: dict[frozenset[str], Any] = {}
         self._shared = _Shared(budget=_store_bytes(self._node) // 4)
         # max_calls=0: GPU workers are reused too, since importing torch and making a CUDA context takes seconds
-        carry = ray.remote(max_calls=0)(_carry)
-        self._remote = {role: carry.options(**self._options(role)) for role in set(ROLES.values())}
+        carry = {alone: ray.remote(max_calls=int(alone))(_carry) for alone in (False, True)}
+        self._remote = {
+            (role, alone): carry[alone].options(**self._options(role, alone)) for role in set(ROLES.values()) for alone in carry
+        }
         self._running: dict[str, _Running] = {}
         self._drained: Any = None
         self._listened = 0.0
         self._counted = (0, float("-inf"))
 
-    def _options(self, role: str) -> dict[str, Any]:
+    def _options(self, role: str, alone: bool) -> dict[str, Any]:
         request = self._request
-        return {"num_cpus": request.cpus, "num_gpus": request.gpus, "max_retries": 0, "runtime_env": self._environment(role)}
+        return {"num_cpus": request.cpus, "num_gpus": request.gpus, "max_retries": 0, "runtime_env": self._environment(role, alone)}
 
-    def _environment(self, role: str) -> dict[str, Any] | None:
-        """The role's environment. Trusted workers of a Ray of our own inherit theirs: Ray has them ready before the first task comes."""
-        if role == "trusted" and self._is_local:
+    def _environment(self, role: str, alone: bool = False) -> dict[str, Any] | None:
+        """The environment of one kind of workers. Trusted workers of a Ray of our own inherit theirs: Ray has them ready before the first
+        task comes. Who works alone must not have worked before, hence the environment that no other task asks for."""
+        if role == "trusted" and not alone and self._is_local:
             return None
-        return {"env_vars": {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self._request.cpus), "GATECRASH_ROLE": role}}
+        variables = {**WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(self._request.cpus), "GATECRASH_ROLE": role}
+        return {"env_vars": {**variables, **({"GATECRASH_ALONE": "1"} if alone else {})}}
+
+    def _job(self, files: frozenset[str]) -> Any:
+        """What the tasks that run the code of these files are told; the other files do not travel to them."""
+        if files not in self._jobs:
+            self._jobs[files] = ray.put(replace(self._common, files=plugin_files.among(self._common.files, files)))
+        return self._jobs[files]
 
     @property
     def capacity(self) -> int:
@@ -138,7 +152,7 @@ class RayExecutor:
     def submit(self, task: Task) -> None:
         shared = {name: self._shared.put(value) for name, value in task.arguments.items() if isinstance(value, Artifact)}
         rest = {name: value for name, value in task.arguments.items() if not isinstance(value, Artifact)}
-        parcel = pack(replace(task, arguments=rest))
+        parcel = pack(replace(task, title="", arguments=rest))  # the title names the attack
         running = _Running(replace(task, arguments={}), parcel, shared)
         self._running[task.id] = running
         self._launch(running)
@@ -146,8 +160,9 @@ class RayExecutor:
     def _launch(self, running: _Running) -> None:
         running.attempt += 1
         running.started, running.place = None, None
-        remote = self._remote[ROLES[running.task.function]]
-        running.ref = remote.remote(self._job, running.parcel, running.attempt, list(running.shared), *running.shared.values())
+        files = running.task.files
+        remote = self._remote[ROLES[running.task.function], self._isolate or bool(files)]
+        running.ref = remote.remote(self._job(files), running.parcel, running.attempt, list(running.shared), *running.shared.values())
 
     def next_finished(self, timeout: float) -> Finished | None:
         end = time.monotonic() + timeout
@@ -306,6 +321,8 @@ class _Job:
     threads: int
     on_gpu: bool
     limits: Mapping[str, float]
+    versions: Versions | None
+    """What a node must run that joins a cluster later than this job did; None on a Ray of our own."""
 
 
 def _carry(job: _Job, parcel: Parcel, attempt: int, names: list[str], *shared: Parcel) -> Parcel:
@@ -336,6 +353,9 @@ def _carry(job: _Job, parcel: Parcel, attempt: int, names: list[str], *shared: P
 def _perform(job: _Job, task: Task, shared: Mapping[str, Parcel]) -> Finished:
     from gatecrash.tasks.perform import perform
 
+    fault = job.versions and disagreement(job.versions, _versions())
+    if fault:
+        return Finished(task.id, failure=Failure("system", f"node {socket.gethostname()} {fault.replace('this machine', 'the driver')}"))
     host = plugin_files.host_with(job.files)
     for problem in host.problems:
         print(f"plugin {problem.origin}: {problem.message}\n{problem.details}")
@@ -348,6 +368,11 @@ def _perform(job: _Job, task: Task, shared: Mapping[str, Parcel]) -> Finished:
     finally:
         if job.on_gpu:
             _empty_caches()
+
+
+@functools.cache
+def _versions() -> Versions:
+    return Versions.here()
 
 
 class _Throttled:
@@ -482,35 +507,46 @@ def _nodes() -> list[Node]:
     ]
 
 
-def _check_versions(nodes: list[Node], environment: dict[str, Any] | None) -> None:
-    """Every node must run what this process runs: numbers, and what travels between them, depend on it."""
+def _check_nodes(nodes: list[Node], environment: dict[str, Any] | None) -> None:
+    """Every node must run what this process runs (numbers, and what travels between them, depend on it), and objects must get through
+    both ways: a node that cannot reach this process would fail every task that it is given."""
     mine = Versions.here()
+    parcel = ray.put(bytes(_PARCEL))
     asked = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
         probe = ray.remote(_probe()).options(num_cpus=0, max_retries=0, scheduling_strategy=there, runtime_env=environment)
-        asked[f"{node.name} ({node.id[:8]})"] = probe.remote()
+        asked[f"{node.name} ({node.id[:8]})"] = probe.remote(parcel)
     for name, ref in asked.items():
         try:
-            theirs = Versions(**ray.get(ref, timeout=120))
+            theirs, _ = ray.get(ref, timeout=120)
+        except ray.exceptions.ObjectLostError:
+            raise UserError(
+                f"node {name} cannot fetch objects from this machine: open Ray's ports between them, or, if only one of the two uses Ray's "
+                f"token, set RAY_AUTH_MODE (token or disabled) alike on both"
+            ) from None
         except ray.exceptions.RayTaskError as error:
             raise UserError(f"node {name} cannot run Gatecrash: {_last_line(error)}; install gatecrash {mine.gatecrash} there") from None
         except ray.exceptions.RayError as error:
             raise UserError(f"node {name} does not answer: {one_line(error)[:200]}; take it out of the cluster") from None
-        fault = disagreement(mine, theirs)
+        fault = disagreement(mine, Versions(**theirs))
         if fault:
             raise UserError(f"node {name} {fault}; install the same there")
 
 
+_PARCEL = 2**20
+"""Bytes of an object that Ray sends through its object store, not inside a message."""
+
+
 def _probe() -> Any:
-    def versions() -> dict[str, str]:  # local, hence shipped by value: the node may have no gatecrash, or another one
+    def probe(parcel: bytes) -> tuple[dict[str, str], bytes]:  # local, hence shipped by value: the node may have no gatecrash
         import dataclasses
 
         from gatecrash.executors.cluster import Versions as Theirs
 
-        return dataclasses.asdict(Theirs.here())
+        return dataclasses.asdict(Theirs.here()), bytes(parcel)
 
-    return versions
+    return probe
 
 
 def _last_line(error: Exception) -> str:
@@ -522,7 +558,7 @@ _LOST = {
     ray.exceptions.WorkerCrashedError: "its worker process died",
     ray.exceptions.OutOfMemoryError: "its worker was killed because the node ran out of memory; use fewer --workers",
     ray.exceptions.NodeDiedError: "its node died",
-    ray.exceptions.ObjectLostError: "its result was lost with a node",
+    ray.exceptions.ObjectLostError: "its data or its result was lost with a node",
 }
 
 

@@ -1,6 +1,7 @@
 """The serial executor: one task at a time in this process. For debugging, and for machines without Ray.
 
-It trusts its plugins: a plugin that kills the process kills the run (what was finished is in the store).
+It trusts its plugins: settings of the process are put in order around every task, but a function that a plugin patched stays patched, and
+a plugin that kills the process kills the run (what was finished is in the store).
 """
 
 from __future__ import annotations

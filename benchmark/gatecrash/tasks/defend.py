@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from gatecrash import batching, training
 from gatecrash.classifier import Classifier
 from gatecrash.data import ImageSet
-from gatecrash.defense import Defense, Evidence, Need, Outcome
+from gatecrash.defense import Defense, Evidence, Need, Outcome, no_retraining
 from gatecrash.errors import ContractError
 from gatecrash.host import Host
 from gatecrash.measure import Meter
@@ -121,11 +122,11 @@ def defend(host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view:
             "targets": sorted(int(label) for label in verdict.targets),
             "anomaly": {str(label): float(value) for label, value in sorted(verdict.anomaly.items())},
         },
-        steps=[(dict(step.params), {name: t.detach().cpu() for name, t in step.changes.items()}) for step in prior.trajectory],
+        steps=[(_plain(step.params), {name: t.detach().cpu() for name, t in step.changes.items()}) for step in prior.trajectory],
         steps_spec=spec_of(given()) if prior.trajectory else None,
         steps_state=state_of(given()) if prior.trajectory else {},
-        figures={name: image.cpu() for name, image in prior.figures.items()},
-        tables={name: [dict(row) for row in rows] for name, rows in prior.tables.items()},
+        figures={str(name): image.cpu() for name, image in prior.figures.items()},
+        tables={str(name): [_plain(row) for row in rows] for name, rows in prior.tables.items()},
         seconds=meter.seconds,
         peak_memory_mb=meter.peak_mb,
         holdout_size=len(view.clean),
@@ -137,6 +138,12 @@ def _victims_classifier(view: View) -> Classifier:
     if not isinstance(classifier, Classifier):
         raise ContractError(f"the stored victim is a {type(classifier).__name__}, not a Classifier")
     return classifier
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record as JSON types: a plugin's own (an enum, say) would be unknown where its file is not loaded."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
+    return plain
 
 
 def _same(classifier: Classifier) -> Classifier:
@@ -160,7 +167,7 @@ def _evidence(
     streams = Streams("defense", defense.name, seed)
     recipe = Recipe.model_validate(ground.recipe)
     seen = suspicious if suspicious is not None else view.clean
-    make = partial(model_factory(host, ground, seen, device), streams.seed("init", 63))
+    make = partial(model_factory(host, ground, seen, device), streams.seed("init", 63)) if Need.RETRAIN in needs else no_retraining
     histories: list[training.History] = []
     return Evidence(
         needs=needs,

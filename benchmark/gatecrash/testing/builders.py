@@ -14,7 +14,7 @@ from gatecrash import batching
 from gatecrash.attack import Attack, AttackContext
 from gatecrash.classifier import Classifier, Network
 from gatecrash.data import ImageSet
-from gatecrash.defense import Defense, Evidence, Need, Outcome
+from gatecrash.defense import Defense, Evidence, Need, Outcome, no_retraining
 from gatecrash.model import Model
 from gatecrash.randomness import Streams
 from gatecrash.recipe import Recipe
@@ -87,7 +87,7 @@ def make_evidence(
         raise ValueError(f"{defense.name} needs a model to retrain")
     recipe = recipe or Recipe(epochs=1)
     streams = Streams("defense", defense.name, seed)
-    make = model_factory(model, clean, streams.seed("init"), device) if model is not None else _no_model
+    make = model_factory(model, clean, streams.seed("init"), device) if model is not None and Need.RETRAIN in needs else no_retraining
     return Evidence(
         needs=needs,
         classes=clean.classes,
@@ -104,7 +104,3 @@ def make_evidence(
         _recipe=recipe if Need.RETRAIN in needs else None,
         _new_model=make if Need.RETRAIN in needs else None,
     )
-
-
-def _no_model() -> Network:
-    raise ValueError("make_evidence was given no model to train from scratch")

@@ -148,7 +148,7 @@ def uses_only_what_it_declares(defense: Defense) -> str:
                 f"a look at evidence.{undeclared[1]}",
                 f"add Need.{undeclared[2]} to needs, or do without",
             ) from failure
-        if "no model to train from scratch" in failure.got:
+        if "evidence.train was called without" in failure.got:
             raise CheckFailed(
                 "evidence.train() to be given a network", "training from scratch", "add Need.RETRAIN to needs, or pass network="
             ) from failure
