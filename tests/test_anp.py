@@ -100,7 +100,8 @@ def one_pixel(label: int) -> ImageSet:
 
 
 def config(**options: Any) -> ANP.Config:
-    return ANP.Config.model_validate({"iterations": 30, **options})
+    """With the network's own statistics, where one neuron's mask says nothing of the others and can be worked out by hand."""
+    return ANP.Config.model_validate({"iterations": 30, "statistics": "running", **options})
 
 
 def evidence_for(defense: ANP, network: Network, clean: ImageSet, seed: int = 0) -> Evidence:
@@ -171,6 +172,18 @@ class TestMask:
         starts = evidence.stream("perturbation")
         delta, xi = (0.4 * (2 * torch.rand(2, 1, generator=starts) - 1) + 0.4).clamp(max=0.4).flatten().tolist()
         gradient = 0.2 * 2 * sigmoid(3) + 0.8 * 2 * sigmoid(2 * (1 + delta) + 1 * (1 + xi))
+        assert mask.tolist() == pytest.approx([1 - 0.1 * gradient], rel=1e-4)
+
+    def test_first_step_by_hand_with_the_statistics_of_the_batch(self) -> None:
+        """Without perturbation. Pixels 0 and 1 are -s and s after normalisation, s = 0.5 / sqrt(0.25 + 1e-5), so z = 1 -+ 2 s m."""
+        defense = ANP(config(iterations=1, lr=0.1, alpha=1, statistics="batch"))
+        images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
+        evidence = evidence_for(defense, Network(OneNeuron(), [0.0], [1.0]).eval(), ImageSet(images, torch.ones(2).long(), ("0", "1")))
+
+        mask = defense.train_mask(Neurons(evidence.network), evidence.clean, evidence)
+
+        s = 0.5 / math.sqrt(0.25 + 1e-5)
+        gradient = (2 * s * sigmoid(2 * s + 1) - 2 * s * sigmoid(-2 * s + 1)) / 2
         assert mask.tolist() == pytest.approx([1 - 0.1 * gradient], rel=1e-4)
 
     def test_gradient_at_the_corner_by_hand(self) -> None:

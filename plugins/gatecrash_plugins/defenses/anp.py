@@ -12,11 +12,13 @@ How many to prune: the published code takes the threshold from test accuracy and
 is the largest threshold at which the accuracy on hold-out images that the mask was not trained on has dropped by at most `max_drop`: three
 points, so that with the error of a few dozen images the price stays near five.
 
+While the mask is trained BatchNorm normalises by the batch, as in the published code, whose `model.train()` made the paper's figures: each
+layer then takes back part of what was perturbed in the layer before. With the network's own statistics (`statistics: running`) the
+perturbations of all layers add up; a net of eight layers loses so many neurons that no threshold keeps its accuracy, though on shallow nets
+it may find more. Neither changes the network's statistics.
+
 Where this differs from the published code: the perturbation is projected to [-epsilon, epsilon] as in the paper (there, random start and
-step add up to twice that). BatchNorm normalises by its own statistics while the mask is trained, as it does in the network that is pruned;
-the code's `model.train()` normalises by the batch (`statistics: batch`), and then each layer takes back much of what was perturbed in the
-layer before: on the digits few neurons are found sensitive and Blend's backdoor mostly stays. Neither changes the network's statistics.
-Hold-out images are not augmented, and are drawn without replacement within each pass.
+step add up to twice that). Hold-out images are not augmented, and are drawn without replacement within each pass.
 """
 
 from __future__ import annotations
@@ -106,6 +108,7 @@ class ANP(Defense):
     reference = Reference(
         "Wu and Wang, Adversarial Neuron Pruning Purifies Backdoored Deep Models", 2021, "https://arxiv.org/abs/2110.14430"
     )
+    version = 2
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER})
 
@@ -119,8 +122,8 @@ class ANP(Defense):
         lr: float = Field(0.2, gt=0, le=100, description="learning rate of the mask (SGD)")
         momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the mask")
         batch_size: int = Field(128, ge=1, le=65_536, description="hold-out images per step")
-        statistics: Literal["running", "batch"] = Field(
-            "running", description="BatchNorm statistics while the mask is trained: the network's own, or the batch's (published code)"
+        statistics: Literal["batch", "running"] = Field(
+            "batch", description="BatchNorm statistics while the mask is trained: the batch's (published code), or the network's own"
         )
         by: Literal["threshold", "number"] = Field("threshold", description="prune masks up to a threshold, or a number of neurons")
         selection: Literal["auto", "fixed"] = Field("auto", description="auto: as many as max_drop allows; fixed: threshold or number")
