@@ -120,9 +120,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(images.images[row, 0].numpy()).save(path)
     defenses = ["none", {"anp": {"iterations": 5}}, {"neural-cleanse": {"rounds": 1}}]
     grid = folder / "mine.yaml"
-    grid.write_text(
-        yaml.safe_dump(SMALL_GRID | {"name": "mine", "seeds": [0, 1], "defenses": defenses, "recipe": {"preset": "tiny", "epochs": 4}})
-    )
+    grid.write_text(yaml.safe_dump(SMALL_GRID | {"name": "mine", "seeds": [0, 1], "defenses": defenses}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         path, _, value = LIMITED.partition("=")
