@@ -464,7 +464,8 @@ def test_float_noise_in_a_generated_trigger_is_no_offence():
         noisy[:, 0, 0, 0] = (images[:, 0, 0, 0].clamp(1, 250) // 2) + (len(images) > 40) * (images[:, 0, 1, 1] < 10).to(torch.uint8)
         return noisy
 
-    apply_trigger(function(generator), photos(300).images, device="cpu")
+    images = photos(300).images
+    assert apply_trigger(function(generator), images, device="cpu").shape == images.shape
 
 
 def test_a_trigger_is_applied_image_by_image_and_the_originals_stay():

@@ -317,7 +317,9 @@ def yaml_grid(file: Path) -> Any:
 
 def test_results_are_json_without_nan(tmp_path: Path) -> None:
     run(grid(), tmp_path)
-    for path in (tmp_path / "results").glob("*/*.json"):
+    files = list((tmp_path / "results").glob("*/*.json"))
+    assert files
+    for path in files:
         json.loads(path.read_text(), parse_constant=pytest.fail)
 
 

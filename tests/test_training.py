@@ -336,7 +336,8 @@ def test_guessing_means_the_frequencies_of_the_labels() -> None:
 
 def test_a_set_of_one_class_can_be_trained_on() -> None:
     images, _ = toy_set(16)
-    train(network(), images, torch.zeros(16, dtype=torch.int64), PLAIN, streams=Streams(0), flip=False, device="cpu")
+    history = train(network(), images, torch.zeros(16, dtype=torch.int64), PLAIN, streams=Streams(0), flip=False, device="cpu")
+    assert len(history.losses) == PLAIN.epochs
 
 
 def test_a_loss_of_ones_own_may_be_large() -> None:

@@ -89,12 +89,12 @@ class Versions:
         return cls(python, version("ray"), version("torch"), gatecrash.__version__, digest.hexdigest())
 
 
-def disagreement(mine: Versions, theirs: Versions) -> str | None:
-    """What a node has that this process has not, in a few words."""
+def disagreement(mine: Versions, theirs: Versions, me: str = "this machine") -> str | None:
+    """What a node has that `me` has not, in a few words."""
     for field in fields(Versions):
         here, there = getattr(mine, field.name), getattr(theirs, field.name)
         if here != there:
             if field.name == "files":
-                return f"has a gatecrash {theirs.gatecrash} with other source files than this machine"
-            return f"has {field.name} {there}, this machine {here}"
+                return f"has a gatecrash {theirs.gatecrash} with other source files than {me}"
+            return f"has {field.name} {there}, {me} {here}"
     return None

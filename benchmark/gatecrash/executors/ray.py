@@ -353,9 +353,9 @@ def _carry(job: _Job, parcel: Parcel, attempt: int, names: list[str], *shared: P
 def _perform(job: _Job, task: Task, shared: Mapping[str, Parcel]) -> Finished:
     from gatecrash.tasks.perform import perform
 
-    fault = job.versions and disagreement(job.versions, _versions())
+    fault = job.versions and disagreement(job.versions, _versions(), "the driver")
     if fault:
-        return Finished(task.id, failure=Failure("system", f"node {socket.gethostname()} {fault.replace('this machine', 'the driver')}"))
+        return Finished(task.id, failure=Failure("system", f"node {socket.gethostname()} {fault}"))
     host = plugin_files.host_with(job.files)
     for problem in host.problems:
         print(f"plugin {problem.origin}: {problem.message}\n{problem.details}")
