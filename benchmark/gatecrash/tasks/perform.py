@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from gatecrash.allocator import freed_memory_kept
 from gatecrash.errors import NotApplicable, one_line
 from gatecrash.executors.base import Artifact, Failure, Finished, Report, Task
 from gatecrash.host import Host
@@ -31,7 +32,7 @@ def perform(task: Task, host: Host, threads: int, report: Report, device: str | 
         "evaluate": evaluate,
     }
     try:
-        with fresh_process_state(threads):
+        with freed_memory_kept(), fresh_process_state(threads):
             value = functions[task.function](**arguments, report=partial(report, task.id))
     except NotApplicable as error:
         return Finished(task.id, failure=Failure("not-applicable", one_line(error)))
