@@ -25,6 +25,7 @@ from gatecrash.metrics import (
     landed,
     mitigation_score,
     population_scores,
+    prediction_interval,
     t_interval,
     verdict_scores,
     wilson,
@@ -71,6 +72,14 @@ def test_wilson_of_nothing_is_none_and_nonsense_is_an_error():
 def test_t_interval_over_three_seeds():
     # mean 0.90, standard deviation 0.02, t(2, 97.5%) = 4.30265: half a width of 4.30265 * 0.02 / sqrt(3) = 0.049683
     assert t_interval([0.88, 0.90, 0.92]) == pytest.approx((0.90, 0.850317, 0.949683), abs=1e-6)
+
+
+def test_prediction_interval_over_three_seeds():
+    # s = 0.02, t(2) = 4.302653: one more seed lies within 4.302653 * 0.02 * sqrt(4 / 3) of the mean
+    assert prediction_interval([0.88, 0.90, 0.92]) == pytest.approx((0.90, 0.800634, 0.999366), abs=1e-6)
+    assert prediction_interval([0.1, 0.9])[1:] == (0.0, 1.0)
+    assert prediction_interval([0.7]) == (0.7, None, None)
+    assert prediction_interval([]) == (None, None, None)
 
 
 def test_t_interval_is_clipped_to_rates_and_silent_below_two_seeds():

@@ -100,7 +100,9 @@ def test_the_same_machine_must_give_every_digit() -> None:
     assert "on the same kind of machine: acc 0.9000 -> 0.9000" in found.detail
 
 
-@pytest.mark.parametrize("elsewhere", [{"device": "NVIDIA H200"}, {"cpu": "b"}, {"packages": {"torch": "3"}}, {"threads": 2}])
+@pytest.mark.parametrize(
+    "elsewhere", [{"device": "NVIDIA H200"}, {"cpu": "b"}, {"cpu_kind": "AVX2"}, {"packages": {"torch": "3"}}, {"threads": 2}]
+)
 def test_another_machine_must_stay_within_the_interval(elsewhere: dict[str, Any]) -> None:
     stored = a_result()
     fresh = stored.model_copy(update={"provenance": stored.provenance | elsewhere})

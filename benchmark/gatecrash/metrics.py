@@ -60,10 +60,26 @@ def t_interval(values: Sequence[float], confidence: float = 0.95, least: float =
     mean = fmean(values)
     if len(values) < 2:
         return Interval(mean, None, None)
+    half = _t_spread(values, confidence) / math.sqrt(len(values))
+    return Interval(mean, max(least, mean - half), min(1.0, mean + half))
+
+
+def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Where one more training's rate is to be expected: mean -+ t s sqrt(1 + 1/n) over n seeds, clipped to [0, 1].
+
+    Wider than `t_interval`, which says where the mean lies. No limits for fewer than two values.
+    """
+    if len(values) < 2:
+        return Interval(values[0] if values else None, None, None)
+    mean, half = fmean(values), _t_spread(values, confidence) * math.sqrt(1 + 1 / len(values))
+    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def _t_spread(values: Sequence[float], confidence: float) -> float:
+    """t quantile times standard deviation."""
     from scipy.special import stdtrit
 
-    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * stdev(values) / math.sqrt(len(values))
-    return Interval(mean, max(least, mean - half), min(1.0, mean + half))
+    return float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * stdev(values)
 
 
 def der(acc_before: float | None, acc_after: float | None, asr_before: float | None, asr_after: float | None) -> float | None:

@@ -34,14 +34,32 @@ def packages() -> dict[str, str]:
 
 @cache
 def cpu_model() -> str:
-    """The processor's name: on another one, the last digits of a training may differ."""
+    """The processor's name."""
+    return _cpu_info().get("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def cpu_kind() -> str:
+    """What the last digits of a training depend on and a name such as `AMD EPYC` does not tell: the generation, the instructions."""
+    import torch
+
+    from gatecrash.training import supports_bfloat16
+
+    info = _cpu_info()
+    generation = [f"{name} {info[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in info]
+    instructions = [torch.backends.cpu.get_cpu_capability()] + ["bfloat16"] * supports_bfloat16("cpu")
+    return ", ".join([*generation, *instructions])
+
+
+@cache
+def _cpu_info() -> dict[str, str]:
+    """What Linux says of the first processor."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def provenance(device: str, threads: int, plugins: dict[str, str]) -> dict[str, Any]:
@@ -52,6 +70,7 @@ def provenance(device: str, threads: int, plugins: dict[str, str]) -> dict[str, 
         "evaluation_version": EVALUATION_VERSION,
         "device": device,
         "cpu": cpu_model(),
+        "cpu_kind": cpu_kind(),
         "threads": threads,
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -124,7 +124,7 @@ def provenance_facts(panel: Panel) -> dict[str, str]:
         "torch": _several((one.get("packages") or {}).get("torch") for one in source),
         "python": _several(one.get("python") for one in source),
         "device": _several(one.get("device") for one in source),
-        "CPU": _several(one.get("cpu") for one in source),
+        "CPU": _several(f"{one['cpu']} ({one['cpu_kind']})" if one.get("cpu_kind") else one.get("cpu") for one in source),
         "threads per task": _several(one.get("threads") for one in source),
         "dates": _dates(source),
         "plugins with versions": _several(stages),

@@ -12,7 +12,7 @@ from gatecrash.boards.spec import grid_of
 from gatecrash.errors import UserError
 from gatecrash.grid import parse_grid
 from gatecrash.host import Host
-from gatecrash.metrics import t_interval
+from gatecrash.metrics import prediction_interval
 from gatecrash.results import Result
 from gatecrash.run import RunOptions, View, plan_grid, run_plan, serial
 from gatecrash.store import Store
@@ -54,9 +54,9 @@ def verify(
 ) -> Verified:
     """Compute the cell again in `store` and compare.
 
-    Where device, CPU, torch and threads are the same, every measure must be equal to the last digit. Elsewhere ACC and ASR must lie in the
-    95% interval: over test images, and over seeds where `siblings` (other results of its board) have several. Raises UserError where the
-    dataset here is not the one that was measured.
+    Where device, CPU, torch and threads are the same, every measure must be equal to the last digit. Elsewhere rounding makes another
+    training of it, and ACC and ASR must lie in a 95% interval: over test images, and, where `siblings` (other results of its board) have
+    several seeds, of what one more training may give. Raises UserError where the dataset here is not the one that was measured.
     """
     moved = outdated([result], host).get(result.key)
     if moved:
@@ -107,8 +107,8 @@ def _different(stored: Result, fresh: Result) -> dict[str, tuple[Any, Any]]:
 
 
 def _same_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether every digit must be the same. Results from before the CPU was recorded are told apart by the platform's name."""
-    facts = ("device", "threads", "cpu" if then.get("cpu") else "platform")
+    """Whether every digit must be the same."""
+    facts = ("device", "threads", "cpu", "cpu_kind")
     same_torch = (then.get("packages") or {}).get("torch") == (now.get("packages") or {}).get("torch")
     return now.get("device") == "cpu" and same_torch and all(then.get(fact) == now.get(fact) for fact in facts)
 
@@ -116,7 +116,7 @@ def _same_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 def _limits(stored: Result, name: str, siblings: Sequence[Result]) -> tuple[float, float]:
     low, high = stored.measures.get(f"{name}_interval") or (stored.measures[name], stored.measures[name])
     alike = [one.measures[name] for one in siblings if place(one)[:2] == place(stored)[:2] and one.measures.get(name) is not None]
-    over_seeds = t_interval(alike)
+    over_seeds = prediction_interval(alike)
     if over_seeds.low is not None and over_seeds.high is not None:
         return min(low, over_seeds.low), max(high, over_seeds.high)
     return low, high

@@ -25,7 +25,8 @@ def command(
     """Run a published result, or the cells of a board, again from the stored spec, in a store of its own, and compare.
 
     Every measure must be equal to the last digit on the same kind of machine (CPU, torch, threads); elsewhere ACC and ASR must lie within
-    their intervals. A dataset that lies in another folder here: -o dataset.imagefolder.root=DIR. Exit code 1: not all confirmed.
+    the interval over test images or, with several seeds, where one more training is to be expected. A dataset that lies in another folder
+    here: -o dataset.imagefolder.root=DIR. Exit code 1: not all confirmed.
     """
     from gatecrash.boards.published import read_result
     from gatecrash.boards.verify import sample, verify
