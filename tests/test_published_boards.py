@@ -237,6 +237,16 @@ def test_check_notices_pictures_that_are_missing_or_belong_to_nothing(gatecrash:
     ]
 
 
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="boards without matplotlib embed no picture")
+def test_check_notices_pictures_of_other_results(gatecrash: Gatecrash, board: Path) -> None:
+    next((board / "results/own").glob("badnets.anp.1.*.json")).unlink()
+    assert gatecrash("leaderboard", "--board", "own", "--boards", board).code == 0
+    assert check(gatecrash, board) == [
+        "own: the picture own-heatmap.png was not made from these results; publish again",
+        "own: the picture own-triggers.png was not made from these results; publish again",
+    ]
+
+
 def test_the_readme_shows_the_board_and_check_notices_when_it_does_not(gatecrash: Gatecrash, board: Path) -> None:
     readme = board.parent / "README.md"
     text = readme.read_text()

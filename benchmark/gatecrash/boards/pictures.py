@@ -19,3 +19,15 @@ def picture(root: Path, path: str) -> bytes | None:
     except OSError:
         return None
     return content if content.startswith(_SIGNATURE) else None
+
+
+def picture_source(path: Path) -> str | None:
+    """What the PNG at `path` says it was made from; None where it says nothing or is none."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            source = image.info.get("Source")
+    except (OSError, UnidentifiedImageError):
+        return None
+    return source if isinstance(source, str) else None

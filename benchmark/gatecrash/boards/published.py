@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import gatecrash
 from gatecrash.boards.outdated import outdated
 from gatecrash.boards.page import GENERATED, page
 from gatecrash.boards.panel import panel, place
-from gatecrash.boards.pictures import picture
+from gatecrash.boards.pictures import picture, picture_source
 from gatecrash.boards.public import public, slimmed
 from gatecrash.boards.readme import boards_named, filled, passage
 from gatecrash.boards.spec import dataset_label, grid_of, ground_of
@@ -56,10 +57,16 @@ class Boards:
 
     def results(self, name: str) -> list[Result]:
         """Raises UserError for an unknown board, and for a file that is damaged or was changed by hand."""
-        files = sorted(self.folder(name).glob("*.json"))
+        # By the parts of the name: as text, `neural-cleanse-filter.0` comes before `neural-cleanse.0`.
+        files = sorted(self.folder(name).glob("*.json"), key=lambda file: file.name.split("."))
         if not files:
             raise UserError(f"no board {name!r} in {self.root}; {did_you_mean(name, self.names())}")
         return [read_result(file) for file in files]
+
+    def digest(self, name: str) -> str:
+        """What a picture of the board is made from: a hash of all its results."""
+        text = "\n".join(result.to_text() for result in self.results(name))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def publish(self, name: str, new: Sequence[Result], host: Host, *, pictures: Path | None = None, allow_dirty: bool = False) -> int:
         """Add results to a board (replacing those in the same places) and regenerate. Returns how many cells the board now has.
@@ -166,12 +173,16 @@ class Boards:
     def _picture_faults(self, name: str, results: Sequence[Result], shown: str) -> list[str]:
         folder = self.folder(name)
         named = {folder / path for result in results for path in result.figures.values()}
-        wanted = named | {self.root / path for path in self._figures(name, shown).values()}
+        drawn = {self.root / path for path in self._figures(name, shown).values()}
+        wanted, digest = named | drawn, self.digest(name)
         missing = sorted(path.relative_to(self.root).as_posix() for path in wanted if not path.is_file())
         strays = sorted(path.relative_to(self.root).as_posix() for path in _unnamed(folder, named) if path.suffix != ".json")
-        return [f"{name}: the picture {path} is missing; publish again" for path in missing] + [
-            f"{name}: {path} belongs to no result; remove it" for path in strays
-        ]
+        older = sorted(path.name for path in drawn if path.is_file() and picture_source(path) != digest)
+        return (
+            [f"{name}: the picture {path} is missing; publish again" for path in missing]
+            + [f"{name}: the picture {path} was not made from these results; publish again" for path in older]
+            + [f"{name}: {path} belongs to no result; remove it" for path in strays]
+        )
 
     def _readme(self, host: Host) -> dict[Path, str]:
         """The README beside the boards' folder as it must be, if there is one with a passage for a board."""

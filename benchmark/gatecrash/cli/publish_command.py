@@ -97,7 +97,7 @@ def _draw(boards: Any, board: str, store: Any, dataset: Any) -> None:
         path = boards.figure(board, kind)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save(make(), path)
+            save(make(), path, boards.digest(board))
         except UserError as error:
             path.unlink(missing_ok=True)
             click.echo(f"warning: no {kind}: {error}", err=True)

@@ -54,12 +54,16 @@ def drawing() -> Iterator[type[Figure]]:
         yield Figure
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write the figure: in the format of the path's suffix, or in both where it has none of them. Raises UserError."""
+def save(figure: Figure, path: Path, source: str = "") -> list[Path]:
+    """Write the figure: in the format of the path's suffix, or in both where it has none of them. Raises UserError.
+
+    `source` is kept in the file: what the figure was made from, so that one that is older than its numbers can be told.
+    """
     targets = [path] if path.suffix in FORMATS else [path.with_name(path.name + suffix) for suffix in FORMATS]
     with drawing():
         for target in targets:
             metadata: dict[str, Any] = {"Date": None} if target.suffix == ".svg" else {"Software": None}
+            metadata |= {"Source": source} if source else {}
             try:
                 figure.savefig(target, dpi=150, bbox_inches="tight", pad_inches=0.15, metadata=metadata)
             except OSError as error:
