@@ -35,6 +35,7 @@ from gatecrash.portable import rebuild, spec_of, state_of
 from gatecrash.results import Stage
 from gatecrash.tasks.common import Ground
 from gatecrash.tasks.defend import OutcomeArtifact, View, defend
+from gatecrash.tasks.features import FeaturesArtifact, features
 from gatecrash.testing import make_evidence
 
 COUNTS = (4, 4, 4, 4, 4)
@@ -74,6 +75,7 @@ FIELDS = [
     ("network", Need.MODEL),
     ("clean", Need.CLEAN_DATA),
     ("training_data", Need.TRAINING_DATA),
+    ("features", Need.FEATURES),
     ("recipe", Need.RETRAIN),
     ("new_model", Need.RETRAIN),
 ]
@@ -251,6 +253,20 @@ class FromScratch(Defense):
         return Outcome(classifier=trained, tables={"training": table})
 
 
+class Reader(Defense):
+    """Tells the features that it was given, and scribbles on them."""
+
+    name = "reader"
+    summary = "reads features"
+    needs = frozenset({Need.FEATURES})
+    gives = frozenset()
+
+    def defend(self, evidence: Evidence) -> Outcome:
+        seen = evidence.features.tolist()
+        evidence.features.zero_()
+        return Outcome(tables={"seen": [{"features": seen}]})
+
+
 class RejectsWhite(Classifier):
     """The wrapped classifier, and class K for images whose first pixel is white."""
 
@@ -325,7 +341,7 @@ class Flavoured(Defense):
 class Inline:
     @hookimpl
     def register_defenses(self, register: Callable[[type[Defense]], None]) -> None:
-        for cls in (Suspicious, Purifier, Scribbler, FromScratch, Rejecter, PromiseBreaker, Presumptuous, Flavoured):
+        for cls in (Suspicious, Purifier, Scribbler, FromScratch, Rejecter, PromiseBreaker, Presumptuous, Flavoured, Reader):
             register(cls)
 
     @hookimpl
@@ -333,14 +349,14 @@ class Inline:
         register(Tiny)
 
 
-def run(*stages: tuple[str, dict[str, Any]], view: View | None = None) -> OutcomeArtifact:
+def run(*stages: tuple[str, dict[str, Any]], view: View | None = None, features: FeaturesArtifact | None = None) -> OutcomeArtifact:
     """The chain as a grid runs it, on six training images: one of each class 0 to 4 and one more of class 4."""
     host = Host()
     host.add(Inline(), "inline")  # type: ignore[arg-type]
     assert not host.problems
     ground = Ground("fingerprint", Stage(name="tiny"), Recipe(epochs=30, lr=0.3, crop=0).model_dump(mode="json"), {})
     named = [Stage(name=name, config=options) for name, options in stages]
-    return defend(host, ground, named, 0, view or make_view(), lambda _: None)
+    return defend(host, ground, named, 0, view or make_view(), lambda _: None, features)
 
 
 def make_view() -> View:
@@ -390,6 +406,39 @@ class TestChain:
     def test_a_broken_promise_fails_the_cell(self) -> None:
         with pytest.raises(ContractError, match="declares SUSPECTS"):
             run(("promise-breaker", {}), ("purifier", {}))
+
+
+class TestFeatures:
+    """Channel c of the hand-built network is 1 for an image of class c, and 0 for all others."""
+
+    def seen(self, *stages: tuple[str, dict[str, Any]], features: FeaturesArtifact | None = None) -> list[list[float]]:
+        rows: list[list[float]] = run(*stages, features=features).tables["seen"][0]["features"]
+        return rows
+
+    def test_they_are_the_heads_input_for_the_rows_of_the_training_set(self) -> None:
+        made = features(Ground("fingerprint", Stage(name="tiny"), {}, {}, "cpu"), make_view(), lambda _: None)
+        assert made.values.tolist() == [[float(c == label) for c in range(5)] for label in (0, 1, 2, 3, 4, 4)]
+        assert made.seconds > 0
+        assert self.seen(("reader", {})) == made.values.tolist()
+
+    def test_those_computed_before_are_used_and_charged(self) -> None:
+        shared = FeaturesArtifact(torch.arange(30.0).view(6, 5), seconds=1000.0)
+        outcome = run(("reader", {}), features=shared)
+        assert outcome.tables["seen"][0]["features"] == torch.arange(30.0).view(6, 5).tolist()
+        assert outcome.seconds > 1000
+        assert shared.values.sum() == 435, "a defense gets a copy"
+
+    def test_a_later_stage_sees_the_rows_that_are_left(self) -> None:
+        shared = FeaturesArtifact(torch.arange(30.0).view(6, 5), seconds=0.0)
+        assert self.seen(("suspicious", {"rows": [0, 2]}), ("reader", {}), features=shared) == shared.values[[1, 3, 4, 5]].tolist()
+
+    def test_after_a_stage_that_changed_the_classifier_they_are_computed_anew(self) -> None:
+        shared = FeaturesArtifact(torch.arange(30.0).view(6, 5), seconds=0.0)
+        assert self.seen(("purifier", {}), ("reader", {}), features=shared)[:2] == [[0, 0, 0, 0, 0], [0, 1, 0, 0, 0]]
+
+    def test_a_classifier_that_is_no_network_has_none(self) -> None:
+        with pytest.raises(NotApplicable, match="RejectsWhite, whose penultimate activations cannot be reached"):
+            run(("rejecter", {}), ("reader", {}))
 
 
 def test_a_defense_cannot_change_what_others_get() -> None:

@@ -95,11 +95,13 @@ def measured(summary: Summary) -> dict[str, Any]:
 
 def test_serial_and_ray_agree_to_the_last_digit(local_ray: None, small_grid: Callable[..., Path], tmp_path: Path) -> None:
     recipe = {"preset": "tiny", "epochs": 6, "batch_size": 16}
-    grid = small_grid(recipe=recipe, attacks=["none", "badnets", "clean-label"])
+    clustering = {"activation-clustering": {"decision": "relative-size", "retrain": False}}  # needs features: a task of their own
+    defenses = ["none", {"fine-pruning": {"epochs": 1}}, clustering]
+    grid = small_grid(recipe=recipe, attacks=["none", "badnets", "clean-label"], defenses=defenses)
     one = run(grid, tmp_path / "one", serial)
     other = run(grid, tmp_path / "other", ray)
     assert json.dumps(measured(one)) == json.dumps(measured(other))
-    assert len(one.results) == 6
+    assert len(one.results) == 9
 
 
 @pytest.fixture(scope="module")

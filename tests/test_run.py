@@ -21,6 +21,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from gatecrash.grid import parse_grid
 from gatecrash.run import RunOptions, Summary, View, run
 from gatecrash.store import Store
+from gatecrash.tasks import perform
+from gatecrash.tasks.features import features
 
 COUNTING = """
     import gatecrash
@@ -124,6 +126,41 @@ def test_one_more_defense_costs_that_defense_only(tmp_path: Path) -> None:
     run(grid(defenses=["none"]), tmp_path)
     summary = run(grid(), tmp_path)
     assert (summary.computed_victims, summary.computed_cells) == (0, 2)
+
+
+CLUSTERING: list[Any] = [
+    "none",
+    {"activation-clustering": {"decision": ["relative-size", "silhouette"], "reduction": ["pca", "ica"], "retrain": False}},
+]
+"""Four defenses that look at the same features."""
+
+
+def test_features_are_computed_once_per_victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counted(ground: Any, view: Any, report: Any) -> Any:
+        made.append(len(view.training))
+        return features(ground, view, report)
+
+    monkeypatch.setattr(perform, "features", counted)
+    summary = run(grid(defenses=CLUSTERING), tmp_path)
+    assert (summary.exit_code, summary.computed_cells, len(made)) == (0, 10, 2)
+    assert run(grid(defenses=CLUSTERING), tmp_path).computed_cells == 0
+    assert len(made) == 2
+
+
+def test_features_that_fail_fail_the_cells_that_need_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(ground: Any, view: Any, report: Any) -> Any:
+        raise ValueError("out of features")
+
+    monkeypatch.setattr(perform, "features", failing)
+    summary = run(grid(defenses=[*CLUSTERING, "fine-pruning"]), tmp_path)
+    assert summary.exit_code == 1
+    errors = {(result.defense_name, result.error) for result in summary.results.values()}
+    assert errors == {("none", None), ("fine-pruning", None), ("activation-clustering", "ValueError: out of features")}
+    monkeypatch.undo()
+    again = run(grid(defenses=[*CLUSTERING, "fine-pruning"]), tmp_path)
+    assert (again.exit_code, again.computed_cells) == (0, 8)
 
 
 def test_a_record_says_what_ran_where(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ class Need(StrEnum):
     TRAINING_DATA = "training-data"
     RETRAIN = "retrain"
     """May train a model from scratch: `recipe` and `new_model`."""
+    FEATURES = "features"
+    """The victim's penultimate activations on the training data, computed once for all defenses of a grid that declare it."""
 
 
 class Give(StrEnum):
@@ -160,6 +162,7 @@ class Evidence:
     _training_data: ImageSet | None = None
     _recipe: Recipe | None = None
     _new_model: Callable[[], Network] | None = None
+    _features: Tensor | None = None
 
     @property
     def num_classes(self) -> int:
@@ -186,6 +189,11 @@ class Evidence:
     def training_data(self) -> ImageSet:
         """The suspicious training set, in training order, minus the suspects of earlier stages; no roles."""
         return self._training_data if self._training_data is not None else _undeclared("training_data", Need.TRAINING_DATA)
+
+    @property
+    def features(self) -> Tensor:
+        """The head's input for each row of the training data, float32 [N, F]: `network.features` of the classifier as it was given."""
+        return self._features if self._features is not None else _undeclared("features", Need.FEATURES)
 
     @property
     def recipe(self) -> Recipe:
@@ -233,6 +241,6 @@ def access_class(needs: frozenset[Need], gives: frozenset[Give]) -> Access:
     """Defenses are ranked within one of these: more access is an easier game."""
     if Give.REJECT in gives:
         return "input-time"
-    if Need.TRAINING_DATA in needs and Need.MODEL not in needs:
+    if Need.TRAINING_DATA in needs and not needs & {Need.MODEL, Need.FEATURES}:
         return "training-time"
-    return "training data" if Need.TRAINING_DATA in needs else "model + clean data"
+    return "training data" if needs & {Need.TRAINING_DATA, Need.FEATURES} else "model + clean data"

@@ -1,6 +1,8 @@
 """Which task next: the graph of victims, defenses and evaluations, worked off against the store.
 
-    implant(victim) ──► defend(cell) ──► evaluate(cell)
+                  ┌── features ──┐            (of the training set; for the defenses that need them)
+                  │              ▼
+    implant(victim) ──────► defend(cell) ──► evaluate(cell)
           │                                   ▲
           └──► evaluate(cell without defense) ┘     (its scores are the cell's `before`; needs the benign victim for the floor)
 
@@ -31,6 +33,7 @@ from gatecrash.store import Store, StoredVictim
 from gatecrash.tasks.common import Ground, TrainPart
 from gatecrash.tasks.defend import OutcomeArtifact, view_of
 from gatecrash.tasks.defend import View as DefenderView
+from gatecrash.tasks.features import FeaturesArtifact
 
 if TYPE_CHECKING:
     from gatecrash.data import ImageSet
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gatecrash")
 V = TypeVar("V")
-Kind = Literal["implant", "defend", "evaluate"]
+Kind = Literal["implant", "features", "defend", "evaluate"]
 MENDED = 3
 """How often a run makes a victim again that was damaged in the store meanwhile."""
 POLL = 0.2
@@ -78,7 +81,9 @@ class Scheduler:
         self._victims: _Recent[StoredVictim] = _Recent(4)
         self._views: _Recent[DefenderView] = _Recent(2)
         self._damaged: Counter[str] = Counter()
-        self._wants_training_data = {name.name: Need.TRAINING_DATA in name.cls.needs for name in self.host.all("defense")}
+        self._needs = {plugin.name: frozenset(plugin.cls.needs) for plugin in self.host.all("defense")}
+        self._features: dict[str, FeaturesArtifact] = {}
+        self._users: dict[str, set[str]] = {}
 
     # what is to be done
 
@@ -120,7 +125,10 @@ class Scheduler:
             if baseline.key not in self.summary.results:
                 self._add_cell(baseline)
                 needs.add(f"evaluate:{baseline.key}")
-            needs.add(self._add(Node(f"defend:{cell.key}", "defend", cell.key, cell.victim.cost / 4, self._victim_nodes(cell.victim.key))))
+            defend = Node(f"defend:{cell.key}", "defend", cell.key, cell.victim.cost / 4, self._victim_nodes(cell.victim.key))
+            if self._wants_features(cell):
+                defend.waits.add(self._features_node(cell.victim, defend.id))
+            needs.add(self._add(defend))
         # first of all: it is short, what it scores waits in memory, and what it gives is kept for good
         self._add(Node(evaluate_id, "evaluate", cell.key, math.inf, needs))
 
@@ -139,6 +147,17 @@ class Scheduler:
             bonus = victim.cost if victim.benign is None else 0.0
             self._add(Node(node_id, "implant", key, victim.cost + bonus, needs))
         return {node_id}
+
+    def _wants_features(self, cell: Cell) -> bool:
+        """Whether the first stage needs the victim's features; a later one may meet another classifier."""
+        return Need.FEATURES in self._needs[cell.defense[0].name]
+
+    def _features_node(self, victim: Victim, user: str) -> str:
+        node_id = f"features:{victim.key}"
+        self._users.setdefault(victim.key, set()).add(user)
+        if node_id not in self._nodes:
+            self._add(Node(node_id, "features", victim.key, victim.cost, self._victim_nodes(victim.key)))
+        return node_id
 
     def _add(self, node: Node) -> str:
         self._nodes[node.id] = node
@@ -173,7 +192,7 @@ class Scheduler:
                 self._push(node)
 
     def _start(self, node: Node, executor: Executor) -> None:
-        if node.kind != "evaluate" or self.plan.cells[node.key].baseline is None:
+        if node.kind in {"implant", "defend"} or (node.kind == "evaluate" and self.plan.cells[node.key].baseline is None):
             if not self.store.claim(node.key):
                 self._elsewhere.append(node)  # another driver computes it; look again later
                 return
@@ -200,6 +219,7 @@ class Scheduler:
         if self.options.rerun is not None or not self._complete(self.plan.cells[node.key]):
             return False
         self.view.cell_ended(self.summary.results[node.key])
+        self._forget_features(self.plan.cells[node.key])
         for node_id in (f"defend:{node.key}", f"evaluate:{node.key}"):
             if node_id in self._nodes:
                 self._done(node_id)
@@ -217,14 +237,25 @@ class Scheduler:
             arguments: dict[str, Any] = {"attack": victim.attack, "seed": victim.seed, "data": self._train_part(), "benign": benign}
             files = self.host.files_of([("attack", victim.attack.name), ("model", self.plan.model.name)])
             return self._make(node, f"train {victim.attack.name} (seed {victim.seed})", arguments, files)
+        if node.kind == "features":
+            victim = self.plan.victims[node.key]
+            view = self._view(node, victim, with_training_data=True)
+            if view is None:
+                return None
+            files = self.host.files_of([("model", self.plan.model.name)], json.dumps(view.value.spec))
+            return self._make(node, self._title(node), {"view": view}, files)
         cell = self.plan.cells[node.key]
         if node.kind == "defend":
-            view = self._view(node, cell)
+            needs = frozenset(need for stage in cell.defense for need in self._needs[stage.name])
+            view = self._view(node, cell.victim, with_training_data=bool(needs & {Need.TRAINING_DATA, Need.FEATURES}))
             if view is None:
                 return None
             used: list[tuple[PluginKind, str]] = [("model", self.plan.model.name), *(("defense", stage.name) for stage in cell.defense)]
             files = self.host.files_of(used, json.dumps(view.value.spec))
-            return self._make(node, cell.title, {"stages": cell.defense, "seed": cell.victim.seed, "view": view}, files)
+            arguments = {"stages": cell.defense, "seed": cell.victim.seed, "view": view}
+            if self._wants_features(cell):
+                arguments["features"] = Artifact(f"features:{cell.victim.key}", self._features[cell.victim.key])
+            return self._make(node, cell.title, arguments, files)
         victim_artifact = self._victim(node, cell.victim.key)
         if victim_artifact is None:
             return None
@@ -257,25 +288,25 @@ class Scheduler:
         node.waits = self._victim_nodes(key)  # set aside as damaged: make it again, then come back
         for needed in node.waits:
             self._dependents.setdefault(needed, []).append(node.id)
-        self.store.release(node.key)
+        if node.kind != "features":  # which claim nothing; the victim of that key may be in the making
+            self.store.release(node.key)
         return None
 
     def _give_up(self, node: Node, failure: Failure) -> None:
         if node.kind == "implant":
             self._settle_victim(node, Finished(node.id, failure=failure))
+        elif node.kind == "features":
+            self._lose_features(node, failure)
         else:
             self._end_cell(self.plan.cells[node.key], "failed", failure)
 
-    def _view(self, node: Node, cell: Cell) -> Artifact | None:
-        with_training_data = any(self._wants_training_data[stage.name] for stage in cell.defense)
-        name = f"view:{cell.victim.key}:{with_training_data}"
-        victim = self._victim(node, cell.victim.key)
-        if victim is None:
+    def _view(self, node: Node, victim: Victim, *, with_training_data: bool) -> Artifact | None:
+        name = f"view:{victim.key}:{with_training_data}"
+        stored = self._victim(node, victim.key)
+        if stored is None:
             return None
         data = self._train_part().value
-        view = self._views.get(
-            name, lambda: view_of(self.ground, cell.victim.seed, data, victim.value, with_training_data=with_training_data)
-        )
+        view = self._views.get(name, lambda: view_of(self.ground, victim.seed, data, stored.value, with_training_data=with_training_data))
         return Artifact(name, view)
 
     def _record(self, key: str) -> dict[str, Any] | None:
@@ -307,10 +338,13 @@ class Scheduler:
         self.view.task_ended(node.id, title, failure.message if failure and failure.kind != "not-applicable" else None, seconds)
         if node.kind == "implant":
             self._settle_victim(node, finished)
+        elif node.kind == "features":
+            self._settle_features(node, finished)
         elif failure is not None:
             self._end_cell(self.plan.cells[node.key], "not-applicable" if failure.kind == "not-applicable" else "failed", failure)
         elif node.kind == "defend":
             self._outcomes[node.key] = finished.value
+            self._forget_features(self.plan.cells[node.key])
             self._done(node.id)
         else:
             self._end_cell(self.plan.cells[node.key], "ok", None, finished.value)
@@ -334,6 +368,29 @@ class Scheduler:
         self.observers("victim_finished", victim=victim, error=finished.failure.message)
         self._lose(node.id, finished.failure)
 
+    def _settle_features(self, node: Node, finished: Finished) -> None:
+        if finished.failure is not None:
+            self._lose_features(node, finished.failure)
+            return
+        if self._users[node.key]:  # else another driver has computed those cells meanwhile
+            self._features[node.key] = finished.value
+        self._done(node.id)
+
+    def _lose_features(self, node: Node, failure: Failure) -> None:
+        """What becomes of the features becomes of the cells that need them."""
+        self._nodes.pop(node.id, None)
+        for dependent_id in self._dependents.pop(node.id, []):
+            if (dependent := self._nodes.get(dependent_id)) is not None:
+                cell = self.plan.cells[dependent.key]
+                self._end_cell(cell, "not-applicable" if failure.kind == "not-applicable" else "failed", failure)
+
+    def _forget_features(self, cell: Cell) -> None:
+        """Let go of the victim's features once no cell needs them any more."""
+        users = self._users.get(cell.victim.key, set())
+        users.discard(f"defend:{cell.key}")
+        if not users:
+            self._features.pop(cell.victim.key, None)
+
     def _lose(self, node_id: str, failure: Failure) -> None:
         """A victim is lost: so are the victims that need it and the cells of all of them."""
         self._nodes.pop(node_id, None)
@@ -343,6 +400,8 @@ class Scheduler:
                 continue
             if dependent.kind == "implant":
                 self.view.victim_ended(failed=True)
+                self._lose(dependent_id, failure)
+            elif dependent.kind == "features":
                 self._lose(dependent_id, failure)
             else:
                 self._end_cell(self.plan.cells[dependent.key], "victim-failed", failure)
@@ -374,6 +433,7 @@ class Scheduler:
         result = self.store.save_result(result, figures)
         self._fresh.add(cell.key)
         self._outcomes.pop(cell.key, None)
+        self._forget_features(cell)
         self.store.release(cell.key)
         self.summary.results[cell.key] = result
         self.summary.computed_cells += 1
@@ -419,6 +479,9 @@ class Scheduler:
         if node.kind == "implant":
             victim: Victim = self.plan.victims[node.key]
             return f"victim {victim.attack.name} (seed {victim.seed})"
+        if node.kind == "features":
+            victim = self.plan.victims[node.key]
+            return f"features of {victim.attack.name} (seed {victim.seed})"
         return self.plan.cells[node.key].title
 
     def _origins(self, cell: Cell) -> dict[str, str]:

@@ -20,10 +20,10 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Task:
-    """One call of `implant`, `defend` or `evaluate` with its arguments; `Artifact`s among them are unwrapped on arrival."""
+    """One call of `implant`, `features`, `defend` or `evaluate` with its arguments; `Artifact`s among them are unwrapped on arrival."""
 
     id: str
-    function: Literal["implant", "defend", "evaluate"]
+    function: Literal["implant", "features", "defend", "evaluate"]
     title: str
     arguments: Mapping[str, Any]
     files: frozenset[str] = frozenset()

@@ -4,9 +4,9 @@ One Ray task per Gatecrash task, as many in flight as the cluster can hold. Larg
 read there by every worker without a copy. A worker says when it starts (time limits count from there) and how far it is; its output comes
 back with its result, or is fetched from its node when it died. A task whose worker or node dies is submitted once more, then it has failed.
 
-Tasks run in workers of two kinds, told apart by their environment: `defend` never shares a process with `implant` and `evaluate`, which
-hold the ground truth. Tasks that run the code of `--plugins` files, and all under `isolate`, do so alone: in a process that ran nothing
-before, runs nothing after, and loads no other such file.
+Tasks run in workers of two kinds, told apart by their environment: `features` and `defend` never share a process with `implant` and
+`evaluate`, which hold the ground truth. Tasks that run the code of `--plugins` files, and all under `isolate`, do so alone: in a process
+that ran nothing before, runs nothing after, and loads no other such file.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ GRACE = 0.5
 """Seconds that a worker which is over its time has to write down where it hangs."""
 ATTEMPTS = 2
 """A task that lost its worker is tried once more."""
-ROLES = {"implant": "trusted", "evaluate": "trusted", "defend": "defend"}
+ROLES = {"implant": "trusted", "evaluate": "trusted", "features": "defend", "defend": "defend"}
 """Ray starts separate workers for separate environments."""
 WORKER_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "passive",  # idle OpenMP threads would spin and starve the other workers

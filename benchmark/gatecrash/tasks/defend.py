@@ -24,6 +24,7 @@ from gatecrash.recipe import Recipe
 from gatecrash.results import Stage
 from gatecrash.store import StoredVictim
 from gatecrash.tasks.common import Ground, Report, TrainPart, classifier_state, model_factory, trainer
+from gatecrash.tasks.features import FeaturesArtifact, penultimate
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class View:
     clean: ImageSet
     training: ImageSet | None
     flip: bool
+
+    def classifier(self) -> Classifier:
+        """The victim's, on the CPU."""
+        classifier = rebuild(self.spec, self.state)
+        if not isinstance(classifier, Classifier):
+            raise ContractError(f"the stored victim is a {type(classifier).__name__}, not a Classifier")
+        return classifier
 
 
 @dataclass(frozen=True)
@@ -72,10 +80,16 @@ def view_of(ground: Ground, seed: int, data: TrainPart, victim: StoredVictim, *,
     return View(victim.record["classifier"], classifier_state(victim), clean, training_data, data.flip)
 
 
-def defend(host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view: View, report: Report) -> OutcomeArtifact:
-    """Run one defense, or a chain: each stage gets the last classifier and the training set minus the suspects so far."""
+def defend(
+    host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view: View, report: Report, features: FeaturesArtifact | None = None
+) -> OutcomeArtifact:
+    """Run one defense, or a chain: each stage gets the last classifier and the training set minus the suspects so far.
+
+    `features` are the victim's on the whole training set; without them, or once a stage has changed the classifier, a stage that needs
+    features has them computed here.
+    """
     device = training.choose_device(ground.device)
-    given = classifier = cache(partial(_victims_classifier, view))  # not every defense wants it
+    given = classifier = cache(view.classifier)  # not every defense wants it
     total = len(view.training) if view.training is not None else 0
     kept = torch.arange(total)
     suspects = torch.zeros(total, dtype=torch.bool)
@@ -88,7 +102,8 @@ def defend(host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view:
         for stage in stages:
             instance: Defense = host.get("defense", stage.name).configure(stage.config)
             data = view.training.subset(kept) if view.training is not None else None
-            evidence = _evidence(host, ground, instance, seed, classifier, data, view, prior, device, report)
+            known = features.values[kept] if features is not None and not changed else None
+            evidence = _evidence(host, ground, instance, seed, classifier, data, view, prior, device, report, known)
             given = classifier
             outcome = instance.defend(evidence)
             rows = len(kept) if Need.TRAINING_DATA in instance.needs else None
@@ -127,17 +142,10 @@ def defend(host: Host, ground: Ground, stages: Sequence[Stage], seed: int, view:
         steps_state=state_of(given()) if prior.trajectory else {},
         figures={str(name): image.cpu() for name, image in prior.figures.items()},
         tables={str(name): [_plain(row) for row in rows] for name, rows in prior.tables.items()},
-        seconds=meter.seconds,
+        seconds=meter.seconds + (features.seconds if features is not None else 0.0),
         peak_memory_mb=meter.peak_mb,
         holdout_size=len(view.clean),
     )
-
-
-def _victims_classifier(view: View) -> Classifier:
-    classifier = rebuild(view.spec, view.state)
-    if not isinstance(classifier, Classifier):
-        raise ContractError(f"the stored victim is a {type(classifier).__name__}, not a Classifier")
-    return classifier
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,6 +169,7 @@ def _evidence(
     prior: Outcome | None,
     device: torch.device,
     report: Report,
+    known: Tensor | None,
 ) -> Evidence:
     """Exactly what the defense declared; tensors and classifier are copies, so that it cannot change another stage's."""
     needs = frozenset(defense.needs)
@@ -169,6 +178,9 @@ def _evidence(
     seen = suspicious if suspicious is not None else view.clean
     make = partial(model_factory(host, ground, seen, device), streams.seed("init", 63)) if Need.RETRAIN in needs else no_retraining
     histories: list[training.History] = []
+    batches = partial(batching.batches, device=device)
+    if Need.FEATURES in needs and suspicious is not None and known is None:
+        known = penultimate(classifier().to(device).eval(), suspicious.images, batches)
     return Evidence(
         needs=needs,
         classes=seen.classes,
@@ -176,7 +188,7 @@ def _evidence(
         device=device,
         stream=streams,
         train=trainer(make, recipe, streams, view.flip, device, report, histories),
-        batches=partial(batching.batches, device=device),
+        batches=batches,
         flip=view.flip,
         prior=prior,
         _classifier=classifier().duplicate().to(device).eval() if Need.MODEL in needs else None,
@@ -184,6 +196,7 @@ def _evidence(
         _training_data=_copy(suspicious).to(device) if Need.TRAINING_DATA in needs and suspicious is not None else None,
         _recipe=recipe if Need.RETRAIN in needs else None,
         _new_model=make if Need.RETRAIN in needs else None,
+        _features=known.to(device) if Need.FEATURES in needs and known is not None else None,
     )
 
 

@@ -15,6 +15,7 @@ from gatecrash.host import Host
 from gatecrash.isolation import fresh_process_state
 from gatecrash.tasks.defend import defend
 from gatecrash.tasks.evaluate import evaluate
+from gatecrash.tasks.features import features
 from gatecrash.tasks.implant import implant
 
 
@@ -28,6 +29,7 @@ def perform(task: Task, host: Host, threads: int, report: Report, device: str | 
         arguments["ground"] = replace(arguments["ground"], device=device)
     functions: Mapping[str, Callable[..., Any]] = {
         "implant": partial(implant, host),
+        "features": features,
         "defend": partial(defend, host),
         "evaluate": evaluate,
     }

@@ -19,6 +19,7 @@ from gatecrash.model import Model
 from gatecrash.randomness import Streams
 from gatecrash.recipe import Recipe
 from gatecrash.tasks.common import channel_statistics, trainer
+from gatecrash.tasks.features import penultimate
 
 CPU = torch.device("cpu")
 
@@ -81,13 +82,18 @@ def make_evidence(
     Raises ValueError where a need cannot be met from the arguments.
     """
     needs = frozenset(defense.needs)
-    if Need.TRAINING_DATA in needs and training_data is None:
+    wants_features = Need.FEATURES in needs
+    if (Need.TRAINING_DATA in needs or wants_features) and training_data is None:
         raise ValueError(f"{defense.name} needs training_data")
     if Need.RETRAIN in needs and model is None:
         raise ValueError(f"{defense.name} needs a model to retrain")
     recipe = recipe or Recipe(epochs=1)
     streams = Streams("defense", defense.name, seed)
     make = model_factory(model, clean, streams.seed("init"), device) if model is not None and Need.RETRAIN in needs else no_retraining
+    batches = partial(batching.batches, device=device)
+    known = None
+    if wants_features and training_data is not None:
+        known = penultimate(classifier.duplicate().to(device).eval(), training_data.images, batches)
     return Evidence(
         needs=needs,
         classes=clean.classes,
@@ -95,7 +101,7 @@ def make_evidence(
         device=device,
         stream=streams,
         train=trainer(make, recipe, streams, flip, device, lambda _: None, []),
-        batches=partial(batching.batches, device=device),
+        batches=batches,
         flip=flip,
         prior=prior,
         _classifier=classifier.duplicate().to(device).eval() if Need.MODEL in needs else None,
@@ -103,4 +109,5 @@ def make_evidence(
         _training_data=training_data.to(device) if Need.TRAINING_DATA in needs and training_data is not None else None,
         _recipe=recipe if Need.RETRAIN in needs else None,
         _new_model=make if Need.RETRAIN in needs else None,
+        _features=known,
     )

@@ -96,7 +96,7 @@ class Trial:
             defense,
             victim,
             data["hold-out"],
-            training_data=data["training set"] if Need.TRAINING_DATA in needs else None,
+            training_data=data["training set"] if needs & {Need.TRAINING_DATA, Need.FEATURES} else None,
             model=place.model if Need.RETRAIN in needs else None,
             recipe=place.recipe,
             device=torch.device(device),
@@ -118,7 +118,7 @@ class Trial:
         name, options = MODEL
         model_stage = Stage(name=name, config=dict(options))
         ground = Ground("digits", model_stage, place.recipe.model_dump(), {}, "cpu", torch.get_num_threads())
-        training_data = copied(place.train) if Need.TRAINING_DATA in defense.needs else None
+        training_data = copied(place.train) if defense.needs & {Need.TRAINING_DATA, Need.FEATURES} else None
         view = View(spec_of(place.benign), state_of(place.benign), copied(place.clean), training_data, flip=False)
         stage = Stage(name=defense.name, config=defense.config.model_dump(mode="json"))
         mend = "read the traceback (`--debug`, or pytest); a benign victim is a row of every grid"

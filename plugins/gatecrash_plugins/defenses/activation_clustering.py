@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from gatecrash import Classifier, Config, Defense, Evidence, Give, ImageSet, Need, Network, Outcome, Reference, hookimpl
+from gatecrash import Classifier, Config, Defense, Evidence, Give, ImageSet, Need, Outcome, Reference, hookimpl
 
 _SILHOUETTE_ROWS = 2000
 """The silhouette compares all pairs: larger classes are represented by so many random rows."""
@@ -90,7 +90,7 @@ class ActivationClustering(Defense):
     reference = Reference(
         "Chen et al., Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering", 2018, "https://arxiv.org/abs/1811.03728"
     )
-    needs = frozenset({Need.MODEL, Need.TRAINING_DATA, Need.RETRAIN})
+    needs = frozenset({Need.MODEL, Need.TRAINING_DATA, Need.FEATURES, Need.RETRAIN})
     gives = frozenset({Give.SUSPECTS, Give.CLASSIFIER})
 
     class Config(Config):
@@ -120,7 +120,7 @@ class ActivationClustering(Defense):
 
     def defend(self, evidence: Evidence) -> Outcome:
         data = evidence.training_data
-        halves = self.split(penultimate(evidence.network, data.images, evidence.batches), data.labels, evidence)
+        halves = self.split(evidence.features, data.labels, evidence)
         findings = {
             "exclusionary-reclassification": self.by_reclassification,
             "relative-size": self.by_relative_size,
@@ -188,12 +188,6 @@ class ActivationClustering(Defense):
             else:
                 findings.append(Finding("smaller", small.evidence, details))
         return findings
-
-
-def penultimate(network: Network, images: Tensor, batches: Callable[..., Any]) -> Tensor:
-    """The head's input float [N, F], in the order of `images`."""
-    with torch.inference_mode():
-        return torch.cat([network.features(batch) for batch in batches(images)])
 
 
 def reduce(features: NDArray[np.float64], dimensions: int, whiten: bool) -> NDArray[np.float64] | None:
