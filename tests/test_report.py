@@ -217,6 +217,23 @@ def hostile() -> list[Result]:
     return [*results, cell("evil", "d", key="3", defense=[stage], status="failed", error=HOSTILE, dataset=stage, model=stage)]
 
 
+def test_detectors_have_tables_of_their_own(pictures: Path) -> None:
+    assert "Detectors" not in html(some(), pictures)
+    results = some()
+    for attack, verdict in (("none", False), ("badnets", True)):
+        found = {"verdict": verdict, "detection_fpr": 0.05} | ({"detection_tpr": 0.8} if verdict else {})
+        searched = cell(attack, HOSTILE, gives=["verdict", "suspects"])
+        results.append(searched.model_copy(update={"measures": searched.measures | found}))
+    shown = html(results, pictures)
+    rows = [
+        re.findall(r"<td>(.*?)</td>", row) for row in shown.partition("<h3>Detectors</h3>")[2].partition("<h3>Plots</h3>")[0].split("<tr>")
+    ]
+    name = "&#34;&gt;&lt;script&gt;"
+    assert [row[1:4] for row in rows if len(row) == 6] == [["none", "", "5.0"], ["badnets", "80.0", "5.0"]]
+    assert [row[1:4] for row in rows if len(row) == 7] == [["1 of 1", "", "0 of 1"]]
+    assert all(row[0].startswith(name) for row in rows if row)
+
+
 def test_what_plugins_write_is_text(pictures: Path) -> None:
     text = html(hostile(), pictures, HOSTILE)
     assert text.count("<script") == 1

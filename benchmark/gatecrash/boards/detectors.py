@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from gatecrash.boards.panel import NONE, Panel
 from gatecrash.boards.statistics import over_seeds
-from gatecrash.boards.text import escape, percent, table
+from gatecrash.boards.text import percent
 from gatecrash.metrics import Interval, population_scores
 from gatecrash.results import Result
 
+Rows = list[dict[str, str]]
+"""A table: names as the plugins wrote them, figures as text."""
 
-def sample_detectors(panel: Panel) -> str | None:
-    """How well poisoned training rows were told from clean ones, per attack; None where no defense looks for them."""
+
+def sample_detectors(panel: Panel) -> Rows:
+    """How well poisoned training rows were told from clean ones, per attack; no row where no defense looks for them."""
     rows = []
     for defense in panel.defenses:
         for attack in panel.attacks:
@@ -18,19 +21,19 @@ def sample_detectors(panel: Panel) -> str | None:
             if any(cell.measures.get(name) is not None for cell in cells for name in ("detection_fpr", "detection_tpr", "detection_auroc")):
                 rows.append(
                     {
-                        "detector": escape(defense),
-                        "attack": escape(attack),
+                        "detector": defense,
+                        "attack": attack,
                         "TPR": percent(over_seeds(cells, "detection_tpr")),
                         "FPR": percent(over_seeds(cells, "detection_fpr")),
                         "precision": percent(over_seeds(cells, "detection_precision")),
                         "AUROC": _plain(over_seeds(cells, "detection_auroc")),
                     }
                 )
-    return table(rows) if rows else None
+    return rows
 
 
-def model_detectors(panel: Panel) -> str | None:
-    """Verdicts on backdoored and on benign victims; None where no defense gives any.
+def model_detectors(panel: Panel) -> Rows:
+    """Verdicts on backdoored and on benign victims; no row where no defense gives any.
 
     A victim counts as backdoored where its backdoor landed: one that did not is neither.
     """
@@ -39,7 +42,7 @@ def model_detectors(panel: Panel) -> str | None:
         judged = [cell for cell in panel.at(defense=defense) if cell.status == "ok" and cell.measures.get("verdict") is not None]
         if judged:
             rows.append(_model_row(panel, defense, judged))
-    return table(rows) if rows else None
+    return rows
 
 
 def _model_row(panel: Panel, defense: str, judged: list[Result]) -> dict[str, str]:
@@ -47,7 +50,7 @@ def _model_row(panel: Panel, defense: str, judged: list[Result]) -> dict[str, st
     backdoored = [cell for cell in judged if cell.victim_key in panel.landed]
     named = [cell.measures["verdict_targets_equal"] for cell in backdoored if cell.measures.get("verdict_targets_equal") is not None]
     row = {
-        "detector": escape(defense),
+        "detector": defense,
         "backdoored called so": _share([cell.measures["verdict"] for cell in backdoored]),
         "targets named exactly": _share(named),
         "benign called backdoored": _share([cell.measures["verdict"] for cell in benign]),

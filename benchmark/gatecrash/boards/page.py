@@ -48,9 +48,9 @@ def page(name: str, results: Iterable[Result], outdated: Collection[str] = (), f
     if samples or models:
         lines += ["## Detectors", ""]
     if samples:
-        lines += ["Of poisoned training rows (rates in %; on `none` every flagged row is a false alarm):", "", samples, ""]
+        lines += ["Of poisoned training rows (rates in %; on `none` every flagged row is a false alarm):", "", _escaped(samples), ""]
     if models:
-        lines += ["Of backdoored models (each victim is one; intervals are 95%):", "", models, ""]
+        lines += ["Of backdoored models (each victim is one; intervals are 95%):", "", _escaped(models), ""]
     lines += ["## Price on the benign victim", "", sections.benign_price(arranged), ""]
     lines += ["## Seconds and memory", "", "Mean seconds and highest peak memory of a task.", "", sections.cost(arranged), ""]
     lost = sections.lost_cells(arranged)
@@ -58,6 +58,10 @@ def page(name: str, results: Iterable[Result], outdated: Collection[str] = (), f
         lines += ["## Cells without scores", "", *lost, ""]
     lines += ["## How to reproduce", "", *_reproduce(name, arranged.cells[0]), "", "## Provenance", "", _provenance(arranged), ""]
     return "\n".join(lines)
+
+
+def _escaped(rows: Sequence[Mapping[str, str]]) -> str:
+    return table([{column: escape(text) if column in {"detector", "attack"} else text for column, text in row.items()} for row in rows])
 
 
 def _reproduce(name: str, first: Result) -> list[str]:

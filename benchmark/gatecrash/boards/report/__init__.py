@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gatecrash.boards.detectors import model_detectors, sample_detectors
 from gatecrash.boards.page import provenance_facts
 from gatecrash.boards.panel import NONE, Panel
 from gatecrash.boards.pictures import picture
@@ -115,6 +116,10 @@ def _section(number: int, section: Section) -> dict[str, Any]:
         "rows": [{"defense": name, "cells": [cells[name, attack] for attack in arranged.attacks]} for name in arranged.defenses],
         "classes": _defenses(arranged),
         "survivors": _attacks(arranged),
+        "detectors": {
+            "Of poisoned training rows (rates in %; on none every flagged row is a false alarm)": sample_detectors(arranged),
+            "Of backdoored models (each victim is one; intervals are 95%)": model_detectors(arranged),
+        },
         "plots": [{"shows": shows, "uri": _uri(png)} for shows, png in section.plots.items()],
         "undrawn": list(section.notes),
         "groups": list(cells.values()),
