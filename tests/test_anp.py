@@ -302,14 +302,12 @@ class TestChoosing:
         neurons = Neurons(evidence.network)
         choices = [torch.tensor(choice) for choice in ([False, True, False], [False, True, True], [True, True, True])]
         # Without neurons 1 and 2, class 1 has the activations (0.1, 0, 0.1): a tie at 0 as well, won by class 0.
-        assert [anp.accuracy(neurons, choice, evidence.clean, evidence) for choice in choices] == [1.0, 0.5, 0.5]
-        assert defense.largest(neurons, choices, evidence.clean, evidence).tolist() == expected
+        accuracies = [anp.accuracy(neurons, choice, evidence.clean, evidence) for choice in choices]
+        assert accuracies == [1.0, 0.5, 0.5]
+        assert anp.largest(choices, accuracies, 1.0 - max_drop).tolist() == expected
 
     def test_prunes_nothing_where_every_threshold_costs_too_much(self) -> None:
-        defense = ANP(config(max_drop=0.0))
-        evidence = evidence_for(defense, planted(), clean_data())
-        chosen = defense.largest(Neurons(evidence.network), [torch.ones(3, dtype=torch.bool)], evidence.clean, evidence)
-        assert not chosen.any()
+        assert anp.largest([torch.ones(3, dtype=torch.bool)], [0.5], 1.0).tolist() == [False] * 3
 
     def test_drop_of_exactly_max_drop_is_allowed(self) -> None:
         """Three of 100 images of class 1: 1 - 0.97 is 0.030000000000000027."""
@@ -318,7 +316,19 @@ class TestChoosing:
         defense = ANP(config(max_drop=0.03))
         evidence = evidence_for(defense, planted(), data)
         everything = torch.ones(3, dtype=torch.bool)
-        assert defense.largest(Neurons(evidence.network), [everything], evidence.clean, evidence).all()
+        accuracies = [anp.accuracy(Neurons(evidence.network), everything, evidence.clean, evidence)]
+        assert anp.largest([everything], accuracies, 1.0 - 0.03).all()
+
+    def test_the_trajectory_says_what_was_chosen_and_by_which_accuracy(self) -> None:
+        outcome = ANP(config()).defend(evidence_for(ANP(config()), planted(), clean_data()))
+        steps = [dict(step.params) for step in outcome.trajectory]
+        chosen = [step for step in steps if step["chosen"]]
+        assert chosen
+        assert {step["pruned"] for step in chosen} == {sum(bool(row["pruned"]) for row in outcome.tables["neurons"])}
+        assert max(float(step["holdout_drop"]) for step in chosen) <= 0.03
+        assert {round(float(step["holdout_acc"]) + float(step["holdout_drop"]), 9) for step in steps} == {1.0}
+        fixed = ANP(config(selection="fixed", threshold=0.33)).defend(evidence_for(ANP(config()), planted(), clean_data()))
+        assert "holdout_acc" not in fixed.trajectory[0].params
 
     def test_mask_never_sees_the_images_that_the_threshold_is_chosen_by(self) -> None:
         """Inverting the held-back images changes the choice, but no mask."""

@@ -150,12 +150,19 @@ class ANP(Defense):
         order = mask.sort(stable=True).indices
         cuts = candidates(self.config.by, neurons.count)
         choices = [choose(mask, order, cut) for cut in cuts]
+        seen: list[dict[str, float]] = [{} for _ in cuts]
         if held is None:
             fixed: Cut = {"threshold": self.config.threshold} if self.config.by == "threshold" else {"number": self.config.number}
             chosen = choose(mask, order, fixed)
         else:
-            chosen = self.largest(neurons, choices, held, evidence)
-        trajectory = [Step({**cut, "pruned": int(choice.sum())}, neurons.pruned(choice)) for cut, choice in zip(cuts, choices, strict=True)]
+            accuracies = [accuracy(neurons, choice, held, evidence) for choice in choices]
+            unpruned = accuracy(neurons, torch.zeros(neurons.count, dtype=torch.bool), held, evidence)
+            chosen = largest(choices, accuracies, unpruned - self.config.max_drop)
+            seen = [{"holdout_acc": held_accuracy, "holdout_drop": unpruned - held_accuracy} for held_accuracy in accuracies]
+        trajectory = [
+            Step({**cut, "pruned": int(choice.sum()), **found, "chosen": int(choice.equal(chosen))}, neurons.pruned(choice))
+            for cut, choice, found in zip(cuts, choices, seen, strict=True)
+        ]
         records = table(neurons, mask, order[: self.config.rows], chosen)
         network.load_state_dict(neurons.pruned(chosen), strict=False)
         network.to(memory_format=torch.contiguous_format)
@@ -181,15 +188,17 @@ class ANP(Defense):
         neurons.use_batch_statistics(False)
         return mask.detach().cpu()
 
-    def largest(self, neurons: Neurons, choices: Sequence[Tensor], held: ImageSet, evidence: Evidence) -> Tensor:
-        """The choice that prunes most among those whose accuracy on `held` is within max_drop; nothing if there is none."""
-        none = torch.zeros(neurons.count, dtype=torch.bool)
-        least = accuracy(neurons, none, held, evidence) - self.config.max_drop
-        for chosen in reversed(choices):
-            # The tiny term undoes float error: a drop of 3 in 100 images is 0.030000000000000027.
-            if accuracy(neurons, chosen, held, evidence) >= least - 1e-9:
-                return chosen
-        return none
+
+def largest(choices: Sequence[Tensor], accuracies: Sequence[float], least: float) -> Tensor:
+    """The choice, bool [n], that prunes most among those with at least this accuracy; nothing if there is none.
+
+    `choices` are in the order of growing; all are looked at, since accuracy may dip and rise again.
+    """
+    for chosen, found in zip(reversed(choices), reversed(accuracies), strict=True):
+        # The tiny term undoes float error: a drop of 3 in 100 images is 0.030000000000000027.
+        if found >= least - 1e-9:
+            return chosen
+    return torch.zeros_like(choices[0])
 
 
 def mask_gradient(neurons: Neurons, mask: Tensor, images: Tensor, labels: Tensor, start: Tensor, config: ANP.Config) -> Tensor:
