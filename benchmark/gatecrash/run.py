@@ -139,7 +139,7 @@ def ray(host: Host, options: RunOptions, report: Report, logs: Path) -> Executor
 
     wanted = {"cpu": 0.0, "cuda": options.gpus_per_task or 1.0}
     gpus = wanted.get(options.device or "", options.gpus_per_task)
-    limits = {"implant": options.victim_time_limit, "defend": options.cell_time_limit, "evaluate": options.cell_time_limit}
+    limits = {"implant": options.victim_time_limit} | dict.fromkeys(("features", "defend", "evaluate"), options.cell_time_limit)
     return RayExecutor(
         host,
         Request(options.threads, gpus, options.workers),
