@@ -5,14 +5,18 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 
 import torch
 
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
 
 class Meter:
-    """Times a block. `peak_mb` is the device's peak allocation on CUDA; on the CPU it is the process's resident peak so far, the
-    interpreter and libraries included, since the system keeps no peak per task."""
+    """Times a block. `peak_mb` is the device's peak allocation on CUDA; on the CPU it is the most that the process held meanwhile, the
+    interpreter, libraries and data included (not on Linux: the most that it ever held)."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -23,6 +27,8 @@ class Meter:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            _forget_peak()
         self._start = time.perf_counter()
         return self
 
@@ -31,6 +37,19 @@ class Meter:
             torch.cuda.synchronize(self._device)
             self.peak_mb = torch.cuda.max_memory_allocated(self._device) / 2**20
         else:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            self.peak_mb = peak / (2**20 if sys.platform == "darwin" else 2**10)
+            self.peak_mb = peak_of_this_process()
         self.seconds = time.perf_counter() - self._start
+
+
+def peak_of_this_process() -> float:
+    """MiB. Not `ru_maxrss` where it can be avoided: Linux hands that on to every process that one starts."""
+    with suppress(OSError, StopIteration):
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _forget_peak() -> None:
+    """Let the peak count from now on, where the system can (Linux: proc(5), clear_refs)."""
+    with suppress(OSError):
+        _CLEAR.write_text("5")

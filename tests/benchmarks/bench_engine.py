@@ -185,27 +185,3 @@ def test_engine_against_bare_loop(setting: Setting) -> None:
 @pytest.mark.parametrize("setting", HERE, ids=str)
 def test_engine_against_usual_pipeline(setting: Setting) -> None:
     compare(f"engine / usual pipeline, {setting}", engine(setting), usual_pipeline(setting))
-
-
-def test_limits_of_the_machine() -> None:
-    """What bounds everything above: matrix products and memory."""
-    side = 1024 if DEVICE.type == "cpu" else 8192
-    dtypes = [torch.float32, torch.bfloat16] if supports_bfloat16(DEVICE) else [torch.float32]
-    print(f"\n{DEVICE}, {torch.get_num_threads()} thread(s)", end="")
-    for dtype in dtypes:
-        matrix = torch.randn(side, side, device=DEVICE).to(dtype)
-        seconds = best_of(lambda matrix=matrix: matrix @ matrix)
-        print(f"; {str(dtype).removeprefix('torch.')} product {2 * side**3 / seconds / 1e9:,.0f} GFLOP/s", end="")
-    source = torch.empty(2**28, dtype=torch.uint8, device=DEVICE)
-    target = torch.empty_like(source)
-    print(f"; copy {2 * len(source) / best_of(lambda: target.copy_(source)) / 1e9:,.0f} GB/s", flush=True)
-
-
-def best_of(work: Callable[[], object]) -> float:
-    """The shortest of ten runs, in seconds."""
-    times = []
-    for _ in range(10):
-        start = finish()
-        work()
-        times.append(finish() - start)
-    return min(times)

@@ -111,9 +111,10 @@ def test_overhead_per_cell_ray(local_ray: None, tmp_path: Path) -> None:
 def test_planning_a_hundred_thousand_cells() -> None:
     """In a process of its own, for its memory."""
     script = f"""
-import json, resource, time
+import json, time
 from gatecrash.grid import parse_grid
 from gatecrash.host import load_plugins
+from gatecrash.measure import peak_of_this_process
 from gatecrash.run import plan_grid
 host = load_plugins()
 grid = {fields(10)!r}
@@ -124,7 +125,7 @@ parsed = parse_grid(grid)
 plan_grid(parse_grid({{**grid, "seeds": [0]}}), host)  # decodes the dataset
 before = time.perf_counter()
 plan = plan_grid(parsed, host).plan
-print(json.dumps([len(plan.cells), time.perf_counter() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20]))
+print(json.dumps([len(plan.cells), time.perf_counter() - before, peak_of_this_process() / 2**10]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     cells, seconds, gigabytes = json.loads(done.stdout)

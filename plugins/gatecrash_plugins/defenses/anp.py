@@ -155,8 +155,8 @@ class ANP(Defense):
             fixed: Cut = {"threshold": self.config.threshold} if self.config.by == "threshold" else {"number": self.config.number}
             chosen = choose(mask, order, fixed)
         else:
-            accuracies = [accuracy(neurons, choice, held, evidence) for choice in choices]
-            unpruned = accuracy(neurons, torch.zeros(neurons.count, dtype=torch.bool), held, evidence)
+            nothing = torch.zeros(neurons.count, dtype=torch.bool)
+            unpruned, *accuracies = held_accuracies(neurons, [nothing, *choices], held, evidence)
             chosen = largest(choices, accuracies, unpruned - self.config.max_drop)
             seen = [{"holdout_acc": held_accuracy, "holdout_drop": unpruned - held_accuracy} for held_accuracy in accuracies]
         trajectory = [
@@ -187,6 +187,13 @@ class ANP(Defense):
                 mask.clamp_(0, 1)
         neurons.use_batch_statistics(False)
         return mask.detach().cpu()
+
+
+def held_accuracies(neurons: Neurons, choices: Sequence[Tensor], held: ImageSet, evidence: Evidence) -> list[float]:
+    """Accuracy on `held` with each choice, bool [n], pruned. Choices are nested: of two with as many neurons one is the other."""
+    by_number = {int(choice.sum()): choice for choice in choices}
+    found = {number: accuracy(neurons, choice, held, evidence) for number, choice in by_number.items()}
+    return [found[int(choice.sum())] for choice in choices]
 
 
 def largest(choices: Sequence[Tensor], accuracies: Sequence[float], least: float) -> Tensor:

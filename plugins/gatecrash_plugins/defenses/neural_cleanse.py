@@ -68,14 +68,13 @@ class NeuralCleanse(Defense):
         found = _search(evidence, self.config)
         repaired = evidence.network
         trajectory: Sequence[Step] = ()
-        before = _successes(repaired, evidence, found)
         if found.accused and self.config.repair == "unlearn":
             repaired = self._unlearn(evidence, found)
         elif found.accused:
             trajectory = prune(repaired, evidence, found, self.config.max_success)
         after = _successes(repaired, evidence, found)
         tables = _tables(evidence, found) | {
-            "repair": [{"class": label, "success_before": before[label], "success_after": after[label]} for label in found.accused]
+            "repair": [{"class": label, "success_before": found.success[label], "success_after": after[label]} for label in found.accused]
         }
         return Outcome(classifier=repaired, verdict=found.verdict(), trajectory=trajectory, figures=found.figures(), tables=tables)
 
