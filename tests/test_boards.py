@@ -196,6 +196,19 @@ def test_the_matrix_shows_seeds_failures_and_gaps_as_such() -> None:
     assert re.search(r"90\.0 / 20\.0 \(n=1, 1 failed, 1 missing\)", rows[3])
 
 
+def test_none_comes_first_then_names_as_they_come_and_sweeps_by_value() -> None:
+    swept = [(100, "batch"), (8, "batch"), (20.5, "running"), (8, "all")]
+    results = undefended()
+    for number, (drop, mode) in enumerate(swept):
+        stage = Stage(name="zap", config={"drop": drop, "mode": mode})
+        results.append(cell("badnets", "zap", 0, key=f"k{number}", defense=[stage]))
+    results += [cell("badnets", "cut", 0), cell("none", "late", 0)]
+    found = panel(list(reversed(results)))
+    assert found.attacks == ("none", "badnets")
+    zaps = tuple(f"zap (drop={drop}, mode={mode})" for drop, mode in ((8, "all"), (8, "batch"), (20.5, "running"), (100, "batch")))
+    assert found.defenses == ("none", "late", "cut", *zaps)
+
+
 def test_of_two_measurements_for_one_place_the_last_counts() -> None:
     old = cell("badnets", "d", 0, asr=0.9, key="old", provenance={"date": "2026-01-01"})
     new = cell("badnets", "d", 0, asr=0.1, key="new", provenance={"date": "2026-02-01"})

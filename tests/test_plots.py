@@ -83,6 +83,29 @@ def test_a_heatmap_has_every_mean_and_says_what_is_missing() -> None:
         heatmap(panel([cell("none", "none")]), ["asr"])
 
 
+def test_a_heatmap_of_many_defenses_has_a_row_for_each_with_its_whole_name() -> None:
+    sweep = [
+        cell(
+            "badnets",
+            "zap",
+            0,
+            asr=drop,
+            key=f"zap-{drop}",
+            defense=[Stage(name="zap", config={"drop": drop, "which-is-a-lot": drop})],
+        )
+        for drop in (index / 20 for index in range(15))
+    ]
+    figure = heatmap(panel([cell("none", "none"), cell("badnets", "none"), *sweep]), ["asr", "der"])
+    asr, rating = figure.axes[:2]
+    names = [label.get_text() for label in asr.get_yticklabels()]
+    assert names[:2] == ["none", "zap (drop=0, which-is-a-lot=0)"]
+    assert names[-1] == "zap (drop=0.7, which-is-a-lot=0.7)"
+    assert [label.get_text() for label in rating.get_yticklabels()] == []
+    assert [label.get_text() for label in rating.get_xticklabels()] == ["badnets"]
+    shown = {(round(text.get_position()[0]), round(text.get_position()[1])): text.get_text() for text in asr.texts}
+    assert [shown[0, row] for row in range(16)] == ["100", *(str(5 * index) for index in range(15))]
+
+
 def test_a_tradeoff_has_a_mark_for_each_defense_that_repairs() -> None:
     figure = tradeoff(some())
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no defense", "anp", "$x^2$ <b>"]

@@ -32,7 +32,8 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Setting:
-    """A model, its images and how long one turn is: on a CPU a second or two, on a GPU long enough to outlast the launch queue."""
+    """A model, its images and how long one turn is: on a CPU a few seconds, so that what happens once a training does not count, on a GPU
+    long enough to outlast the launch queue."""
 
     model: type[Model]
     shape: tuple[int, int, int]
@@ -46,11 +47,11 @@ class Setting:
 
 SETTINGS = {
     "cpu": [
-        Setting(SmallCnn, (1, 16, 16), 64, 100),
+        Setting(SmallCnn, (1, 16, 16), 64, 400),
         Setting(SmallCnn, (3, 32, 32), 128, 20),
-        Setting(Lean, (3, 32, 32), 64, 2),
-        Setting(ResNet18, (3, 32, 32), 32, 1),
-        Setting(PreActResNet18, (3, 32, 32), 32, 1),
+        Setting(Lean, (3, 32, 32), 64, 6),
+        Setting(ResNet18, (3, 32, 32), 32, 6),
+        Setting(PreActResNet18, (3, 32, 32), 32, 6),
     ],
     "cuda": [Setting(model, (3, 32, 32), 512, 100) for model in (SmallCnn, Lean, ResNet18, PreActResNet18)],
 }

@@ -70,9 +70,8 @@ def panel(results: Iterable[Result]) -> Panel:
         tuple(sorted(cells, key=lambda cell: cell.seed)),
         attack_of,
         defense_of,
-        tuple(dict.fromkeys(attack_of[cell.key] for cell in cells)),
-        tuple(dict.fromkeys(defense_of[cell.key] for cell in cells if cell.defense_name == NONE))
-        + tuple(dict.fromkeys(defense_of[cell.key] for cell in cells if cell.defense_name != NONE)),
+        _in_order([(attack_of[cell.key], (cell.attack,)) for cell in cells]),
+        _in_order([(defense_of[cell.key], tuple(cell.defense)) for cell in cells]),
         tuple(sorted({cell.seed for cell in cells})),
         frozenset(cell.victim_key for cell in cells if landed(cell.measures.get("asr_before"), cell.measures.get("asr_floor"))),
     )
@@ -100,6 +99,26 @@ def _frozen(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
     import json
 
     return name, json.dumps(config, sort_keys=True)
+
+
+def _in_order(labelled: Sequence[tuple[str, tuple[Stage, ...]]]) -> tuple[str, ...]:
+    """Each label once: `none` first, other names as they come, those of one name by their options."""
+    names = [[stage.name for stage in stages] for _, stages in labelled]
+    first = {tuple(name): place for place, name in reversed(list(enumerate(names)))}
+
+    def where(one: tuple[str, tuple[Stage, ...]]) -> tuple[Any, ...]:
+        name = tuple(stage.name for stage in one[1])
+        return name != (NONE,), first[name], _sortable(_options(one[1]))
+
+    return tuple(dict.fromkeys(label for label, _ in sorted(labelled, key=where)))
+
+
+def _sortable(options: Mapping[str, Any]) -> list[tuple[str, bool, float, str]]:
+    """By option, numbers before all else and by size."""
+    return [
+        (name, not isinstance(value, int | float), value if isinstance(value, int | float) else 0.0, str(value))
+        for name, value in sorted(options.items())
+    ]
 
 
 def _labels(cells: Sequence[Result], plugins: Sequence[tuple[Stage, ...]]) -> dict[str, str]:

@@ -23,6 +23,12 @@ TITLES: dict[Measure, str] = {
 }
 
 
+LONG = 100
+"""Characters of the name of such a row."""
+MANY = 12
+"""Defenses from which on each gets a row instead of a column: the names of a sweep are long, and differ at their ends."""
+
+
 def heatmap(panel: Panel, measures: Sequence[Measure] = ("asr", "acc", "der")) -> Figure:
     """Means over seeds; what has no score is hatched and says why. Raises UserError where nothing has a score."""
     there = [measure for measure in measures if any(cell.measures.get(measure) is not None for cell in panel.cells)]
@@ -30,31 +36,44 @@ def heatmap(panel: Panel, measures: Sequence[Measure] = ("asr", "acc", "der")) -
         raise UserError("no cell has any of these measures; run attacks and defenses first")
     # on the benign victim there is no attack to succeed
     fields = [(measure, [attack for attack in panel.attacks if measure == "acc" or attack != NONE]) for measure in there]
-    heights = [len(attacks) + 0.9 for _, attacks in fields]
+    upright = len(panel.defenses) > MANY
+    sizes = [max(len(attacks) + 0.9, 3.4 if upright else 0) for _, attacks in fields]  # upright, a title needs so much
     with drawing() as figure_class:
-        figure = figure_class(figsize=(max(6.6, 3.2 + 0.78 * len(panel.defenses)), 1.6 + 0.42 * sum(heights)), layout="constrained")
-        axes = figure.subplots(len(fields), 1, height_ratios=heights, squeeze=False)[:, 0]
+        if upright:
+            size = (2.4 + 0.075 * _longest(panel) + 0.78 * sum(sizes), 2.2 + 0.3 * len(panel.defenses))
+            figure = figure_class(figsize=size, layout="constrained")
+            axes = figure.subplots(1, len(fields), width_ratios=sizes, squeeze=False)[0]
+        else:
+            size = (max(6.6, 3.2 + 0.78 * len(panel.defenses)), 1.6 + 0.42 * sum(sizes))
+            figure = figure_class(figsize=size, layout="constrained")
+            axes = figure.subplots(len(fields), 1, height_ratios=sizes, squeeze=False)[:, 0]
+        labelled = axes[0] if upright else axes[-1]
         for axis, (measure, attacks) in zip(axes, fields, strict=True):
-            image = _draw(axis, panel, measure, attacks, labelled=axis is axes[-1])
+            image = _draw(axis, panel, measure, attacks, upright=upright, defenses_named=axis is labelled)
         bar = figure.colorbar(image, ax=list(axes), shrink=0.6, aspect=30, pad=0.02)
         bar.set_label("%")
         bar.outline.set_visible(False)
     return figure
 
 
-def _draw(axis: Any, panel: Panel, measure: Measure, attacks: list[str], *, labelled: bool) -> Any:
+def _longest(panel: Panel) -> int:
+    return min(LONG, max(map(len, panel.defenses)))
+
+
+def _draw(axis: Any, panel: Panel, measure: Measure, attacks: list[str], *, upright: bool, defenses_named: bool) -> Any:
     from matplotlib.patches import Rectangle
 
     defenses = panel.defenses
     values = np.full((len(attacks), len(defenses)), np.nan)
-    for row, attack in enumerate(attacks):
-        for column, defense in enumerate(defenses):
+    for line, attack in enumerate(attacks):
+        for place, defense in enumerate(defenses):
+            column, row = (line, place) if upright else (place, line)
             cells = panel.at(attack, defense)
             mean = over_seeds([cell for cell in cells if cell.status == "ok"], measure).value
             if measure == "der" and defense == NONE:
-                continue  # effectiveness is measured against this column
+                continue  # effectiveness is measured against it
             if mean is not None:
-                values[row, column] = 100 * mean
+                values[line, place] = 100 * mean
                 # cividis runs from dark to light
                 axis.text(column, row, f"{100 * mean:.0f}", ha="center", va="center", color="black" if mean > 0.5 else "white")
             else:
@@ -65,13 +84,16 @@ def _draw(axis: Any, panel: Panel, measure: Measure, attacks: list[str], *, labe
                 axis.text(
                     column, row, said, ha="center", va="center", fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}
                 )
-    image = axis.imshow(values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-    axis.vlines(np.arange(0.5, len(defenses) - 1), -0.5, len(attacks) - 0.5, color="white", linewidth=1)
-    axis.hlines(np.arange(0.5, len(attacks) - 1), -0.5, len(defenses) - 0.5, color="white", linewidth=1)
-    labels = [short(defense, 32) for defense in defenses] if labelled else []
-    axis.set_xticks(range(len(defenses)) if labelled else [], labels, rotation=40, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(attacks)), [short(attack, 32) for attack in attacks])
-    axis.set_title(TITLES[measure], fontsize=10, loc="left")
+    image = axis.imshow(values.T if upright else values, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+    across, down = (attacks, defenses) if upright else (defenses, attacks)
+    axis.vlines(np.arange(0.5, len(across) - 1), -0.5, len(down) - 0.5, color="white", linewidth=1)
+    axis.hlines(np.arange(0.5, len(down) - 1), -0.5, len(across) - 0.5, color="white", linewidth=1)
+    names_across = across if defenses_named or upright else []
+    names_down = down if defenses_named or not upright else []
+    axis.set_xticks(range(len(names_across)), [short(name, 32) for name in names_across], rotation=40, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(names_down)), [short(name, LONG if upright else 32) for name in names_down])
+    title, _, meaning = TITLES[measure].partition(" (")
+    axis.set_title(f"{title}\n({meaning}" if upright else TITLES[measure], fontsize=10, loc="left")
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return image
