@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 
-from gatecrash.allocator import _glibc, freed_memory_kept
+from gatecrash.allocator import LARGEST, _glibc, freed_memory_kept
 
 BLOCK = 64 * 2**20
 ROUNDS = 10
@@ -53,7 +53,19 @@ def test_freed_memory_is_used_again_and_goes_back_at_the_end() -> None:
     assert after <= BLOCK / 4
 
 
-def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatecrash.allocator._glibc", lambda: None)
-    with freed_memory_kept():
-        pass
+def test_memory_goes_back_even_where_the_task_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, ...]] = []
+
+    class Library:
+        def mallopt(self, *option: int) -> int:
+            asked.append(option)
+            return 1
+
+        def malloc_trim(self, pad: int) -> int:
+            asked.append((pad,))
+            return 1
+
+    monkeypatch.setattr("gatecrash.allocator._glibc", Library)
+    with pytest.raises(ValueError, match="no luck"), freed_memory_kept():
+        raise ValueError("no luck")
+    assert asked == [(-3, LARGEST), (-1, LARGEST), (0,)]

@@ -180,7 +180,7 @@ def _evidence(
     histories: list[training.History] = []
     batches = partial(batching.batches, device=device)
     if Need.FEATURES in needs and suspicious is not None and known is None:
-        known = penultimate(classifier().to(device).eval(), suspicious.images, batches)
+        known = penultimate(classifier().duplicate().to(device).eval(), suspicious.images, batches)
     return Evidence(
         needs=needs,
         classes=seen.classes,
