@@ -17,15 +17,16 @@ import json
 import logging
 import math
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from gatecrash.access import defense_traits
 from gatecrash.defense import Need
 from gatecrash.executors.base import Artifact, Executor, Failure, Finished, Task
 from gatecrash.host import Kind as PluginKind
+from gatecrash.kept import Recent, WhileNeeded
 from gatecrash.plan import NONE, Cell, Victim
 from gatecrash.provenance import provenance
 from gatecrash.results import Result, Status
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from gatecrash.run import Observers, Prepare, RunOptions, Summary, View
 
 log = logging.getLogger("gatecrash")
-V = TypeVar("V")
 Kind = Literal["implant", "features", "defend", "evaluate"]
 MENDED = 3
 """How often a run makes a victim again that was damaged in the store meanwhile."""
@@ -78,12 +78,11 @@ class Scheduler:
         self._outcomes: dict[str, OutcomeArtifact] = {}
         self._fresh: set[str] = set()
         self._records: dict[str, dict[str, Any] | None] = {}
-        self._victims: _Recent[StoredVictim] = _Recent(4)
-        self._views: _Recent[DefenderView] = _Recent(2)
+        self._victims: Recent[StoredVictim] = Recent(4)
+        self._views: Recent[DefenderView] = Recent(2)
         self._damaged: Counter[str] = Counter()
         self._needs = {plugin.name: frozenset(plugin.cls.needs) for plugin in self.host.all("defense")}
-        self._features: dict[str, FeaturesArtifact] = {}
-        self._users: dict[str, set[str]] = {}
+        self._features: WhileNeeded[FeaturesArtifact] = WhileNeeded()
 
     # what is to be done
 
@@ -154,7 +153,7 @@ class Scheduler:
 
     def _features_node(self, victim: Victim, user: str) -> str:
         node_id = f"features:{victim.key}"
-        self._users.setdefault(victim.key, set()).add(user)
+        self._features.need(victim.key, user)
         if node_id not in self._nodes:
             self._add(Node(node_id, "features", victim.key, victim.cost, self._victim_nodes(victim.key)))
         return node_id
@@ -219,7 +218,7 @@ class Scheduler:
         if self.options.rerun is not None or not self._complete(self.plan.cells[node.key]):
             return False
         self.view.cell_ended(self.summary.results[node.key])
-        self._forget_features(self.plan.cells[node.key])
+        self._features.done(self.plan.cells[node.key].victim.key, f"defend:{node.key}")
         for node_id in (f"defend:{node.key}", f"evaluate:{node.key}"):
             if node_id in self._nodes:
                 self._done(node_id)
@@ -344,7 +343,7 @@ class Scheduler:
             self._end_cell(self.plan.cells[node.key], "not-applicable" if failure.kind == "not-applicable" else "failed", failure)
         elif node.kind == "defend":
             self._outcomes[node.key] = finished.value
-            self._forget_features(self.plan.cells[node.key])
+            self._features.done(self.plan.cells[node.key].victim.key, f"defend:{node.key}")
             self._done(node.id)
         else:
             self._end_cell(self.plan.cells[node.key], "ok", None, finished.value)
@@ -372,8 +371,7 @@ class Scheduler:
         if finished.failure is not None:
             self._lose_features(node, finished.failure)
             return
-        if self._users[node.key]:  # else another driver has computed those cells meanwhile
-            self._features[node.key] = finished.value
+        self._features.put(node.key, finished.value)
         self._done(node.id)
 
     def _lose_features(self, node: Node, failure: Failure) -> None:
@@ -383,13 +381,6 @@ class Scheduler:
             if (dependent := self._nodes.get(dependent_id)) is not None:
                 cell = self.plan.cells[dependent.key]
                 self._end_cell(cell, "not-applicable" if failure.kind == "not-applicable" else "failed", failure)
-
-    def _forget_features(self, cell: Cell) -> None:
-        """Let go of the victim's features once no cell needs them any more."""
-        users = self._users.get(cell.victim.key, set())
-        users.discard(f"defend:{cell.key}")
-        if not users:
-            self._features.pop(cell.victim.key, None)
 
     def _lose(self, node_id: str, failure: Failure) -> None:
         """A victim is lost: so are the victims that need it and the cells of all of them."""
@@ -433,7 +424,7 @@ class Scheduler:
         result = self.store.save_result(result, figures)
         self._fresh.add(cell.key)
         self._outcomes.pop(cell.key, None)
-        self._forget_features(cell)
+        self._features.done(cell.victim.key, f"defend:{cell.key}")
         self.store.release(cell.key)
         self.summary.results[cell.key] = result
         self.summary.computed_cells += 1
@@ -490,28 +481,6 @@ class Scheduler:
             if stage.name != NONE:
                 origins[stage.name] = self.host.get("defense", stage.name).origin
         return origins
-
-
-class _Recent(Generic[V]):
-    """The last few values by key."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[str, V] = OrderedDict()
-
-    def get(self, key: str, make: Callable[[], V | None]) -> V | None:
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key]
-        value = make()
-        if value is not None:
-            self.put(key, value)
-        return value
-
-    def put(self, key: str, value: V) -> None:
-        self._values[key] = value
-        while len(self._values) > self._size:
-            self._values.popitem(last=False)
 
 
 def _with_log(failure: Failure) -> str:
