@@ -336,7 +336,7 @@ def test_a_store_that_is_damaged_again_and_again_fails_cells_instead_of_training
             for file in tmp_path.glob("victims/*/*/weights.safetensors"):
                 file.write_bytes(b"overwritten")
 
-    monkeypatch.setattr("gatecrash.scheduler._Recent.put", lambda *_: None)  # nothing is kept in memory
+    monkeypatch.setattr("gatecrash.kept.Recent.put", lambda *_: None)  # nothing is kept in memory
     summary = run(grid(), tmp_path, serial, only={"attack": ["none"], "defense": ["none"]}, view=Saboteur())
     (result,) = summary.results.values()
     assert (summary.exit_code, summary.computed_victims) == (1, 4)
