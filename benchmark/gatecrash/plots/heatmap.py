@@ -26,7 +26,7 @@ TITLES: dict[Measure, str] = {
 LONG = 100
 """Characters of the name of such a row."""
 MANY = 12
-"""Defenses from which on each gets a row instead of a column: the names of a sweep are long, and differ at their ends."""
+"""With more defenses than this each gets a row instead of a column: the names of a sweep are long, and differ at their ends."""
 
 
 def heatmap(panel: Panel, measures: Sequence[Measure] = ("asr", "acc", "der")) -> Figure:
