@@ -537,6 +537,23 @@ def test_every_step_of_a_trajectory_is_scored_on_its_own(network, bright_and_dar
     assert scored[3].params == {"pruned": 0, "bias": "raised"}
 
 
+def test_a_step_that_changes_nothing_more_costs_no_image(network, bright_and_dark, monkeypatch):
+    shown, forward = [], Body.forward
+    monkeypatch.setattr(Body, "forward", lambda body, images: shown.append(len(images)) or forward(body, images))
+
+    def scored(*biases: float) -> list[StepScores]:
+        steps = [Step({"number": number}, {"backbone.head.bias": torch.tensor([bias, 0.0])}) for number, bias in enumerate(biases)]
+        return evaluate_steps(network, steps, bright_and_dark, device="cpu")
+
+    raised, lowered = (step.scores for step in scored(4.0, -1.0))
+    images = sum(shown)
+    steps = scored(4.0, 4.0, -1.0, -1.0)
+    assert [step.scores for step in steps] == [raised, raised, lowered, lowered]
+    assert raised != lowered
+    assert [step.params for step in steps] == [{"number": number} for number in range(4)]
+    assert sum(shown) == 2 * images
+
+
 def test_a_trajectory_leaves_the_classifier_as_it_was(network, bright_and_dark):
     network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

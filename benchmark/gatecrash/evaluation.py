@@ -218,8 +218,8 @@ def evaluate_steps(
     """Score every step of a trajectory: `classifier` with the step's state-dict entries exchanged, each step on its own.
 
     Where the steps change the mask of a network's last point alone, the images pass through the network once, and from there on each
-    step costs no more than the head. `classifier` is the one that the steps refer to and stays as it is. Raises ContractError for an
-    entry that does not exist in it or has another shape.
+    step costs no more than the head; a step that changes what the step before it changes has that step's scores. `classifier` is the one
+    that the steps refer to and stays as it is. Raises ContractError for an entry that does not exist in it or has another shape.
     """
     if not steps:
         return []
@@ -230,8 +230,11 @@ def evaluate_steps(
         _check_changes(step, number, start)
     masks = _last_masks(copy, steps)
     head = exam.masked_head(copy, batch_size) if masks else None
-    scored = []
+    scored: list[StepScores] = []
     for number, step in enumerate(steps, 1):
+        if scored and _same_changes(step, steps[number - 2]):
+            scored.append(StepScores(dict(step.params), scored[-1].scores))
+            continue
         copy.load_state_dict({**start, **step.changes})
         try:
             found = exam.masked_logits(head, masks[number - 1]) if head else None
@@ -435,6 +438,12 @@ def _check_changes(step: Step, number: int, start: Mapping[str, Tensor]) -> None
             raise ContractError(
                 f"{_where(step, number)} changes {name!r} to shape {list(tensor.shape)}; in the classifier it is {list(start[name].shape)}"
             )
+
+
+def _same_changes(step: Step, before: Step) -> bool:
+    return step.changes.keys() == before.changes.keys() and all(
+        torch.equal(tensor, before.changes[name]) for name, tensor in step.changes.items()
+    )
 
 
 def _last_masks(classifier: Classifier, steps: Sequence[Step]) -> list[Tensor]:
