@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatecrash import Backbone, ContractError, Network, Point, Recipe, TrainingDiverged, UserError, training
+from gatecrash.lookahead import Lookahead
 from gatecrash.randomness import Streams
 from gatecrash.recipe import PRESETS, recipe_from
 from gatecrash.training import TrainReport, batch_sizes, choose_device, learning_rates, make_optimizer, supports_bfloat16, train
@@ -186,6 +187,65 @@ def test_weight_decay_spares_biases_and_norms_where_the_recipe_says_so() -> None
 
     assert decays() == [(0.1, {1, 2, 4})]
     assert decays(decay_norms=False) == [(0.1, {2, 4}), (0.0, {1})]
+
+
+def test_biases_have_a_rate_of_their_own_and_decay_as_before() -> None:
+    options = recipe(lr=0.1, weight_decay=0.01, bias_lr=64.0, schedule="constant", momentum=0.0, epochs=1, batch_size=64)
+    net, images, labels = network(), *toy_set()
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    F.cross_entropy(net.train()(images), labels).backward()
+    gradients = {name: parameter.grad for name, parameter in net.named_parameters()}
+
+    net = network()
+    run(net, options, loss=lambda net, images, labels, _rows: F.cross_entropy(net(images), labels))  # one step
+
+    for name, parameter in net.named_parameters():
+        rate = 6.4 if name.endswith("bias") else 0.1
+        expected = before[name] - rate * gradients[name] - 0.1 * 0.01 * before[name]
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_lookahead_returns_to_a_moving_average_every_five_steps() -> None:
+    """Jordan 2024, section 3.4: of ten steps of +1, the fifth keeps .95^5 / 8 of the start, the tenth .95^5 of where the fifth ended."""
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    slow = Lookahead(net, steps=10)
+    seen = []
+    for _ in range(10):
+        net.weight.data += 1
+        slow.step()
+        seen.append(net.weight.item())
+    slow.end()
+    fifth = 5 * (1 - 0.95**5 / 8)
+    tenth = fifth + 5 * (1 - 0.95**5)
+    assert seen == pytest.approx([1, 2, 3, 4, fifth, *(fifth + step for step in (1, 2, 3, 4)), tenth])
+    assert net.weight.item() == pytest.approx(tenth)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(4, 4.0), (5, 5 * (1 - 0.95**5)), (6, 5 * (1 - 0.95**5 * (5 / 6) ** 3) + 1 - 0.95**5)])
+def test_the_network_ends_as_the_average_however_many_steps_there_were(steps: int, expected: float) -> None:
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    slow = Lookahead(net, steps)
+    for _ in range(steps):
+        net.weight.data += 1
+        slow.step()
+    slow.end()
+    assert net.weight.item() == pytest.approx(expected)
+
+
+def test_a_recipe_with_lookahead_averages_weights_and_statistics_and_leaves_what_is_frozen() -> None:
+    plain, averaged = network(), network()
+    for net in (plain, averaged):
+        net.backbone.conv.requires_grad_(False)
+    conv = averaged.backbone.conv.weight.clone()
+    run(plain)
+    run(averaged, recipe(lookahead=True))
+    assert torch.equal(averaged.backbone.conv.weight, conv)
+    assert not torch.equal(averaged.head.weight, plain.head.weight)
+    assert not torch.equal(averaged.backbone.norm.running_mean, plain.backbone.norm.running_mean)
+    images, labels = toy_set()
+    assert float((averaged(images).argmax(1) == labels).float().mean()) == 1.0
 
 
 def test_frozen_parameters_stay_and_nothing_to_train_is_an_error() -> None:
@@ -422,6 +482,15 @@ def test_recipes_are_presets_with_changes() -> None:
         recipe_from("fsat")
     with pytest.raises(UserError, match="unknown recipe 3"):
         recipe_from({"preset": 3})
+
+
+def test_a_field_that_came_later_changes_no_recipe_that_leaves_it_alone() -> None:
+    """Random streams are named after a recipe's fields, so that a new one would give other numbers under the same key."""
+    first = "epochs batch_size optimizer lr momentum nesterov weight_decay decay_norms schedule warmup label_smoothing crop flip precision"
+    assert list(PRESETS["standard"].model_dump()) == list(PRESETS["fast"].model_dump(mode="json")) == first.split()
+    assert Recipe(bias_lr=64.0).model_dump() == {**Recipe().model_dump(), "bias_lr": 64.0}
+    assert Recipe(lookahead=True).model_dump(exclude_defaults=True) == {"lookahead": True}
+    assert recipe_from({"preset": "airbench", "lookahead": False}).bias_lr == 64.0
 
 
 def test_the_standard_recipe_is_backdoorbenchs() -> None:

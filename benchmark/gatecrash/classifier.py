@@ -73,6 +73,12 @@ class Backbone(Portable):
     head: nn.Linear
     stages: tuple[str, ...] = ()
 
+    def prepare(self, images: Tensor) -> None:
+        """Set what starts from the data (a whitening first layer); called once, before the first training. By default nothing does.
+
+        `images`: float [N, C, H, W], some of the images to be trained on as `forward` gets them.
+        """
+
     def forward(self, images: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")  # pragma: no cover - abstract
 

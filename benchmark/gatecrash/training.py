@@ -28,6 +28,7 @@ from gatecrash import augment
 from gatecrash.attack import Loss, OnBatch
 from gatecrash.classifier import Network
 from gatecrash.errors import ContractError, TrainingDiverged, UserError
+from gatecrash.lookahead import Lookahead
 from gatecrash.randomness import Streams
 from gatecrash.recipe import Recipe
 
@@ -92,7 +93,9 @@ def train(
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(network, recipe)
     feed = _Feed(images.to(device), labels.to(device), recipe, recipe.flip and flip, streams, on_batch)
-    rates = iter(learning_rates(recipe, recipe.epochs * len(feed.sizes)))
+    steps = recipe.epochs * len(feed.sizes)
+    rates = iter(learning_rates(recipe, steps))
+    slow = Lookahead(network, steps) if recipe.lookahead else None
     bfloat16 = recipe.precision == "auto" and supports_bfloat16(device)
     watch = _Watch(recipe.epochs, feed.sizes, device, report)
 
@@ -111,10 +114,14 @@ def train(
                 value.backward()  # type: ignore[no-untyped-call]
                 rate = next(rates)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group["scale"]
                 optimizer.step()
+                if slow is not None:
+                    slow.step()
                 watch.step(epoch, step, value)
             watch.end_epoch(epoch, recipe)
+        if slow is not None:
+            slow.end()
 
     # The stored form of a network is contiguous: leave it as it will be loaded, so that both give the same logits.
     network.to(memory_format=torch.contiguous_format)
@@ -154,20 +161,25 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
     Raises ContractError if nothing can be trained.
     """
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not trainable:
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        # Biases and the scales and shifts of normalisation layers are the parameters with one dimension.
+        decay = recipe.weight_decay if recipe.decay_norms or parameter.ndim > 1 else 0.0
+        scale = recipe.bias_lr if name.rpartition(".")[2] == "bias" else 1.0
+        groups.setdefault((scale, decay / scale), []).append(parameter)
+    if not groups:
         raise ContractError("no parameter of the network requires a gradient: there is nothing to train")
-    # Biases and the scales and shifts of normalisation layers are the parameters with one dimension.
-    weights = [parameter for parameter in trainable if recipe.decay_norms or parameter.ndim > 1]
-    others = [parameter for parameter in trainable if not recipe.decay_norms and parameter.ndim <= 1]
-    groups = [
-        {"params": parameters, "weight_decay": decay} for parameters, decay in ((weights, recipe.weight_decay), (others, 0.0)) if parameters
+    options = [
+        {"params": parameters, "lr": recipe.lr * scale, "scale": scale, "weight_decay": decay}
+        for (scale, decay), parameters in groups.items()
     ]
-    fused = trainable[0].device.type in {"cpu", "cuda"}
+    fused = next(network.parameters()).device.type in {"cpu", "cuda"}
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
+        return torch.optim.AdamW(options, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
     nesterov = recipe.nesterov and recipe.momentum > 0
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
+    return torch.optim.SGD(options, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
 
 
 def choose_device(requested: str | None = None) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -18,6 +19,7 @@ from gatecrash.data import ImageSet, Splits
 from gatecrash.errors import ContractError
 from gatecrash.holdout import HoldoutConfig, cut
 from gatecrash.host import Host
+from gatecrash.model import Model
 from gatecrash.portable import rebuild
 from gatecrash.randomness import Streams, stream
 from gatecrash.recipe import Recipe
@@ -27,6 +29,9 @@ from gatecrash.triggers import Trigger
 
 Report = Callable[[Mapping[str, Any]], None]
 """Progress of a task, for the live view: epoch, epochs, loss, images_per_second, seconds_left, or a note."""
+
+PREPARED = 256
+"""Most images that a fresh network is prepared with: patches enough for their covariance."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,20 @@ def network_of(victim: StoredVictim, device: torch.device) -> Network:
 def model_factory(host: Host, ground: Ground, data: ImageSet, device: torch.device) -> Callable[[int], Network]:
     """A function seed -> fresh network, normalised by the statistics of `data`."""
     model = host.get("model", ground.model.name).configure(ground.model.config)
+    return network_factory(model, data, device)
+
+
+def network_factory(model: Model, data: ImageSet, device: torch.device) -> Callable[[int], Network]:
+    """A function seed -> fresh network of `model`, normalised by the statistics of `data` and prepared with images spread over it."""
     statistics = cache(partial(channel_statistics, data.images))  # takes a pass over the data: not for defenses that train nothing
 
     def make(seed: int) -> Network:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             backbone = model.build(data.num_classes, data.shape)
-        return Network(backbone, *statistics()).to(device)
+        network = Network(backbone, *statistics())
+        backbone.prepare(network.normalise(data.images[:: math.ceil(len(data.images) / PREPARED) or 1].cpu()))
+        return network.to(device)
 
     return make
 

@@ -18,7 +18,7 @@ from gatecrash.defense import Defense, Evidence, Need, Outcome, no_retraining
 from gatecrash.model import Model
 from gatecrash.randomness import Streams
 from gatecrash.recipe import Recipe
-from gatecrash.tasks.common import channel_statistics, trainer
+from gatecrash.tasks.common import network_factory, trainer
 from gatecrash.tasks.features import penultimate
 
 CPU = torch.device("cpu")
@@ -26,14 +26,7 @@ CPU = torch.device("cpu")
 
 def model_factory(model: Model, data: ImageSet, seed: int = 0, device: torch.device = CPU) -> Callable[[], Network]:
     """A function that gives a freshly initialised network for `data`, always the same one."""
-    mean, std = channel_statistics(data.images)
-
-    def make() -> Network:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return Network(model.build(data.num_classes, data.shape), mean, std).to(device)
-
-    return make
+    return partial(network_factory(model, data, device), seed)
 
 
 def make_context(
