@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gatecrash import Model, Network, UserError
+from gatecrash import ImageSet, Model, Network, UserError
 from gatecrash.portable import rebuild, spec_of, state_of
+from gatecrash.randomness import Streams
+from gatecrash.recipe import PRESETS
+from gatecrash.testing import model_factory
+from gatecrash.training import train
+from gatecrash_plugins.models.airbench import Airbench
 from gatecrash_plugins.models.lean import Lean
 from gatecrash_plugins.models.preact_resnet18 import PreActResNet18
 from gatecrash_plugins.models.resnet18 import ResNet18
@@ -33,6 +39,8 @@ CASES: dict[str, tuple[Model, tuple[int, int, int]]] = {
     "small-cnn": (SmallCnn(), (3, 32, 32)),
     "lean": (Lean(), (3, 32, 32)),
     "lean-narrow-gray": (Lean(Lean.Config(width=0.25)), (1, 32, 32)),
+    "airbench": (Airbench(), (3, 32, 32)),
+    "airbench-narrow-gray": (Airbench(Airbench.Config(widths=(4, 9, 16))), (1, 28, 20)),
     "resnet18": (ResNet18(), (3, 32, 32)),
     "resnet18-gray-16": (ResNet18(), (1, 16, 16)),
     "preact-resnet18": (PreActResNet18(), (3, 32, 32)),
@@ -208,6 +216,8 @@ def test_initialisation_comes_from_the_global_generator_alone(case: str) -> None
         (Vgg11(), 9_231_114),
         # stem 64*27, then 9 in out per convolution, 2 per normalised channel, head 256*10+10
         (Lean(), 1728 + 9 * (64 * 128 + 2 * 128**2 + 128 * 256 + 3 * 256**2) + 2 * (64 + 3 * 128 + 4 * 256) + 2570),
+        # whitening 2*12 filters of 12 and a bias, 9 in out per convolution, 2 per normalised channel, head without bias
+        (Airbench(), 24 * 13 + 9 * (24 * 64 + 64**2 + 64 * 256 + 3 * 256**2) + 2 * (2 * 64 + 4 * 256) + 2560),
         (torchvision("resnet18"), 11_181_642),  # 11,689,512 for ImageNet less 990 of its 1,000 classes (513 each)
     ],
     ids=lambda value: value.name if isinstance(value, Model) else "",
@@ -263,6 +273,7 @@ def test_torchvision_parameters_keep_torchvisions_names() -> None:
         (SmallCnn(), (1, 7, 9), "small-cnn needs images of at least 8 pixels; these are 9x7"),
         (SmallCnn(), (1, 33, 32), "small-cnn takes images of at most 32 pixels"),
         (Lean(), (3, 4, 4), "lean needs images of at least 8 pixels"),
+        (Airbench(), (3, 8, 8), "airbench needs images of at least 9 pixels"),
         (ResNet18(), (3, 7, 7), "resnet18 needs images of at least 8 pixels"),
         (PreActResNet18(), (3, 7, 7), "preact-resnet18 needs images of at least 8 pixels"),
         (Vgg11(), (1, 28, 28), "vgg11-bn needs images of at least 32 pixels"),
@@ -278,14 +289,14 @@ def test_images_of_a_size_that_does_not_fit_are_a_user_error(model: Model, shape
         assert "resize the dataset" in str(caught.value)
 
 
-@pytest.mark.parametrize("model", [SmallCnn(), Lean(), ResNet18(), PreActResNet18()], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [SmallCnn(), Lean(), Airbench(), ResNet18(), PreActResNet18()], ids=lambda model: model.name)
 def test_the_smallest_images_that_are_promised_fit(model: Model) -> None:
     model.check((1, model.min_size, model.min_size))
     backbone = model.build(3, (1, model.min_size, model.min_size))
     assert backbone(torch.zeros(2, 1, model.min_size, model.min_size)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("model", [Lean(), ResNet18(), PreActResNet18(), Vgg11()], ids=lambda model: model.name)
+@pytest.mark.parametrize("model", [Lean(), Airbench(), ResNet18(), PreActResNet18(), Vgg11()], ids=lambda model: model.name)
 @torch.no_grad()
 def test_larger_images_fit_too(model: Model) -> None:
     assert model.build(3, (3, 64, 48)).eval()(torch.zeros(1, 3, 64, 48)).shape == (1, 3)
@@ -296,6 +307,42 @@ def test_width_sets_the_channels() -> None:
     assert [point.channels for point in points.values()] == [5, 10, 20]
     half = Network(Lean(Lean.Config(width=0.5)).build(10, (3, 32, 32)), [0] * 3, [1] * 3)
     assert [half.points[name].channels for name in half.stages] == [64, 128, 128, 128]
+
+
+def test_airbenchs_first_layer_whitens_patches_of_the_training_images_and_stays() -> None:
+    """Jordan 2024, section 3.2: over the patches the filters' answers have variance 1 and no covariance."""
+    data = natural_images()
+    network = model_factory(Airbench(Airbench.Config(widths=(4, 4, 4))), data)()
+    stem = network.backbone.stem
+    assert isinstance(stem, nn.Conv2d)
+    answers = F.conv2d(network.normalise(data.images), stem.weight).movedim(1, 3).flatten(0, 2).double()
+    half = answers.shape[1] // 2
+    assert torch.equal(answers[:, half:], -answers[:, :half])
+    covariance = answers[:, :half].T @ answers[:, :half] / len(answers)
+    torch.testing.assert_close(covariance, torch.eye(half).double(), rtol=0, atol=0.05)
+
+    before = stem.weight.clone()
+    recipe = PRESETS["airbench"].model_copy(update={"epochs": 1, "batch_size": 50, "lr": 0.01})
+    train(network, data.images, data.labels, recipe, streams=Streams("test"), flip=True, device="cpu")
+    assert torch.equal(stem.weight, before)
+
+
+@torch.no_grad()
+def test_airbenchs_convolutions_start_as_the_identity() -> None:
+    network = _network("airbench")
+    for name, convolution in network.convolutions.items():
+        if name != "stem":
+            x = torch.rand(1, convolution.in_channels, 5, 5)
+            assert torch.equal(convolution(x)[:, : convolution.in_channels], x)
+
+
+def natural_images() -> ImageSet:
+    """200 RGB images whose neighbouring pixels resemble each other: blurred noise, darker in class "a"."""
+    generator = torch.Generator().manual_seed(0)
+    noise = F.avg_pool2d(torch.rand(200, 3, 18, 18, generator=generator), 3, 1)
+    images = ((noise + 0.05 * torch.rand(noise.shape, generator=generator)) * 255 / 1.05).to(torch.uint8)
+    images[::2] //= 2
+    return ImageSet(images, torch.arange(200) % 2, ("a", "b"))
 
 
 # torchvision by name
