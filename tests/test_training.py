@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatecrash import Backbone, ContractError, Network, Point, Recipe, TrainingDiverged, UserError, training
-from gatecrash.lookahead import Lookahead
 from gatecrash.randomness import Streams
 from gatecrash.recipe import PRESETS, recipe_from
 from gatecrash.training import TrainReport, batch_sizes, choose_device, learning_rates, make_optimizer, supports_bfloat16, train
@@ -203,35 +202,6 @@ def test_biases_have_a_rate_of_their_own_and_decay_as_before() -> None:
         rate = 6.4 if name.endswith("bias") else 0.1
         expected = before[name] - rate * gradients[name] - 0.1 * 0.01 * before[name]
         torch.testing.assert_close(parameter.detach(), expected, rtol=1e-4, atol=1e-6)
-
-
-def test_lookahead_returns_to_a_moving_average_every_five_steps() -> None:
-    """Jordan 2024, section 3.4: of ten steps of +1, the fifth keeps .95^5 / 8 of the start, the tenth .95^5 of where the fifth ended."""
-    net = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(net.weight)
-    slow = Lookahead(net, steps=10)
-    seen = []
-    for _ in range(10):
-        net.weight.data += 1
-        slow.step()
-        seen.append(net.weight.item())
-    slow.end()
-    fifth = 5 * (1 - 0.95**5 / 8)
-    tenth = fifth + 5 * (1 - 0.95**5)
-    assert seen == pytest.approx([1, 2, 3, 4, fifth, *(fifth + step for step in (1, 2, 3, 4)), tenth])
-    assert net.weight.item() == pytest.approx(tenth)
-
-
-@pytest.mark.parametrize(("steps", "expected"), [(4, 4.0), (5, 5 * (1 - 0.95**5)), (6, 5 * (1 - 0.95**5 * (5 / 6) ** 3) + 1 - 0.95**5)])
-def test_the_network_ends_as_the_average_however_many_steps_there_were(steps: int, expected: float) -> None:
-    net = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(net.weight)
-    slow = Lookahead(net, steps)
-    for _ in range(steps):
-        net.weight.data += 1
-        slow.step()
-    slow.end()
-    assert net.weight.item() == pytest.approx(expected)
 
 
 def test_a_recipe_with_lookahead_averages_weights_and_statistics_and_leaves_what_is_frozen() -> None:
