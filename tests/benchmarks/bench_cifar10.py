@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bench_defenses import archive
@@ -40,7 +39,7 @@ class Goal:
     """A model, its recipe, the accuracy to reach, and in how many seconds."""
 
     model: str
-    recipe: str | dict[str, Any]
+    recipe: str
     acc: float
     seconds: int
 
