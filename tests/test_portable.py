@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import gatecrash
 from gatecrash import ContractError, Portable
-from gatecrash.portable import rebuild, spec_of, state_of
+from gatecrash.portable import loaded_class, rebuild, spec_of, state_of
+
+FIXTURE = Path(__file__).parent / "fixtures" / "store-schema-1"
 
 
 class Scale(Portable):
@@ -149,3 +153,26 @@ def test_a_class_that_does_not_rebuild_as_itself_is_a_contract_error() -> None:
 
     with pytest.raises(ContractError, match="Local"):
         Local(2).duplicate()
+
+
+def test_the_harness_own_classes_are_stored_under_their_public_names() -> None:
+    """So that a module of the harness can move without a stored file becoming unreadable."""
+    stamp = gatecrash.Stamp((1, 4, 4), 0.5, mask=torch.eye(4))
+    spec = spec_of(stamp)
+    assert spec["class"] == "gatecrash:Stamp"
+    again = rebuild(spec, state_of(stamp))
+    images = torch.full((1, 1, 4, 4), 200, dtype=torch.uint8)
+    assert again(images).equal(stamp(images))
+
+
+@pytest.mark.parametrize("older", ["gatecrash.triggers:Stamp", "gatecrash:Stamp"])
+def test_names_of_modules_in_older_files_are_understood(older: str) -> None:
+    stamp = gatecrash.Stamp((1, 4, 4), 0.5, mask=torch.eye(4))
+    assert isinstance(rebuild({**spec_of(stamp), "class": older}, state_of(stamp)), gatecrash.Stamp)
+
+
+def test_the_victim_of_an_older_store_is_rebuilt() -> None:
+    record = json.loads(next(FIXTURE.glob("victims/*/*/record.json")).read_text())
+    assert record["classifier"]["class"] == "gatecrash.classifier:Network"
+    assert loaded_class(record["classifier"]["class"]) is gatecrash.Network
+    assert loaded_class(record["backdoors"][0]["trigger"]["class"]) is gatecrash.Stamp

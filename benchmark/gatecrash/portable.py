@@ -18,6 +18,10 @@ from gatecrash.errors import ContractError
 Spec = dict[str, Any]
 """`{"class": "module:Qualname", "config": {...}}`; a Portable inside the config is a spec under the key `$portable`."""
 
+PACKAGE = "gatecrash"
+OLDER_NAMES = {"gatecrash.classifier:Network": "gatecrash:Network", "gatecrash.triggers:Stamp": "gatecrash:Stamp"}
+"""What stored files call the harness' own classes: their public names. Files written before there were any name modules."""
+
 
 class Portable(nn.Module):
     """A module that can be rebuilt from `type(self)(**self.config())` and its `state_dict`.
@@ -41,6 +45,9 @@ class Portable(nn.Module):
 
 
 def class_reference(cls: type) -> str:
+    """The name of a class in stored files: its public one, so that modules of the harness can move; for a plugin's class its module's."""
+    if cls.__module__.partition(".")[0] == PACKAGE and getattr(sys.modules.get(PACKAGE), cls.__name__, None) is cls:
+        return f"{PACKAGE}:{cls.__qualname__}"
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
@@ -75,7 +82,7 @@ def rebuild(spec: Spec, state: Mapping[str, Tensor], resolve: Resolver | None = 
 
 def loaded_class(reference: str) -> type:
     """The Portable class `module:Qualname` of a module that is already imported."""
-    module_name, _, qualname = reference.partition(":")
+    module_name, _, qualname = OLDER_NAMES.get(reference, reference).partition(":")
     target: Any = sys.modules.get(module_name)
     if target is None:
         raise ContractError(f"{reference} is needed to read this file, but no plugin {module_name!r} is loaded")
