@@ -13,12 +13,13 @@ import torch
 
 from gatecrash import Backdoor, Classifier, ImageSet, Network
 from gatecrash.cli import main
-from gatecrash.evaluation import attack_success
-from gatecrash.holdout import HoldoutConfig, cut
-from gatecrash.host import load_plugins
-from gatecrash.randomness import stream
-from gatecrash.recipe import recipe_from
+from gatecrash.contracts.randomness import stream
+from gatecrash.contracts.recipe import recipe_from
+from gatecrash.datasets.holdout import HoldoutConfig, cut
+from gatecrash.evaluation.exam import attack_success
+from gatecrash.host.loading import load_plugins
 from gatecrash.testing import make_context
+from support.grids import SMALL_GRID
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,17 +78,6 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
     return writer
 
 
-SMALL_GRID: dict[str, Any] = {
-    "name": "small",
-    "dataset": {"digits": {"limit": 200, "limit_test": 60}},
-    "model": "small-cnn",
-    "recipe": {"preset": "tiny", "epochs": 4, "batch_size": 16, "lr": 0.03},
-    "attacks": ["none", "badnets"],
-    "defenses": ["none", {"fine-pruning": {"epochs": 1}}],
-}
-"""Seconds on one core; good enough to run through, not to be judged."""
-
-
 @pytest.fixture
 def small_grid(tmp_path: Path) -> Callable[..., Path]:
     """A YAML file of SMALL_GRID with fields replaced: `small_grid(seeds=[0, 1])`."""
@@ -134,9 +124,9 @@ def local_ray() -> Iterator[None]:
     """Ray on this machine, shared by all tests: executors use it and leave it running."""
     import ray
 
-    from gatecrash.executors.cluster import Request
-    from gatecrash.executors.ray import start
+    from gatecrash.running.executors.cluster import ResourceRequest
+    from gatecrash.running.executors.ray import start
 
-    start(Request())
+    start(ResourceRequest())
     yield
     ray.shutdown()

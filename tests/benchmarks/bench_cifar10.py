@@ -20,18 +20,18 @@ import pytest
 from bench_defenses import archive
 from bench_limits import CORES
 
-from gatecrash.allocator import freed_memory_kept
-from gatecrash.evaluation import evaluate
-from gatecrash.grid import load_grid
-from gatecrash.holdout import HoldoutConfig, cut
-from gatecrash.host import load_plugins
-from gatecrash.isolation import fresh_process_state
-from gatecrash.measure import Meter
-from gatecrash.randomness import stream
-from gatecrash.recipe import recipe_from
-from gatecrash.run import ray, run
+from gatecrash.contracts.randomness import stream
+from gatecrash.contracts.recipe import recipe_from
+from gatecrash.datasets.holdout import HoldoutConfig, cut
+from gatecrash.engine.device import choose_device
+from gatecrash.evaluation.exam import evaluate
+from gatecrash.host.loading import load_plugins
+from gatecrash.planning.grid import load_grid
+from gatecrash.process.allocator import freed_memory_kept
+from gatecrash.process.isolation import fresh_process_state
+from gatecrash.process.measuring import Meter
+from gatecrash.running.run import ray, run
 from gatecrash.testing import make_context
-from gatecrash.training import choose_device
 
 
 @dataclass(frozen=True)

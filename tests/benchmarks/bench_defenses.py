@@ -22,15 +22,16 @@ import pytest
 from torch import Tensor, nn
 
 from gatecrash import Backbone, Classifier, ImageSet, Model, Outcome, Recipe
-from gatecrash.allocator import freed_memory_kept
-from gatecrash.evaluation import evaluate
-from gatecrash.holdout import HoldoutConfig, cut
-from gatecrash.host import Host, load_plugins
-from gatecrash.isolation import fresh_process_state
-from gatecrash.measure import Meter
-from gatecrash.randomness import stream
+from gatecrash.contracts.randomness import stream
+from gatecrash.datasets.holdout import HoldoutConfig, cut
+from gatecrash.engine.device import choose_device
+from gatecrash.evaluation.exam import evaluate
+from gatecrash.host.host import Host
+from gatecrash.host.loading import load_plugins
+from gatecrash.process.allocator import freed_memory_kept
+from gatecrash.process.isolation import fresh_process_state
+from gatecrash.process.measuring import Meter
 from gatecrash.testing import make_context, make_evidence
-from gatecrash.training import choose_device
 from gatecrash_plugins.defenses._reverse_triggers import ReverseConfig
 from gatecrash_plugins.defenses.activation_clustering import ActivationClustering
 from gatecrash_plugins.defenses.activation_pruning import ActivationPruning

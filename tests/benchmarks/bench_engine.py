@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from gatecrash import Model, Network, Recipe
-from gatecrash.randomness import Streams
-from gatecrash.training import choose_device, supports_bfloat16, train
+from gatecrash.contracts.randomness import Streams
+from gatecrash.engine.device import choose_device, supports_bfloat16
+from gatecrash.engine.training import train
 from gatecrash_plugins.models.lean import Lean
 from gatecrash_plugins.models.preact_resnet18 import PreActResNet18
 from gatecrash_plugins.models.resnet18 import ResNet18

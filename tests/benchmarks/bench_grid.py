@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from gatecrash.grid import parse_grid
-from gatecrash.run import ExecutorFactory, Summary, ray, run, serial
-from gatecrash.store import Store
+from gatecrash.planning.grid import parse_grid
+from gatecrash.records.store import Store
+from gatecrash.records.summary import Summary
+from gatecrash.running.run import ExecutorFactory, ray, run, serial
 
 PLUGIN = """
 import os, time
@@ -112,10 +113,10 @@ def test_planning_a_hundred_thousand_cells() -> None:
     """In a process of its own, for its memory."""
     script = f"""
 import json, time
-from gatecrash.grid import parse_grid
-from gatecrash.host import load_plugins
-from gatecrash.measure import peak_of_this_process
-from gatecrash.run import plan_grid
+from gatecrash.planning.grid import parse_grid
+from gatecrash.host.loading import load_plugins
+from gatecrash.process.measuring import peak_of_this_process
+from gatecrash.planning.planned import plan_grid
 host = load_plugins()
 grid = {fields(10)!r}
 grid["seeds"] = list(range(100))

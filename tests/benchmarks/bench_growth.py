@@ -27,16 +27,18 @@ from bench_grid import PLUGIN, fields
 from tabulate import tabulate
 
 from gatecrash import ImageSet, Network, Recipe
-from gatecrash.allocator import freed_memory_kept
-from gatecrash.evaluation import evaluate
-from gatecrash.grid import parse_grid
-from gatecrash.host import load_plugins
-from gatecrash.isolation import fresh_process_state
-from gatecrash.measure import peak_of_this_process
-from gatecrash.randomness import Streams
-from gatecrash.run import RunOptions, ray, run, serial
+from gatecrash.contracts.randomness import Streams
+from gatecrash.engine.device import choose_device
+from gatecrash.engine.training import train
+from gatecrash.evaluation.exam import evaluate
+from gatecrash.host.loading import load_plugins
+from gatecrash.planning.grid import parse_grid
+from gatecrash.process.allocator import freed_memory_kept
+from gatecrash.process.isolation import fresh_process_state
+from gatecrash.process.measuring import peak_of_this_process
+from gatecrash.running.options import RunOptions
+from gatecrash.running.run import ray, run, serial
 from gatecrash.testing import make_evidence, model_factory
-from gatecrash.training import choose_device, train
 from gatecrash_plugins.defenses._reverse_triggers import ReverseConfig, reverse_triggers
 from gatecrash_plugins.defenses.neural_cleanse import NeuralCleanse
 from gatecrash_plugins.models.small_cnn import SmallCnn
@@ -211,10 +213,10 @@ def workers(count: int, warm_up: Grid, real: Grid) -> Cost:
     """A grid on a Ray that has started and on workers that have imported torch."""
     import ray as ray_itself
 
-    from gatecrash.executors.cluster import Request
-    from gatecrash.executors.ray import start
+    from gatecrash.running.executors.cluster import ResourceRequest
+    from gatecrash.running.executors.ray import start
 
-    start(Request(gpus=0))
+    start(ResourceRequest(gpus=0))
     options = RunOptions(device="cpu", workers=count)
     with TemporaryDirectory() as folder:
         run(parse_grid(warm_up), Path(folder, "warm-up"), ray, options=options)

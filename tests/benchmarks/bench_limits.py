@@ -13,8 +13,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from gatecrash.provenance import cpu_model
-from gatecrash.training import choose_device, supports_bfloat16
+from gatecrash.engine.device import choose_device, supports_bfloat16
+from gatecrash.records.provenance import cpu_model
 
 TURNS = 7
 SIDE = {"cpu": 2048, "cuda": 8192}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from gatecrash.boards.panel import NONE, Panel
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.boards.text import percent
-from gatecrash.metrics import Interval, population_scores
-from gatecrash.results import Result
+from gatecrash.evaluation.detection import population_scores
+from gatecrash.evaluation.intervals import Interval
+from gatecrash.records.result import Result
 
 Rows = list[dict[str, str]]
 """A table: names as the plugins wrote them, figures as text."""

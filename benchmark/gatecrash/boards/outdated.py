@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gatecrash.access import defense_traits
 from gatecrash.errors import UserError
-from gatecrash.host import Host, Kind
-from gatecrash.results import Result, Stage
+from gatecrash.host.host import Host, PluginKind
+from gatecrash.host.traits import defense_traits
+from gatecrash.records.result import Result
+from gatecrash.records.stage import Stage
 from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION
 
 
@@ -21,7 +22,11 @@ def outdated(results: Iterable[Result], host: Host) -> dict[str, str]:
 
 
 def _reason(result: Result, host: Host) -> str:
-    stages: list[tuple[Kind, Stage]] = [("model", result.model), ("attack", result.attack), *(("defense", one) for one in result.defense)]
+    stages: list[tuple[PluginKind, Stage]] = [
+        ("model", result.model),
+        ("attack", result.attack),
+        *(("defense", one) for one in result.defense),
+    ]
     changes = []
     for kind, stage in stages:
         plugin = host.plugins.get((kind, stage.name))

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gatecrash.boards.text import setting
-from gatecrash.metrics import landed
-from gatecrash.results import Result, Stage
+from gatecrash.boards.text import option_text
+from gatecrash.evaluation.metrics import landed
+from gatecrash.records.result import Result
+from gatecrash.records.stage import Stage
 
 NONE = "none"
 
@@ -58,11 +59,11 @@ class Panel:
         """(attack, defense, seed) of cells that have no result at all."""
         there = {(self.attack_of[cell.key], self.defense_of[cell.key], cell.seed) for cell in self.cells}
         wanted = ((attack, defense, seed) for attack in self.attacks for defense in self.defenses for seed in self.seeds)
-        return [place for place in wanted if place not in there]
+        return [table_position for table_position in wanted if table_position not in there]
 
 
 def panel(results: Iterable[Result]) -> Panel:
-    """Arrange results; of several for one place in the table (say, after an upgrade) the last one counts."""
+    """Arrange results; of several for one table_position in the table (say, after an upgrade) the last one counts."""
     cells = sorted(_latest(results), key=lambda cell: (cell.attack.name != NONE, cell.defense_name != NONE))
     attack_of = _labels(cells, [(cell.attack,) for cell in cells])
     defense_of = _labels(cells, [tuple(cell.defense) for cell in cells])
@@ -77,7 +78,7 @@ def panel(results: Iterable[Result]) -> Panel:
     )
 
 
-def place(result: Result) -> tuple[Any, ...]:
+def table_position(result: Result) -> tuple[Any, ...]:
     """Where a result stands in a table, whatever the versions it was made with: attack, defense (with options), seed."""
     return (
         _frozen(result.attack.name, result.attack.config),
@@ -89,7 +90,7 @@ def place(result: Result) -> tuple[Any, ...]:
 def _latest(results: Iterable[Result]) -> list[Result]:
     last: dict[tuple[Any, ...], Result] = {}
     for result in results:
-        where = place(result)
+        where = table_position(result)
         if where not in last or str(result.provenance.get("date")) >= str(last[where].provenance.get("date")):
             last[where] = result
     return list(last.values())
@@ -104,7 +105,7 @@ def _frozen(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
 def _in_order(labelled: Sequence[tuple[str, tuple[Stage, ...]]]) -> tuple[str, ...]:
     """Each label once: `none` first, other names as they come, those of one name by their options."""
     names = [[stage.name for stage in stages] for _, stages in labelled]
-    first = {tuple(name): place for place, name in reversed(list(enumerate(names)))}
+    first = {tuple(name): table_position for table_position, name in reversed(list(enumerate(names)))}
 
     def where(one: tuple[str, tuple[Stage, ...]]) -> tuple[Any, ...]:
         name = tuple(stage.name for stage in one[1])
@@ -135,7 +136,7 @@ def _labels(cells: Sequence[Result], plugins: Sequence[tuple[Stage, ...]]) -> di
         for name, others in namesakes.items()
     }
     return {
-        cell.key: f"{name} ({', '.join(f'{key}={setting(option.get(key))}' for key in varying[name])})" if varying[name] else name
+        cell.key: f"{name} ({', '.join(f'{key}={option_text(option.get(key))}' for key in varying[name])})" if varying[name] else name
         for cell, name, option in zip(cells, names, options, strict=True)
     }
 

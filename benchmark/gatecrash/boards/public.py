@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, get_args
 
-from gatecrash.boards.panel import place
-from gatecrash.host import Host, Kind
-from gatecrash.results import Result, Stage
+from gatecrash.boards.panel import table_position
+from gatecrash.host.host import Host, PluginKind
+from gatecrash.records.result import Result
+from gatecrash.records.stage import Stage
 
 LONG = 64
 """Rows of a table that every seed keeps; longer ones are kept for one seed."""
@@ -47,8 +48,8 @@ def slimmed(results: Iterable[Result]) -> list[Result]:
     shown: dict[Any, int] = {}
     for result in given:
         if result.status == "ok":
-            shown[place(result)[:2]] = min(result.seed, shown.get(place(result)[:2], result.seed))
-    return [result if shown.get(place(result)[:2]) == result.seed else _without_pictures(result) for result in given]
+            shown[table_position(result)[:2]] = min(result.seed, shown.get(table_position(result)[:2], result.seed))
+    return [result if shown.get(table_position(result)[:2]) == result.seed else _without_pictures(result) for result in given]
 
 
 def _without_pictures(result: Result) -> Result:
@@ -56,13 +57,13 @@ def _without_pictures(result: Result) -> Result:
     return result.model_copy(update={"figures": {}, "tables": tables})
 
 
-def _stage(host: Host, kind: Kind, stage: Stage) -> Stage:
+def _stage(host: Host, kind: PluginKind, stage: Stage) -> Stage:
     paths = _path_options(host, kind, stage.name)
     config = {name: _last_part(value) if name in paths and isinstance(value, str) else value for name, value in stage.config.items()}
     return stage.model_copy(update={"config": config})
 
 
-def _path_options(host: Host, kind: Kind, name: str) -> set[str]:
+def _path_options(host: Host, kind: PluginKind, name: str) -> set[str]:
     """The plugin's options that are files or folders."""
     plugin = host.plugins.get((kind, name))
     fields = {} if plugin is None else plugin.cls.Config.model_fields

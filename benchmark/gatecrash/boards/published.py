@@ -16,10 +16,9 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-import gatecrash
 from gatecrash.boards.outdated import outdated
 from gatecrash.boards.page import GENERATED, page
-from gatecrash.boards.panel import panel, place
+from gatecrash.boards.panel import panel, table_position
 from gatecrash.boards.pictures import picture, picture_source
 from gatecrash.boards.public import public, slimmed
 from gatecrash.boards.readme import boards_named, filled, passage
@@ -27,8 +26,8 @@ from gatecrash.boards.spec import dataset_label, grid_of, ground_of
 from gatecrash.boards.standings import DefenseStanding, defense_standings
 from gatecrash.boards.text import escape, percent, table
 from gatecrash.errors import UserError, did_you_mean
-from gatecrash.host import Host
-from gatecrash.results import Result
+from gatecrash.host.host import Host
+from gatecrash.records.result import Result
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,80}")
 INDEX = "README.md"
@@ -40,7 +39,7 @@ FIGURES = {
 
 def default_boards() -> Path:
     """`leaderboards/` here or, in a checkout, at its top. Raises UserError where there is neither."""
-    for folder in (Path("leaderboards"), Path(gatecrash.__file__).parents[2] / "leaderboards"):
+    for folder in (Path("leaderboards"), Path(__file__).parents[3] / "leaderboards"):
         if folder.is_dir():
             return folder
     raise UserError("no folder leaderboards/ here; name one with --boards DIR")
@@ -77,15 +76,15 @@ class Boards:
         if not NAME.fullmatch(name):
             raise UserError(f"--board {name}: use lower-case letters, digits, '.', '-' and '_'")
         folder = self.folder(name)
-        known = {place(result): result for result in self.results(name)} if name in self.names() else {}
-        fresh = {place(result): result for result in (public(one, host) for one in new)}
+        known = {table_position(result): result for result in self.results(name)} if name in self.names() else {}
+        fresh = {table_position(result): result for result in (public(one, host) for one in new)}
         merged = slimmed((known | fresh).values())
         refuse_mixtures(merged)
         if not allow_dirty:
             refuse_dirty(list(fresh.values()))
         files: dict[Path, bytes] = {}
         for result in merged:
-            files |= _files(folder, result, pictures if place(result) in fresh else folder)
+            files |= _files(folder, result, pictures if table_position(result) in fresh else folder)
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 
+from gatecrash.boards.leaderboard import setting_line
 from gatecrash.boards.page import provenance_line
 from gatecrash.boards.panel import Panel
 from gatecrash.boards.sections import matrix_by_defense
-from gatecrash.leaderboard import setting_line
 
 _PASSAGE = re.compile(r"(<!-- board:([a-z0-9._-]+) -->\n).*?(<!-- /board -->)", re.DOTALL)
 

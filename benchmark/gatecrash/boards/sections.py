@@ -9,7 +9,7 @@ from gatecrash.boards.panel import NONE, Panel
 from gatecrash.boards.standings import UNKNOWN, DefenseStanding, attack_standings, defense_standings
 from gatecrash.boards.statistics import over_seeds, paired
 from gatecrash.boards.text import escape, percent, spread, table
-from gatecrash.results import Result
+from gatecrash.records.result import Result
 
 OUTDATED = "†"
 """Marks cells that were measured with an older version of something installed here."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from gatecrash.results import Result, Stage
+from gatecrash.records.result import Result
+from gatecrash.records.stage import Stage
 
 LIMITS = {"limit": "training", "limit_test": "test"}
 """Options of every dataset that take a part of it."""

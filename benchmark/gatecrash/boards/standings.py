@@ -7,8 +7,9 @@ from statistics import fmean
 
 from gatecrash.boards.panel import NONE, Panel
 from gatecrash.boards.statistics import over_seeds, paired
-from gatecrash.metrics import LANDED, Interval
-from gatecrash.results import Result
+from gatecrash.evaluation.intervals import Interval
+from gatecrash.evaluation.metrics import LANDED
+from gatecrash.records.result import Result
 
 UNKNOWN = "access class not recorded"
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-from gatecrash.metrics import Interval, t_interval
-from gatecrash.results import Result
+from gatecrash.evaluation.intervals import Interval, t_interval
+from gatecrash.records.result import Result
 
 NO_DIFFERENCE = 1e-9
 """Rates are ratios of counts: a smaller difference is rounding."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from gatecrash.metrics import Interval, t_interval
+from gatecrash.evaluation.intervals import Interval, t_interval
 
 _MARKUP = "\\|`*_[]<>~$#"
 NOTHING = ""
@@ -44,7 +44,7 @@ def spread(values: Sequence[float], single: Sequence[float] | None = None) -> st
     return percent(t_interval(list(values)))
 
 
-def setting(value: Any) -> str:
+def option_text(value: Any) -> str:
     """An option's value, short."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 40 else f"{text[:39]}…"

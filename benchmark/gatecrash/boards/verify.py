@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gatecrash.boards.outdated import outdated
-from gatecrash.boards.panel import place
+from gatecrash.boards.panel import table_position
 from gatecrash.boards.spec import grid_of
 from gatecrash.errors import UserError
-from gatecrash.grid import parse_grid
-from gatecrash.host import Host
-from gatecrash.metrics import prediction_interval
-from gatecrash.results import Result
-from gatecrash.run import RunOptions, View, plan_grid, run_plan, serial
-from gatecrash.store import Store
+from gatecrash.evaluation.intervals import prediction_interval
+from gatecrash.host.host import Host
+from gatecrash.planning.grid import parse_grid
+from gatecrash.planning.planned import plan_grid
+from gatecrash.records.result import Result
+from gatecrash.records.store import Store
+from gatecrash.running.display import Display
+from gatecrash.running.options import RunOptions
+from gatecrash.running.run import run_plan, serial
 
-Outcome = Literal["equal", "within", "differs", "outdated", "failed"]
+VerifyStatus = Literal["equal", "within", "differs", "outdated", "failed"]
 COST = ("seconds_", "peak_memory_")
 """Measures of the machine, not of the method."""
 JUDGED = ("acc", "asr")
@@ -28,7 +31,7 @@ class Verified:
     """What came of one cell. `equal`: every digit; `within`: another machine's rounding, inside the interval."""
 
     result: Result
-    outcome: Outcome
+    outcome: VerifyStatus
     detail: str = ""
 
     @property
@@ -50,7 +53,7 @@ def verify(
     siblings: Sequence[Result] = (),
     overrides: Mapping[str, str] | None = None,
     device: str | None = None,
-    view: View | None = None,
+    view: Display | None = None,
 ) -> Verified:
     """Compute the cell again in `store` and compare.
 
@@ -71,7 +74,7 @@ def verify(
     if result.key not in prepare.plan.cells:
         return Verified(result, "outdated", "its spec has another key now: a default, a plugin file or the harness has changed")
     options = RunOptions(device=device, threads=int(result.provenance.get("threads") or 1))
-    summary = run_plan(prepare, store, serial, options, view or View())
+    summary = run_plan(prepare, store, serial, options, view or Display())
     if summary.interrupted:
         raise KeyboardInterrupt
     fresh = summary.results.get(result.key)
@@ -115,7 +118,11 @@ def _same_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 def _limits(stored: Result, name: str, siblings: Sequence[Result]) -> tuple[float, float]:
     low, high = stored.measures.get(f"{name}_interval") or (stored.measures[name], stored.measures[name])
-    alike = [one.measures[name] for one in siblings if place(one)[:2] == place(stored)[:2] and one.measures.get(name) is not None]
+    alike = [
+        one.measures[name]
+        for one in siblings
+        if table_position(one)[:2] == table_position(stored)[:2] and one.measures.get(name) is not None
+    ]
     over_seeds = prediction_interval(alike)
     if over_seeds.low is not None and over_seeds.high is not None:
         return min(low, over_seeds.low), max(high, over_seeds.high)

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-import gatecrash
 from gatecrash.errors import UserError
+from gatecrash.versions import VERSION
 
 COMMANDS = {
     "run": "Run a grid: train victims, run defenses, score every cell.",
@@ -57,7 +57,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(gatecrash.__version__, prog_name="gatecrash")
+@click.version_option(VERSION, prog_name="gatecrash")
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug messages.")
 def group(debug: bool) -> None:
     """Gatecrash: a benchmark of backdoor attacks x defenses on image classifiers.

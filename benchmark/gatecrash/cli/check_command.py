@@ -34,7 +34,7 @@ def command(ctx: click.Context, plugin: str, options: tuple[str, ...], plugin_pa
 
 def _found(plugin: str, plugin_paths: tuple[Path, ...]) -> list[tuple[str, type[Any]]]:
     """The classes to check; raises UserError where there are none."""
-    from gatecrash.host import load_plugins
+    from gatecrash.host.loading import load_plugins
 
     path = Path(plugin)
     is_file = path.suffix == ".py"

@@ -40,7 +40,7 @@ def command(store: Path | None) -> int:
 
 
 def _gatecrash() -> str:
-    from gatecrash.provenance import code_version
+    from gatecrash.records.provenance import code_version
 
     version = code_version()
     commit = f" ({version['commit'][:10]}{', changed' if version['dirty'] else ''})" if version["commit"] else ""
@@ -70,7 +70,7 @@ def _ray() -> str:
 def _device() -> str:
     import torch
 
-    from gatecrash.training import choose_device, supports_bfloat16
+    from gatecrash.engine.device import choose_device, supports_bfloat16
 
     device = choose_device(None)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -85,7 +85,8 @@ def _cpu() -> str:
 
 
 def _plugins() -> str:
-    from gatecrash.host import KINDS, load_plugins
+    from gatecrash.host.host import KINDS
+    from gatecrash.host.loading import load_plugins
 
     host = load_plugins()
     if host.problems:
@@ -94,7 +95,7 @@ def _plugins() -> str:
 
 
 def _cache() -> str:
-    from gatecrash.dataset import cache_folder
+    from gatecrash.datasets.cache import cache_folder
 
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +105,7 @@ def _cache() -> str:
 
 
 def _store(path: Path | None) -> str:
-    from gatecrash.store import Store, default_store
+    from gatecrash.records.store import Store, default_store
 
     root = path or default_store()
     Store(root).check()

@@ -36,7 +36,7 @@ def command(
     if check:
         return _check(boards_in(boards_path), board, plugin_paths)
     if board is not None:
-        from gatecrash.host import load_plugins
+        from gatecrash.host.loading import load_plugins
 
         text = boards_in(boards_path).regenerate(board, load_plugins(plugin_paths))
     elif boards_path is not None:
@@ -56,7 +56,7 @@ def command(
 
 
 def _check(boards: Any, board: str | None, plugin_paths: tuple[Path, ...]) -> int:
-    from gatecrash.host import load_plugins
+    from gatecrash.host.loading import load_plugins
 
     names = boards.names() if board is None else [board]
     faults = boards.check(names, load_plugins(plugin_paths))
@@ -68,11 +68,11 @@ def _check(boards: Any, board: str | None, plugin_paths: tuple[Path, ...]) -> in
 
 
 def _of_grid(store: Any, name: str, plugin_paths: tuple[Path, ...]) -> str:
+    from gatecrash.boards.leaderboard import board
     from gatecrash.boards.outdated import with_traits
-    from gatecrash.grid import load_grid
-    from gatecrash.host import load_plugins
-    from gatecrash.leaderboard import board
-    from gatecrash.run import plan_grid
+    from gatecrash.host.loading import load_plugins
+    from gatecrash.planning.grid import load_grid
+    from gatecrash.planning.planned import plan_grid
 
     host = load_plugins(plugin_paths)
     plan = plan_grid(load_grid(name), host).plan
@@ -85,14 +85,14 @@ def _of_grid(store: Any, name: str, plugin_paths: tuple[Path, ...]) -> str:
 
 
 def _of_store(store: Any, plugin_paths: tuple[Path, ...]) -> str:
+    from gatecrash.boards.leaderboard import board
     from gatecrash.boards.outdated import with_traits
-    from gatecrash.boards.panel import place
+    from gatecrash.boards.panel import table_position
     from gatecrash.boards.spec import ground_of
-    from gatecrash.host import load_plugins
-    from gatecrash.leaderboard import board
+    from gatecrash.host.loading import load_plugins
 
     groups: dict[tuple[str, ...], list[Any]] = {}
-    for result in with_traits(sorted(store.results(), key=place), load_plugins(plugin_paths)):
+    for result in with_traits(sorted(store.results(), key=table_position), load_plugins(plugin_paths)):
         groups.setdefault(ground_of(result), []).append(result)
     if not groups:
         raise UserError(f"the store {store.root} has no results yet; run a grid first (gatecrash run quickstart)")
@@ -107,7 +107,7 @@ def title_of(result: Any) -> str:
 
 def _recipe(recipe: dict[str, object]) -> str:
     """The preset's name, or what tells the recipe apart."""
-    from gatecrash.recipe import PRESETS
+    from gatecrash.contracts.recipe import PRESETS
 
     for name, preset in PRESETS.items():
         if preset.model_dump(mode="json") == recipe:

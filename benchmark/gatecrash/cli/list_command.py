@@ -18,9 +18,9 @@ def command(kind: str | None, plugin_paths: tuple[Path, ...]) -> None:
     """List what is installed: all, or one KIND."""
     from tabulate import tabulate
 
-    from gatecrash.grid import shipped_grids
-    from gatecrash.host import KINDS as PLUGIN_KINDS
-    from gatecrash.host import load_plugins
+    from gatecrash.host.host import KINDS as PLUGIN_KINDS
+    from gatecrash.host.loading import load_plugins
+    from gatecrash.planning.grid import shipped_grids
 
     if kind != "grids":
         host = load_plugins(plugin_paths)

@@ -20,8 +20,8 @@ def command(kind: Literal["attack", "defense"], name: str, package: bool) -> Non
 
     In a checkout of Gatecrash it goes where the shipped ones are, else into the current folder. Nothing is overwritten.
     """
-    from gatecrash.host import load_plugins
-    from gatecrash.scaffold import check_name, checkout, files, write
+    from gatecrash.authoring.scaffold import check_name, checkout, files, write
+    from gatecrash.host.loading import load_plugins
 
     names = check_name(name)
     here = Path.cwd()

@@ -105,7 +105,7 @@ def warn_of_problems(host: Any) -> None:
 
 def existing_store(path: Path | None) -> Any:
     """An existing store to read from. Raises UserError where there is none."""
-    from gatecrash.store import Store, default_store
+    from gatecrash.records.store import Store, default_store
 
     root = path or default_store()
     if not root.exists():

@@ -41,7 +41,7 @@ def heatmap_command(
     store: Path | None, grid: str | None, output: Path | None, board: str | None, boards_path: Path | None, measures: tuple[Any, ...]
 ) -> None:
     """Attacks × defenses: ASR, ACC and DER."""
-    from gatecrash.plots.heatmap import heatmap
+    from gatecrash.boards.plots.heatmap import heatmap
 
     _save(heatmap(_panel(store, grid, board, boards_path), measures or ("asr", "acc", "der")), output, "heatmap")
 
@@ -51,7 +51,7 @@ def heatmap_command(
 @_board
 def tradeoff_command(store: Path | None, grid: str | None, output: Path | None, board: str | None, boards_path: Path | None) -> None:
     """ACC against ASR, one mark per defense."""
-    from gatecrash.plots.tradeoff import tradeoff
+    from gatecrash.boards.plots.tradeoff import tradeoff
 
     _save(tradeoff(_panel(store, grid, board, boards_path)), output, "tradeoff")
 
@@ -65,7 +65,7 @@ def curve_command(
     store: Path | None, grid: str | None, output: Path | None, board: str | None, boards_path: Path | None, defense: str, x: str | None
 ) -> None:
     """ACC and ASR along a defense's trajectory, or over an option that was swept."""
-    from gatecrash.plots.curve import curve
+    from gatecrash.boards.plots.curve import curve
 
     _save(curve(_panel(store, grid, board, boards_path), defense, x), output, "curve")
 
@@ -93,7 +93,7 @@ def reversed_command(
     attack: str | None,
 ) -> None:
     """Neural Cleanse's reversed triggers of every class, with norms and anomaly indices; accused classes marked."""
-    from gatecrash.plots.reversed import reversed_triggers
+    from gatecrash.boards.plots.reversed import reversed_triggers
 
     panel = _panel(store, grid, board, boards_path)
     _save(reversed_triggers(panel, _pictures(store, board, boards_path), defense, attack), output, "reversed")
@@ -113,7 +113,7 @@ def masks_command(
     attack: str | None,
 ) -> None:
     """Histogram of the masks that ANP gives its neurons, those that it pruned, and the threshold."""
-    from gatecrash.plots.masks import masks
+    from gatecrash.boards.plots.masks import masks
 
     _save(masks(_panel(store, grid, board, boards_path), defense, attack), output, "masks")
 
@@ -126,17 +126,17 @@ def triggers_command(
     store: Path | None, grid: str | None, output: Path | None, overrides: tuple[str, ...], plugin_paths: tuple[Path, ...]
 ) -> None:
     """Clean, triggered and magnified difference, for each attack with a victim in the store (of its lowest seed)."""
-    from gatecrash.host import load_plugins
-    from gatecrash.plots.triggers import dataset_of, stored_triggers, triggers
+    from gatecrash.boards.plots.triggers import dataset_of, stored_triggers, triggers
+    from gatecrash.host.loading import load_plugins
 
-    place, panel = existing_store(store), _panel(store, grid, None, None)
+    table_position, panel = existing_store(store), _panel(store, grid, None, None)
     dataset = dataset_of(panel, load_plugins(plugin_paths), parse_overrides(overrides))
-    _save(triggers(stored_triggers(panel, place, dataset)), output, "triggers")
+    _save(triggers(stored_triggers(panel, table_position, dataset)), output, "triggers")
 
 
 def _panel(store: Path | None, grid: str | None, board: str | None, boards_path: Path | None) -> Any:
     """The results to draw: they must share dataset, model and recipe."""
-    from gatecrash.boards.panel import panel, place
+    from gatecrash.boards.panel import panel, table_position
     from gatecrash.boards.spec import ground_of
 
     if board is not None and (store is not None or grid is not None):
@@ -153,7 +153,7 @@ def _panel(store: Path | None, grid: str | None, board: str | None, boards_path:
         )
     if len({ground_of(result) for result in results}) > 1:
         raise UserError(f"the results are of several datasets, models or recipes; choose one with --grid ({', '.join(sorted(grids))})")
-    return panel(sorted(results, key=place))
+    return panel(sorted(results, key=table_position))
 
 
 def _pictures(store: Path | None, board: str | None, boards_path: Path | None) -> Path:
@@ -163,7 +163,7 @@ def _pictures(store: Path | None, board: str | None, boards_path: Path | None) -
 
 
 def _save(figure: Any, output: Path | None, name: str) -> None:
-    from gatecrash.plots.style import save
+    from gatecrash.boards.plots.style import save
 
     for path in save(figure, output or Path(name)):
         click.echo(str(path))

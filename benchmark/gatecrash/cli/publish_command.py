@@ -52,9 +52,9 @@ def command(
     datasets, models, recipes, plugin versions or trainings, and results of uncommitted code.
     """
     from gatecrash.boards.outdated import with_traits
-    from gatecrash.grid import load_grid
-    from gatecrash.host import load_plugins
-    from gatecrash.run import plan_grid
+    from gatecrash.host.loading import load_plugins
+    from gatecrash.planning.grid import load_grid
+    from gatecrash.planning.planned import plan_grid
 
     seed_list = parse_seeds(seeds)
     parsed = load_grid(grid, parse_overrides(overrides))
@@ -84,9 +84,9 @@ def command(
 def _draw(boards: Any, board: str, store: Any, dataset: Any) -> None:
     """The board's pictures, from its results and this store's victims. What cannot be drawn is said, and is not left behind as it was."""
     from gatecrash.boards.panel import panel
-    from gatecrash.plots.heatmap import heatmap
-    from gatecrash.plots.style import save
-    from gatecrash.plots.triggers import stored_triggers, triggers
+    from gatecrash.boards.plots.heatmap import heatmap
+    from gatecrash.boards.plots.style import save
+    from gatecrash.boards.plots.triggers import stored_triggers, triggers
 
     arranged = panel(boards.results(board))
     makers: dict[str, Callable[[], Any]] = {

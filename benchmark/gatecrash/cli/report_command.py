@@ -75,14 +75,14 @@ def _of_board(boards: Any, name: str) -> Any:
 def _of_store(store: Any, grid: str | None, plugin_paths: tuple[Path, ...]) -> list[Any]:
     """A section for each dataset, model and recipe."""
     from gatecrash.boards.outdated import with_traits
-    from gatecrash.boards.panel import panel, place
+    from gatecrash.boards.panel import panel, table_position
     from gatecrash.boards.report import Section, drawn
     from gatecrash.boards.spec import ground_of
     from gatecrash.cli.leaderboard_command import title_of
-    from gatecrash.host import load_plugins
+    from gatecrash.host.loading import load_plugins
 
     host = load_plugins(plugin_paths)
-    results = with_traits(sorted(store.results(), key=place), host)
+    results = with_traits(sorted(store.results(), key=table_position), host)
     grids = {result.grid for result in results}
     groups: dict[tuple[str, ...], list[Any]] = {}
     for result in results:
@@ -104,17 +104,17 @@ def _of_store(store: Any, grid: str | None, plugin_paths: tuple[Path, ...]) -> l
 
 
 def _triggers(arranged: Any, store: Any, host: Any) -> Any:
-    from gatecrash.plots.triggers import dataset_of, stored_triggers, triggers
+    from gatecrash.boards.plots.triggers import dataset_of, stored_triggers, triggers
 
     return triggers(stored_triggers(arranged, store, dataset_of(arranged, host)))
 
 
 def _drawings(arranged: Any, pictures: Path) -> dict[str, Callable[[], Any]]:
     """The figures that these results have data for."""
-    from gatecrash.plots.heatmap import heatmap
-    from gatecrash.plots.masks import has_masks, masks
-    from gatecrash.plots.reversed import reversed_triggers, stored_reversed
-    from gatecrash.plots.tradeoff import tradeoff
+    from gatecrash.boards.plots.heatmap import heatmap
+    from gatecrash.boards.plots.masks import has_masks, masks
+    from gatecrash.boards.plots.reversed import reversed_triggers, stored_reversed
+    from gatecrash.boards.plots.tradeoff import tradeoff
 
     found: dict[str, Callable[[], Any]] = {
         "ASR, ACC and DER of every attack under every defense": partial(heatmap, arranged),

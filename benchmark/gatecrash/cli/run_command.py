@@ -79,10 +79,12 @@ def command(
     Only what is not in the store yet is computed. Exit code: 0 all cells ok or not applicable, 1 some failed, 2 the request was wrong,
     130 interrupted (what was finished is kept).
     """
-    from gatecrash.grid import load_grid
-    from gatecrash.host import load_plugins
-    from gatecrash.run import RunOptions, parse_only, plan_grid, ray, run_plan, serial
-    from gatecrash.store import Store, default_store
+    from gatecrash.host.loading import load_plugins
+    from gatecrash.planning.grid import load_grid
+    from gatecrash.planning.planned import plan_grid
+    from gatecrash.records.store import Store, default_store
+    from gatecrash.running.options import RunOptions
+    from gatecrash.running.run import parse_only, ray, run_plan, serial
 
     chosen = parse_only(only)
     seed_list = parse_seeds(seeds)
@@ -107,7 +109,7 @@ def command(
     if dry_run:
         _say_what_is_to_do(prepared.plan, place)
         return 0
-    from gatecrash.progress import choose_view
+    from gatecrash.running.progress import choose_view
 
     view = choose_view(quiet)
     with _interruptible(view):

@@ -18,8 +18,9 @@ from gatecrash.errors import UserError, did_you_mean
 @plugins_option
 def command(name: str, plugin_paths: tuple[Path, ...]) -> None:
     """Show the attack, defense, dataset, model or grid called NAME: what it does, its paper, its options with defaults and bounds."""
-    from gatecrash.grid import shipped_grids
-    from gatecrash.host import KINDS, load_plugins
+    from gatecrash.host.host import KINDS
+    from gatecrash.host.loading import load_plugins
+    from gatecrash.planning.grid import shipped_grids
 
     host = load_plugins(plugin_paths)
     warn_of_problems(host)
@@ -36,7 +37,7 @@ def command(name: str, plugin_paths: tuple[Path, ...]) -> None:
 def _describe(plugin: Any) -> str:
     from tabulate import tabulate
 
-    from gatecrash.plugin_docs import needs_of, options_of
+    from gatecrash.authoring.plugin_docs import needs_of, options_of
 
     cls = plugin.cls
     lines = [f"{plugin.name} ({plugin.kind}, version {getattr(cls, 'version', 1)})", cls.summary]
@@ -46,7 +47,7 @@ def _describe(plugin: Any) -> str:
     if needs_of(plugin):
         lines.append(needs_of(plugin))
     if plugin.kind == "defense":
-        from gatecrash.defense import access_class
+        from gatecrash.contracts.defense import access_class
 
         lines.append(f"Access class: {access_class(frozenset(cls.needs), frozenset(cls.gives))}")
     documentation = inspect.getdoc(cls)

@@ -30,8 +30,8 @@ def command(
     """
     from gatecrash.boards.published import read_result
     from gatecrash.boards.verify import sample, verify
-    from gatecrash.host import load_plugins
-    from gatecrash.store import Store
+    from gatecrash.host.loading import load_plugins
+    from gatecrash.records.store import Store
 
     changes = parse_overrides(overrides)
     check_device(device)

@@ -11,15 +11,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from gatecrash.attack import Attack, Backdoor, DatasetInfo
-from gatecrash.classifier import Classifier
-from gatecrash.data import ImageSet, Poisoned, Role
-from gatecrash.portable import spec_of, state_of
+from gatecrash.contracts.attack import Attack, DatasetInfo
+from gatecrash.contracts.backdoor import Backdoor
+from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.data import ImageSet, Poisoned, Role
+from gatecrash.contracts.portable import spec_of, state_of
 from gatecrash.testing.builders import make_context
 from gatecrash.testing.check import Check, CheckFailed, finishing, require
 from gatecrash.testing.class_checks import CLASS_CHECKS
 from gatecrash.testing.devices import DEVICES, require_movable
-from gatecrash.testing.setting import Setting, copied, disturbed, same_data, same_module, same_tensors, setting, stored
+from gatecrash.testing.setting import CheckSetup, copied, disturbed, same_data, same_module, same_tensors, setting, stored
 
 SAMPLE = 48
 """Test images that a trigger is tried on."""
@@ -29,7 +30,7 @@ NEAR = 0.01
 
 
 @dataclass(frozen=True)
-class Work:
+class AttackRun:
     """What one run of an attack left behind."""
 
     poisoned: Poisoned
@@ -39,27 +40,27 @@ class Work:
     benign_kept: bool
 
 
-class Trial:
+class AttackTrial:
     """One attack, and what came of running it; runs are made once and shared by the checks."""
 
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
-        self.setting: Setting = setting()
+        self.setting: CheckSetup = setting()
 
     @property
     def train(self) -> ImageSet:
         return self.setting.train
 
     @cached_property
-    def first(self) -> Work | CheckFailed:
+    def first(self) -> AttackRun | CheckFailed:
         return self._attempt(1)
 
     @cached_property
-    def second(self) -> Work | CheckFailed:
+    def second(self) -> AttackRun | CheckFailed:
         return self._attempt(2)
 
     @property
-    def work(self) -> Work:
+    def work(self) -> AttackRun:
         """The first run; raises what went wrong in it."""
         return _or_raise(self.first)
 
@@ -72,13 +73,13 @@ class Trial:
         """uint8 [SAMPLE, C, H, W]: a copy of test images, for triggers."""
         return self.setting.test.images[:SAMPLE].clone()
 
-    def _attempt(self, number: int) -> Work | CheckFailed:
+    def _attempt(self, number: int) -> AttackRun | CheckFailed:
         try:
             return self.run(self.attack.config, number)
         except CheckFailed as failure:
             return failure
 
-    def run(self, config: Any, number: int = 1, device: str = "cpu", train_victim: bool | None = None) -> Work:
+    def run(self, config: Any, number: int = 1, device: str = "cpu", train_victim: bool | None = None) -> AttackRun:
         """A fresh instance at work on a copy of the training set, with global random generators in a state given by `number`.
 
         A victim is trained if the attack has a say in that, or `train_victim`.
@@ -103,15 +104,15 @@ class Trial:
                 else:
                     poisoned = attack.poison(train, context)
         benign_kept = benign is None or same_tensors(state_of(benign), state_of(self.setting.benign))
-        return Work(poisoned, classifier, same_data(train.to("cpu"), self.train), benign_kept)
+        return AttackRun(poisoned, classifier, same_data(train.to("cpu"), self.train), benign_kept)
 
 
 @lru_cache(maxsize=2)
-def trial(attack: Attack) -> Trial:
-    return Trial(attack)
+def trial(attack: Attack) -> AttackTrial:
+    return AttackTrial(attack)
 
 
-def _or_raise(work: Work | CheckFailed) -> Work:
+def _or_raise(work: AttackRun | CheckFailed) -> AttackRun:
     if isinstance(work, CheckFailed):
         raise CheckFailed(work.expected, work.got, work.mend) from work
     return work

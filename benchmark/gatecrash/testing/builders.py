@@ -10,16 +10,19 @@ from functools import partial
 
 import torch
 
-from gatecrash import batching
-from gatecrash.attack import Attack, AttackContext
-from gatecrash.classifier import Classifier, Network
-from gatecrash.data import ImageSet
-from gatecrash.defense import Defense, Evidence, Need, Outcome, no_retraining
-from gatecrash.model import Model
-from gatecrash.randomness import Streams
-from gatecrash.recipe import Recipe
-from gatecrash.tasks.common import network_factory, trainer
-from gatecrash.tasks.features import penultimate
+from gatecrash.contracts.attack import Attack, AttackContext
+from gatecrash.contracts.classifier import Classifier, Network
+from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.defense import Defense
+from gatecrash.contracts.evidence import Evidence, Need, no_retraining
+from gatecrash.contracts.model import Model
+from gatecrash.contracts.outcome import Outcome
+from gatecrash.contracts.randomness import Streams
+from gatecrash.contracts.recipe import Recipe
+from gatecrash.engine import batching
+from gatecrash.engine.networks import network_factory
+from gatecrash.engine.trainer import trainer
+from gatecrash.running.tasks.features import penultimate
 
 CPU = torch.device("cpu")
 

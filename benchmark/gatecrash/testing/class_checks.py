@@ -8,13 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gatecrash.attack import Attack
-from gatecrash.defense import Defense, Give, Need
-from gatecrash.hookspecs import hookimpl
-from gatecrash.host import Host
-from gatecrash.model import Model
-from gatecrash.plugin_docs import options_of
-from gatecrash.reference import Reference
+from gatecrash.authoring.plugin_docs import options_of
+from gatecrash.contracts.attack import Attack
+from gatecrash.contracts.defense import Defense
+from gatecrash.contracts.evidence import Need
+from gatecrash.contracts.model import Model
+from gatecrash.contracts.outcome import Give
+from gatecrash.contracts.reference import Reference
+from gatecrash.host.hookspecs import hookimpl
+from gatecrash.host.host import Host
 from gatecrash.testing.check import CheckFailed, finishing, require
 
 Plugin = Attack | Defense

@@ -12,37 +12,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gatecrash.classifier import Classifier
-from gatecrash.data import ImageSet
-from gatecrash.defense import Defense, Give, Need, Outcome
-from gatecrash.evaluation import evaluate, evaluate_steps
-from gatecrash.host import Host
-from gatecrash.portable import rebuild, spec_of, state_of
-from gatecrash.results import Stage
-from gatecrash.tasks.common import Ground
-from gatecrash.tasks.defend import OutcomeArtifact, View, defend
+from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.defense import Defense
+from gatecrash.contracts.evidence import Need
+from gatecrash.contracts.outcome import Give, Outcome
+from gatecrash.contracts.portable import rebuild, spec_of, state_of
+from gatecrash.evaluation.exam import evaluate
+from gatecrash.evaluation.steps import evaluate_steps
+from gatecrash.host.host import Host
+from gatecrash.records.stage import Stage
+from gatecrash.running.tasks.defend import defend
+from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
+from gatecrash.running.tasks.ground import Ground
 from gatecrash.testing.builders import make_evidence
 from gatecrash.testing.check import Check, CheckFailed, finishing, require
 from gatecrash.testing.class_checks import CLASS_CHECKS, Announcement
 from gatecrash.testing.devices import DEVICES, require_movable
-from gatecrash.testing.setting import (
-    MODEL,
-    Setting,
-    copied,
-    disturbed,
-    same_data,
-    same_module,
-    same_tensors,
-    setting,
-    stored,
-)
+from gatecrash.testing.setting import MODEL, CheckSetup, copied, disturbed, same_data, same_module, same_tensors, setting, stored
 
 LARGEST_DROP = 0.2
 """Clean accuracy (absolute) that a defense may cost a benign victim before the check calls it broken."""
 
 
 @dataclass(frozen=True)
-class Work:
+class DefenseRun:
     """What one run of a defense left behind."""
 
     outcome: Outcome
@@ -52,27 +46,27 @@ class Work:
     """What the defense changed of what it was given."""
 
 
-class Trial:
+class DefenseTrial:
     """One defense, and what came of running it on the shared victims; runs are made once and shared by the checks."""
 
     def __init__(self, defense: Defense) -> None:
         self.defense = defense
-        self.setting: Setting = setting()
+        self.setting: CheckSetup = setting()
 
     @cached_property
     def training_data(self) -> ImageSet:
         return self.setting.backdoored.poisoned.as_image_set(self.setting.train.classes)
 
     @cached_property
-    def first(self) -> Work | CheckFailed:
+    def first(self) -> DefenseRun | CheckFailed:
         return self._attempt(1)
 
     @cached_property
-    def second(self) -> Work | CheckFailed:
+    def second(self) -> DefenseRun | CheckFailed:
         return self._attempt(2)
 
     @property
-    def work(self) -> Work:
+    def work(self) -> DefenseRun:
         """The first run; raises what went wrong in it."""
         return _or_raise(self.first)
 
@@ -80,13 +74,13 @@ class Trial:
     def outcome(self) -> Outcome:
         return self.work.outcome
 
-    def _attempt(self, number: int) -> Work | CheckFailed:
+    def _attempt(self, number: int) -> DefenseRun | CheckFailed:
         try:
             return self.run(number)
         except CheckFailed as failure:
             return failure
 
-    def run(self, number: int, device: str = "cpu") -> Work:
+    def run(self, number: int, device: str = "cpu") -> DefenseRun:
         """A fresh instance at work on the backdoored victim, given what `needs` names and nothing else."""
         defense, place = type(self.defense)(self.defense.config), self.setting
         needs = frozenset(defense.needs)
@@ -107,10 +101,10 @@ class Trial:
         changed = [] if same_module(victim, place.backdoored.classifier) else ["victim"]
         originals = {"hold-out": place.clean, "training set": self.training_data}
         changed += [what for what, original in originals.items() if not same_data(data[what], original)]
-        return Work(outcome, place.backdoored.classifier, tuple(changed))
+        return DefenseRun(outcome, place.backdoored.classifier, tuple(changed))
 
     @cached_property
-    def cell(self) -> OutcomeArtifact:
+    def cell(self) -> DefenseOutput:
         """What the defend task of a grid makes of the benign victim."""
         defense, place = self.defense, self.setting
         host = Host()
@@ -119,7 +113,7 @@ class Trial:
         model_stage = Stage(name=name, config=dict(options))
         ground = Ground("digits", model_stage, place.recipe.model_dump(), {}, "cpu", torch.get_num_threads())
         training_data = copied(place.train) if defense.needs & {Need.TRAINING_DATA, Need.FEATURES} else None
-        view = View(spec_of(place.benign), state_of(place.benign), copied(place.clean), training_data, flip=False)
+        view = DefenderInput(spec_of(place.benign), state_of(place.benign), copied(place.clean), training_data, flip=False)
         stage = Stage(name=defense.name, config=defense.config.model_dump(mode="json"))
         mend = "read the traceback (`--debug`, or pytest); a benign victim is a row of every grid"
         with finishing("the defend task on a benign victim", mend), disturbed(1):
@@ -127,11 +121,11 @@ class Trial:
 
 
 @lru_cache(maxsize=2)
-def trial(defense: Defense) -> Trial:
-    return Trial(defense)
+def trial(defense: Defense) -> DefenseTrial:
+    return DefenseTrial(defense)
 
 
-def _or_raise(work: Work | CheckFailed) -> Work:
+def _or_raise(work: DefenseRun | CheckFailed) -> DefenseRun:
     if isinstance(work, CheckFailed):
         raise CheckFailed(work.expected, work.got, work.mend) from work
     return work

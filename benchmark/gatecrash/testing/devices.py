@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gatecrash.portable import Portable
+from gatecrash.contracts.portable import Portable
 from gatecrash.testing.check import CheckFailed
 
 DEVICES = ("cpu", *(("cuda",) if torch.cuda.is_available() else ()))

@@ -12,16 +12,18 @@ from functools import cache, cached_property
 import numpy as np
 import torch
 
-from gatecrash.attack import Implant
-from gatecrash.classifier import Network
-from gatecrash.data import ImageSet
-from gatecrash.holdout import HoldoutConfig, cut, stratified_rows, take
-from gatecrash.host import Host, load_plugins
-from gatecrash.isolation import fresh_process_state
-from gatecrash.model import Model
-from gatecrash.portable import Portable, rebuild, spec_of, state_of
-from gatecrash.randomness import stream
-from gatecrash.recipe import Recipe, recipe_from
+from gatecrash.contracts.attack import Implant
+from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.model import Model
+from gatecrash.contracts.portable import Portable, rebuild, spec_of, state_of
+from gatecrash.contracts.randomness import stream
+from gatecrash.contracts.recipe import Recipe, recipe_from
+from gatecrash.datasets.holdout import HoldoutConfig, cut
+from gatecrash.datasets.sampling import stratified_rows, take
+from gatecrash.host.host import Host
+from gatecrash.host.loading import load_plugins
+from gatecrash.process.isolation import fresh_process_state
 from gatecrash.testing.builders import make_context
 from gatecrash.testing.check import finishing
 
@@ -33,7 +35,7 @@ RECIPE = recipe_from({"preset": "tiny", "epochs": 8})
 
 
 @dataclass(frozen=True)
-class Setting:
+class CheckSetup:
     """Training set, clean hold-out and test set, and the model and recipe of the victims. Nothing in it may be changed."""
 
     train: ImageSet
@@ -60,14 +62,14 @@ class Setting:
 
 
 @cache
-def setting() -> Setting:
+def setting() -> CheckSetup:
     """The setting of all checks in this process."""
     host = load_plugins(installed=False)
     splits = host.get("dataset", "digits").configure().load(lambda _done, _total: None)
     rows = stratified_rows(splits.train.labels, [PER_CLASS] * 10, stream("checks"))
     train, clean = cut(take(splits, rows, torch.arange(len(splits.test))), HoldoutConfig(), stream("checks", "hold-out"))
     name, options = MODEL
-    return Setting(train, clean, splits.test, host.get("model", name).configure(options), RECIPE, host)
+    return CheckSetup(train, clean, splits.test, host.get("model", name).configure(options), RECIPE, host)
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from gatecrash.attack import Attack
-from gatecrash.defense import Defense
+from gatecrash.contracts.attack import Attack
+from gatecrash.contracts.defense import Defense
 from gatecrash.testing.attack_checks import ATTACK_CHECKS
 from gatecrash.testing.check import Check
 from gatecrash.testing.defense_checks import DEFENSE_CHECKS

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from gatecrash import Classifier, Config, Evidence, ImageSet, Stamp, Verdict
+from gatecrash import Classifier, Evidence, ImageSet, Options, Stamp, Verdict
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -35,7 +35,7 @@ LEAST_SPREAD = 1e-3
 """Norms that differ by less than this share of the median are equal: the optimisation is no more exact."""
 
 
-class ReverseConfig(Config):
+class ReverseConfig(Options):
     """Options of the search for triggers and of the accusation."""
 
     rounds: int = Field(100, ge=1, le=100_000, description="rounds of the search at most; the cost adapts once a round")

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from gatecrash import Classifier, Config, Defense, Evidence, Give, ImageSet, Need, Outcome, Reference, hookimpl
+from gatecrash import Classifier, Defense, Evidence, Give, ImageSet, Need, Options, Outcome, Reference, hookimpl
 
 _SILHOUETTE_ROWS = 2000
 """The silhouette compares all pairs: larger classes are represented by so many random rows."""
@@ -93,7 +93,7 @@ class ActivationClustering(Defense):
     needs = frozenset({Need.MODEL, Need.TRAINING_DATA, Need.FEATURES, Need.RETRAIN})
     gives = frozenset({Give.SUSPECTS, Give.CLASSIFIER})
 
-    class Config(Config):
+    class Config(Options):
         """Defaults: the paper's thresholds; the size below which a cluster is small as in IBM's Adversarial Robustness Toolbox."""
 
         reduction: Literal["pca", "ica"] = Field(

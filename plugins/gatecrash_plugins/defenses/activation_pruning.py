@@ -7,18 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gatecrash import (
-    Config,
-    Defense,
-    Evidence,
-    Give,
-    Need,
-    Outcome,
-    Reference,
-    hookimpl,
-    mean_activations,
-    pruning_curve,
-)
+from gatecrash import Defense, Evidence, Give, Need, Options, Outcome, Reference, hookimpl, mean_activations, pruning_curve
 
 LIU = Reference(
     "Liu et al., Fine-Pruning: defending against backdooring attacks on deep neural networks", 2018, "https://arxiv.org/abs/1805.12185"
@@ -39,7 +28,7 @@ class ActivationPruning(Defense):
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER})
 
-    class Config(Config):
+    class Config(Options):
         """Where to stop, and from which end to start."""
 
         max_drop: float = Field(0.02, ge=0, le=1, description="stop once hold-out accuracy is this much (absolute) below the original")

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from gatecrash import Config, Defense, Evidence, Give, ImageSet, Need, Network, NotApplicable, Outcome, Reference, Step, hookimpl
+from gatecrash import Defense, Evidence, Give, ImageSet, Need, Network, NotApplicable, Options, Outcome, Reference, Step, hookimpl
 
 Cut = dict[str, float | int]
 """A place to stop pruning: `{"threshold": t}` or `{"number": n}`."""
@@ -112,7 +112,7 @@ class ANP(Defense):
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER})
 
-    class Config(Config):
+    class Config(Options):
         """Defaults of the mask's training: the paper's, and where it is silent the published code's."""
 
         epsilon: float = Field(0.4, ge=0, le=10, description="largest relative change of a neuron's weight and bias")

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gatecrash import (
-    Config,
     Defense,
     Evidence,
     Give,
     Need,
     Network,
+    Options,
     Outcome,
     Recipe,
     Reference,
@@ -66,7 +66,7 @@ class FinePruning(Defense):
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER})
 
-    class Config(Config):
+    class Config(Options):
         """Defaults: the paper's rule with a 4-point drop; SGD as in BackdoorBench (lr 0.01, cosine)."""
 
         select: Literal["last-conv", "fraction", "threshold"] = Field(

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gatecrash import Backbone, Config, Model, Point, Reference, hookimpl
+from gatecrash import Backbone, Model, Options, Point, Reference, hookimpl
 
 PATCH = 2
 """Side of the patches that the first layer whitens (section 3.2)."""
@@ -65,7 +65,7 @@ class AirbenchBackbone(Backbone):
         return self._config
 
     @torch.no_grad()
-    def prepare(self, images: Tensor) -> None:
+    def start_from(self, images: Tensor) -> None:
         """The first layer's filters: the patches' principal directions over the root of their variance, and the same negated."""
         patches = images.double().unfold(2, PATCH, 1).unfold(3, PATCH, 1).movedim(1, 3).flatten(3).flatten(0, 2)
         variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
@@ -92,7 +92,7 @@ class Airbench(Model):
     reference = Reference("Jordan, 94% on CIFAR-10 in 3.29 seconds on a single GPU", 2024, "https://arxiv.org/abs/2404.00498")
     min_size = 9
 
-    class Config(Config):
+    class Config(Options):
         """Widths."""
 
         widths: tuple[Channels, Channels, Channels] = Field((64, 256, 256), description="channels of the three groups")

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gatecrash import Backbone, Config, Model, Point, Reference, hookimpl
+from gatecrash import Backbone, Model, Options, Point, Reference, hookimpl
 from gatecrash_plugins.models._blocks import ConvBlock
 
 HEAD_SCALE = 0.125
@@ -67,7 +67,7 @@ class Lean(Model):
     reference = Reference("Page, How to train your ResNet", 2018, "https://github.com/davidcpage/cifar10-fast")
     min_size = 8
 
-    class Config(Config):
+    class Config(Options):
         """Width."""
 
         width: float = Field(1.0, gt=0, le=8, description="multiplies the channels 64-128-256-256")

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gatecrash import Backbone, Config, Model, hookimpl
+from gatecrash import Backbone, Model, Options, hookimpl
 from gatecrash_plugins.models._blocks import ConvBlock
 
 
@@ -49,7 +49,7 @@ class SmallCnn(Model):
     min_size = 8
     max_size = 32
 
-    class Config(Config):
+    class Config(Options):
         """Width."""
 
         width: int = Field(16, ge=1, le=512, description="channels of the first convolution; the next ones have 2 and 4 times as many")

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gatecrash import Backbone, Config, Model, Point, Reference, UserError, hookimpl
+from gatecrash import Backbone, Model, Options, Point, Reference, UserError, hookimpl
 
 SPECIAL: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
@@ -73,7 +73,7 @@ class Torchvision(Model):
     summary = "any torchvision classification model with a linear head, by name; not pretrained"
     reference = Reference("torchvision models", 2016, "https://docs.pytorch.org/vision/stable/models.html")
 
-    class Config(Config):
+    class Config(Options):
         """Which net."""
 
         arch: str = Field("resnet18", description="name of a torchvision classification model, such as mobilenet_v2 or vit_b_16")

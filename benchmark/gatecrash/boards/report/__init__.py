@@ -22,7 +22,7 @@ from gatecrash.boards.spec import dataset_label
 from gatecrash.boards.standings import UNKNOWN, attack_standings, defense_standings
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.boards.text import percent, spread
-from gatecrash.results import Result
+from gatecrash.records.result import Result
 
 MEASURES = {
     "asr": ("ASR", "attack success rate, %; low is good for the defense"),
@@ -95,7 +95,7 @@ def shown(value: Any) -> str:
 
 
 def _section(number: int, section: Section) -> dict[str, Any]:
-    from gatecrash.leaderboard import caveats, how_to_read
+    from gatecrash.boards.leaderboard import caveats, how_to_read
 
     arranged = section.panel
     first = arranged.cells[0]
@@ -219,8 +219,8 @@ def drawn(drawings: Drawings) -> tuple[dict[str, bytes], list[str]]:
     """PNGs of the figures that can be drawn, by what they show, and a line for each that cannot."""
     import tempfile
 
+    from gatecrash.boards.plots.style import save
     from gatecrash.errors import UserError
-    from gatecrash.plots.style import save
 
     found, notes = {}, []
     with tempfile.TemporaryDirectory() as folder:

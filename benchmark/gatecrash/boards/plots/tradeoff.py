@@ -1,0 +1,61 @@
+"""What a defense keeps of the accuracy against what it leaves of the attack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gatecrash.boards.panel import NONE, Panel
+from gatecrash.boards.plots.style import drawing, look, short
+from gatecrash.boards.statistics import over_seeds
+from gatecrash.errors import UserError
+from gatecrash.evaluation.intervals import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def tradeoff(panel: Panel) -> Figure:
+    """One mark per defense: mean ACC and ASR over the victims whose backdoor landed, with 95% intervals over seeds.
+
+    Defenses that only detect are left out. Raises UserError where no defense met an attack that landed.
+    """
+    defenses = [defense for defense in panel.defenses if (defense == NONE or panel.repairs(defense)) and panel.hit(defense)]
+    if not any(defense != NONE for defense in defenses):
+        raise UserError("no defense has met an attack that landed; there is nothing to trade off")
+    with drawing() as figure_class:
+        labels = [short("no defense" if defense == NONE else defense) for defense in defenses]
+        figure = figure_class(figsize=(5.6 + 0.085 * max(map(len, labels)), max(4.4, 0.24 * len(labels))), layout="constrained")
+        axis = figure.subplots()
+        for index, (defense, label) in enumerate(zip(defenses, labels, strict=True)):
+            acc, asr = over_seeds(panel.hit(defense), "acc"), over_seeds(panel.hit(defense), "asr")
+            _mark(axis, acc, asr, label, index)
+        attacks = {panel.attack_of[cell.key] for defense in defenses for cell in panel.hit(defense)}
+        axis.set_xlabel("clean accuracy, % (right is better)")
+        axis.set_ylabel("attack success rate, % (low is better)")
+        axis.set_ylim(-4, 104)
+        axis.margins(x=0.08)
+        axis.grid(alpha=0.3)
+        seeds = f"95% intervals over {len(panel.seeds)} seeds" if len(panel.seeds) > 1 else "one seed"
+        axis.set_title(f"Means over the attacks that landed ({len(attacks)})\n{seeds}", fontsize=10)
+        figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def _mark(axis: Any, acc: Interval, asr: Interval, label: str, index: int) -> None:
+    axis.errorbar(
+        [100 * (acc.value or 0.0)],
+        [100 * (asr.value or 0.0)],
+        xerr=_bars(acc),
+        yerr=_bars(asr),
+        label=label,
+        linestyle="none",
+        markersize=8,
+        capsize=3,
+        elinewidth=1,
+        **look(index),
+    )
+
+
+def _bars(interval: Interval) -> list[list[float]] | None:
+    value, low, high = interval
+    return None if value is None or low is None or high is None else [[100 * (value - low)], [100 * (high - value)]]

@@ -1,0 +1,54 @@
+"""What plugin options are made of: frozen pydantic models whose fields are described and bounded.
+
+The command line, YAML validation, `gatecrash show`, the generated docs and the keys are all derived from the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from gatecrash.errors import UserError
+
+
+class Options(BaseModel):
+    """Options of a plugin. Unknown fields are errors; values are immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="null")
+
+
+Config = Options
+"""The older name of `Options`."""
+
+
+class _ContentMatters:
+    """Marks a path whose file's content, not its name, decides the result."""
+
+
+File = Annotated[Path, _ContentMatters()]
+"""Type of a file-valued option; it enters keys by the hash of its content."""
+
+
+def file_hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path") from None
+
+
+def key_fields(config: BaseModel) -> dict[str, Any]:
+    """What of a config enters a key: the fields that differ from their defaults, files by content hash.
+
+    Adding a field with a default therefore keeps old keys; changing a default asks for a new plugin version.
+    """
+    fields: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        # pydantic moves the marker into `metadata` for `File`, and leaves it inside the annotation for `File | None`.
+        marked = any(isinstance(mark, _ContentMatters) for mark in info.metadata) or "_ContentMatters" in repr(info.annotation)
+        if marked and isinstance(value, Path):
+            fields[name] = f"sha256:{file_hash(value)}"
+    return fields

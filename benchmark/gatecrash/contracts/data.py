@@ -1,0 +1,177 @@
+"""Images with labels, as the whole harness passes them around: uint8 tensors, never files.
+
+Pixels stay uint8 up to the classifier, so that a poisoned image is always one that could have been saved as a PNG.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from gatecrash.errors import ContractError
+
+if TYPE_CHECKING:
+    from gatecrash.contracts.backdoor import Backdoor
+
+
+class Role(IntEnum):
+    """What a training row is. Only the harness knows; defenses never see it."""
+
+    CLEAN = 0
+    """Byte-identical to the original."""
+    POISON = 1
+    """Changed image or label that plants the backdoor."""
+    COVER = 2
+    """Changed image with its true label (WaNet's noise mode): counted as neither clean nor poison."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images `uint8 [N, C, H, W]`, labels `int64 [N]` and the names of the classes."""
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise ContractError(f"images must be uint8 [N, C, H, W]; got {self.images.dtype} {list(self.images.shape)}")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.images.shape[:1]:
+            raise ContractError(f"labels must be int64 [{len(self.images)}]; got {self.labels.dtype} {list(self.labels.shape)}")
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
+            raise ContractError(f"labels must lie in [0, {len(self.classes)}); got {int(self.labels.max())}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(channels, height, width)`."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def class_counts(self) -> tuple[int, ...]:
+        """Images per class."""
+        return tuple(torch.bincount(self.labels, minlength=self.num_classes).tolist())
+
+    def subset(self, rows: Tensor) -> ImageSet:
+        """The rows chosen by an index or a boolean mask, in that order."""
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
+
+    def to(self, device: torch.device | str) -> ImageSet:
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over decoded pixels, labels and class names."""
+        digest = hashlib.sha256()
+        digest.update(json.dumps([list(self.images.shape), list(self.classes)]).encode())
+        for tensor in (self.images, self.labels):
+            digest.update(tensor.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """The training set after an attack: row i is row i of the training set that the attack was given.
+
+    `role` is uint8 [N] of `Role`; `backdoors` are what the attacker planted, for the evaluation to score.
+    """
+
+    images: Tensor
+    labels: Tensor
+    role: Tensor
+    backdoors: Sequence[Backdoor] = field(default_factory=tuple)
+
+    @classmethod
+    def untouched(cls, train: ImageSet, backdoors: Sequence[Backdoor] = ()) -> Poisoned:
+        """No row changed: the benign case, and the start for attacks that control training instead of data."""
+        return cls(train.images, train.labels, torch.zeros(len(train), dtype=torch.uint8), tuple(backdoors))
+
+    @classmethod
+    def replacing(
+        cls,
+        train: ImageSet,
+        rows: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        backdoors: Sequence[Backdoor],
+        role: Role = Role.POISON,
+    ) -> Poisoned:
+        """`train` with the given rows (int64 [n]) exchanged for `images` and `labels`, without touching `train`."""
+        new_images, new_labels = train.images.clone(), train.labels.clone()
+        new_images[rows] = images.to(new_images.device)
+        new_labels[rows] = labels.to(new_labels.device)
+        roles = torch.zeros(len(train), dtype=torch.uint8)
+        roles[rows.cpu()] = int(role)
+        return cls(new_images, new_labels, roles, tuple(backdoors))
+
+    def as_image_set(self, classes: tuple[str, ...]) -> ImageSet:
+        """What a defender may see of it: images and labels, no roles."""
+        return ImageSet(self.images, self.labels, classes)
+
+    @property
+    def changed(self) -> Tensor:
+        """int64 rows whose role is not CLEAN."""
+        return torch.nonzero(self.role != Role.CLEAN).flatten()
+
+    @property
+    def poison_share(self) -> float:
+        return float((self.role == Role.POISON).double().mean()) if len(self.role) else 0.0
+
+    def check(self, train: ImageSet) -> None:
+        """Raise ContractError unless the roles tell the truth about every row."""
+        if self.images.shape != train.images.shape or self.images.dtype != torch.uint8:
+            raise ContractError(
+                f"poison() must keep images as uint8 {list(train.images.shape)}; got {self.images.dtype} {list(self.images.shape)}"
+            )
+        if self.labels.shape != train.labels.shape or self.labels.dtype != torch.int64:
+            raise ContractError(f"poison() must keep labels as int64 [{len(train)}]; got {self.labels.dtype} {list(self.labels.shape)}")
+        if self.role.shape != train.labels.shape:
+            raise ContractError(f"role must have one entry per row, [{len(train)}]; got {list(self.role.shape)}")
+        unknown = set(self.role.tolist()) - {int(role) for role in Role}
+        if unknown:
+            raise ContractError(f"role has values that are no gatecrash.Role: {sorted(unknown)}")
+        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < train.num_classes:
+            raise ContractError(f"poisoned labels must lie in [0, {train.num_classes})")
+        role = self.role.to(self.images.device)
+        same_label = self.labels.to(train.device) == train.labels
+        clean = (role == Role.CLEAN).to(train.device)
+        same_image = (self.images.to(train.device) == train.images).flatten(1).all(1)
+        lying = torch.nonzero(clean & ~(same_image & same_label)).flatten()
+        if len(lying):
+            raise ContractError(f"{len(lying)} rows have role CLEAN but were changed (first: row {int(lying[0])})")
+        covers = torch.nonzero((role == Role.COVER).to(train.device) & ~same_label).flatten()
+        if len(covers):
+            raise ContractError(f"{len(covers)} rows have role COVER but another label than the true one (first: row {int(covers[0])})")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a dataset plugin gives.
+
+    `clean` is a defender's clean hold-out where the dataset brings one (else it is cut from `train`); `groups` int64 [len(train)] keeps
+    near-duplicates on one side of that cut; `flip=False` where mirroring an image changes its class.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    clean: ImageSet | None = None
+    groups: Tensor | None = None
+    flip: bool = True

@@ -1,0 +1,129 @@
+"""Options and the base class of attacks that poison a share of the training set."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from gatecrash.contracts.attack import Attack, AttackContext, DatasetInfo
+from gatecrash.contracts.backdoor import Backdoor, Goal, GoalKind
+from gatecrash.contracts.config import Options
+from gatecrash.contracts.data import ImageSet, Poisoned
+from gatecrash.contracts.trigger import Trigger
+from gatecrash.errors import UserError
+
+
+class GoalConfig(Options):
+    """Options of attacks with one goal."""
+
+    goal: GoalKind = Field("all-to-one", description="what triggered images become: one class, the next class, or source to target")
+    target: int = Field(0, ge=0, description="target class (ignored by all-to-all)")
+    source: int | None = Field(None, ge=0, description="source class, for one-to-one only")
+
+    @model_validator(mode="after")
+    def _source_fits_goal(self) -> Self:
+        if self.goal == "one-to-one" and self.source is None:
+            raise ValueError("goal one-to-one needs a source class")
+        if self.goal != "one-to-one" and self.source is not None:
+            raise ValueError(f"source is for goal one-to-one only, not {self.goal}")
+        if self.source is not None and self.source == self.target:
+            raise ValueError("source and target are the same class")
+        return self
+
+    def make_goal(self, num_classes: int) -> Goal:
+        """Raises UserError where a class does not exist."""
+        for role, label in (("target", self.target), ("source", self.source)):
+            if label is not None and label >= num_classes:
+                raise UserError(f"{role} class {label} does not exist; the dataset has classes 0 to {num_classes - 1}")
+        target = None if self.goal == "all-to-all" else self.target
+        return Goal(self.goal, num_classes, target, self.source)
+
+
+class PoisonConfig(GoalConfig):
+    """Options of attacks that poison a share of the training set."""
+
+    poison_rate: float = Field(
+        0.05, gt=0, le=1, description="poisoned share of the whole training set, drawn from images the goal applies to"
+    )
+
+
+def poison_count(rate: float, candidates: int, total: int, who: str) -> int:
+    """How many rows to poison: `rate` of `total`, rounded.
+
+    Raises UserError where that is none, or more than there are candidates, with the nearest rate that works.
+    """
+    count = round(rate * total)
+    if candidates == 0:
+        raise UserError(f"{who}: no training image can be poisoned for this goal; choose other classes")
+    if count < 1:
+        raise UserError(f"{who}: poison_rate {rate:g} of {total} images is none; use at least {_rate_for(1, total)}")
+    if count > candidates:
+        raise UserError(
+            f"{who}: poison_rate {rate:g} asks for {count} images but only {candidates} of {total} can be poisoned; "
+            f"use at most {_rate_for(candidates, total)}"
+        )
+    return count
+
+
+def _rate_for(count: int, total: int) -> str:
+    """The shortest decimal that, as a poison rate, gives exactly `count` of `total` images."""
+    decimals = (f"{count / total:.{digits}g}" for digits in range(1, 18))
+    return next(text for text in decimals if round(float(text) * total) == count)
+
+
+class TriggerAttack(Attack):
+    """Base of the attacks that are a trigger, a goal and a rate: they define `trigger` and their options.
+
+    Rows are drawn without replacement from the images that the goal applies to, as a prefix of one permutation per (attack, seed): a
+    higher rate poisons a superset.
+    """
+
+    class Config(PoisonConfig):
+        """Goal and poison rate."""
+
+    @abstractmethod
+    def trigger(self, shape: tuple[int, int, int]) -> Trigger:
+        """The trigger that the evaluation applies to test images."""
+
+    def train_trigger(self, shape: tuple[int, int, int]) -> Trigger:
+        """The trigger for training images, where it differs (another opacity, say)."""
+        return self.trigger(shape)
+
+    def check(self, info: DatasetInfo) -> None:
+        goal = self.config.make_goal(info.num_classes)
+        labels = torch.arange(info.num_classes)
+        candidates = sum(info.train_counts[int(label)] for label in labels[self.candidates(labels, goal)])
+        poison_count(self.config.poison_rate, candidates, info.train_size, self.name)
+        self.trigger(info.shape)
+        self.train_trigger(info.shape)
+
+    def candidates(self, labels: Tensor, goal: Goal) -> Tensor:
+        """bool [N]: rows that may be poisoned."""
+        return goal.eligible(labels)
+
+    def choose(self, train: ImageSet, goal: Goal, ctx: AttackContext) -> Tensor:
+        """int64 rows to poison."""
+        rows = torch.nonzero(self.candidates(train.labels.cpu(), goal)).flatten()
+        count = poison_count(self.config.poison_rate, len(rows), len(train), self.name)
+        order = torch.randperm(len(rows), generator=ctx.stream("poison"))
+        return rows[order[:count]].sort().values
+
+    def backdoors(self, ctx: AttackContext) -> Sequence[Backdoor]:
+        return (Backdoor(self.name, self.config.make_goal(ctx.num_classes), self.trigger(ctx.shape)),)
+
+    def craft(self, images: Tensor, labels: Tensor, ctx: AttackContext) -> Tensor:
+        """uint8 [n, C, H, W]: what the chosen images (of these labels) become; by default they get the training trigger."""
+        del labels
+        trigger = self.train_trigger(ctx.shape).to(ctx.device)
+        return torch.cat([trigger(batch) for batch in ctx.batches(images)])
+
+    def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
+        goal = self.config.make_goal(ctx.num_classes)
+        rows = self.choose(train, goal, ctx).to(train.device)
+        images, labels = train.images[rows], train.labels[rows]
+        return Poisoned.replacing(train, rows, self.craft(images, labels, ctx), goal.labels(labels), self.backdoors(ctx))

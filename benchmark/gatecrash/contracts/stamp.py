@@ -1,0 +1,120 @@
+"""Triggers that attacks share. A trigger turns a uint8 image into a uint8 image, each on its own.
+
+Every trigger here is built from `x' = (1 - mask) x + mask ((1 - alpha) x + alpha pattern)` (report A's formula; BadNets, Gu et al. 2017,
+is alpha = 1; Blend, Chen et al. 2017, is a mask of ones).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gatecrash.contracts.trigger import Trigger
+from gatecrash.errors import UserError
+
+
+class Stamp(Trigger):
+    """Mixes a fixed pattern into a fixed place.
+
+    `pattern` uint8 [C, H, W] and `mask` float [H, W] in [0, 1] are buffers; `alpha` in (0, 1] is how much of the pattern shows.
+    """
+
+    pattern: Tensor
+    mask: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], alpha: float, pattern: Tensor | None = None, mask: Tensor | None = None) -> None:
+        super().__init__()
+        self.shape, self.alpha = tuple(shape), alpha
+        channels, height, width = self.shape
+        self.register_buffer("pattern", torch.zeros(channels, height, width, dtype=torch.uint8) if pattern is None else pattern)
+        self.register_buffer("mask", torch.zeros(height, width) if mask is None else mask.float())
+
+    def config(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "alpha": self.alpha}
+
+    def forward(self, images: Tensor) -> Tensor:
+        weight = self.alpha * self.mask
+        mixed = images * (1 - weight) + weight * self.pattern
+        return mixed.round_().clamp_(0, 255).to(torch.uint8)
+
+
+Place = Literal["bottom-right", "bottom-left", "top-right", "top-left", "center", "four-corners"]
+"""Where a patch lies; in four corners there are four of it."""
+
+
+def patch_mask(shape: tuple[int, int, int], size: int, place: Place, inset: int) -> Tensor:
+    """float [H, W]: ones where a `size` x `size` patch lies, `inset` pixels from the border (in the center it has none).
+
+    Raises UserError if the patch does not fit.
+    """
+    _, height, width = shape
+    side = {"center": size, "four-corners": 2 * (size + inset)}.get(place, size + inset)
+    if side > min(height, width):
+        raise UserError(
+            f"a {size}x{size} patch at {place} with inset {inset} does not fit an image of {height}x{width}; choose a smaller size or inset"
+        )
+    mask = torch.zeros(height, width)
+    for top, left in _corners(shape, size, place, inset):
+        mask[top : top + size, left : left + size] = 1
+    return mask
+
+
+def patch_pattern(shape: tuple[int, int, int], patch: Tensor, place: Place, inset: int) -> Tensor:
+    """uint8 [C, H, W]: `patch` uint8 [C, s, s] copied to its place(s); zeros elsewhere.
+
+    Of four corners the left ones show the patch mirrored, so that a random flip in training leaves the trigger as it is (as in the code
+    published with Turner et al. 2019).
+    """
+    size = patch.shape[-1]
+    pattern = torch.zeros(shape, dtype=torch.uint8)
+    for top, left in _corners(shape, size, place, inset):
+        mirrored = place == "four-corners" and left == inset
+        pattern[:, top : top + size, left : left + size] = patch.flip(2) if mirrored else patch
+    return pattern
+
+
+def checkerboard(channels: int, size: int) -> Tensor:
+    """uint8 [C, size, size] of 0 and 255, white at the bottom right pixel (figure 1 of Gu et al. 2017)."""
+    cells = torch.arange(size)
+    white = (cells[:, None] + cells[None, :]) % 2 == 0
+    if not white[-1, -1]:
+        white = ~white
+    return (white * 255).to(torch.uint8).expand(channels, size, size).clone()
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """uint8 [C, H, W] from an image file, as grey levels (one channel) or RGB (three), resized (bilinear) to `shape`.
+
+    Raises UserError naming a file that cannot be decoded, and for images of other numbers of channels.
+    """
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise UserError(f"{path} cannot be a pattern for images of {channels} channels; files give 1 (grey) or 3 (RGB)")
+    try:
+        with Image.open(path) as file:
+            if file.mode.startswith(("I", "F")):
+                raise ValueError("more than 8 bits per channel")
+            image = file.convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # Pillow raises errors of many types for broken files
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        raise UserError(f"cannot decode the image {path}: {reason}; give an 8-bit PNG or JPEG") from None
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return torch.from_numpy(pixels.copy()).view(height, width, channels).permute(2, 0, 1).contiguous()
+
+
+def _corners(shape: tuple[int, int, int], size: int, place: Place, inset: int) -> list[tuple[int, int]]:
+    _, height, width = shape
+    top, left, bottom, right = inset, inset, height - inset - size, width - inset - size
+    return {
+        "bottom-right": [(bottom, right)],
+        "bottom-left": [(bottom, left)],
+        "top-right": [(top, right)],
+        "top-left": [(top, left)],
+        "center": [((height - size) // 2, (width - size) // 2)],
+        "four-corners": [(top, left), (top, right), (bottom, left), (bottom, right)],
+    }[place]

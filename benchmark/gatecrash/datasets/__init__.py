@@ -1,0 +1,1 @@
+"""From a dataset plugin to training, hold-out and test images: decoding, cache, selection of rows."""

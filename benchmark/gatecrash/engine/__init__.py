@@ -1,0 +1,1 @@
+"""Training and what runs beside it: augmentation, batching, masking, pruning."""

@@ -1,0 +1,42 @@
+"""Lookahead: a slowly moving copy of the weights, to which they return (Zhang et al. 2019), as Jordan 2024 (section 3.4) schedules it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+EVERY = 5
+"""Steps between two returns."""
+
+
+MEMORY = 0.95
+"""Share of the copy that a step keeps at the end of the run; at the share t of the run it is `MEMORY t^3`, per step."""
+
+
+class Lookahead:
+    """After every fifth step the copy moves towards the network's weights and running statistics, and the network takes its place."""
+
+    def __init__(self, network: nn.Module, steps: int) -> None:
+        frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+        tensors = network.state_dict()
+        self._tensors = [tensor for name, tensor in tensors.items() if name not in frozen and tensor.is_floating_point()]
+        self._slow = [tensor.clone() for tensor in self._tensors]
+        self._steps, self._step = steps, 0
+
+    def step(self) -> None:
+        """To be called after every step of the optimiser."""
+        self._step += 1
+        if self._step % EVERY == 0:
+            self._return()
+
+    def end(self) -> None:
+        """To be called after the last step: the network ends as the copy. A run of fewer than five steps has none and stays as it is."""
+        if self._step > EVERY and self._step % EVERY:
+            self._return()
+
+    @torch.no_grad()
+    def _return(self) -> None:
+        kept = MEMORY**EVERY * (self._step / self._steps) ** 3
+        for slow, tensor in zip(self._slow, self._tensors, strict=True):
+            slow.lerp_(tensor, 1 - kept)
+            tensor.copy_(slow)

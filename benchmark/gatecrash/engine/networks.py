@@ -1,0 +1,45 @@
+"""Fresh networks of a grid's model, normalised and prepared by the data they will be trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.model import Model
+
+PREPARED = 256
+"""Most images that a fresh network is prepared with: patches enough for their covariance."""
+
+
+def network_factory(model: Model, data: ImageSet, device: torch.device) -> Callable[[int], Network]:
+    """A function seed -> fresh network of `model`, normalised by the statistics of `data` and prepared with images spread over it."""
+    statistics = cache(partial(channel_statistics, data.images))  # takes a pass over the data: not for defenses that train nothing
+
+    def make(seed: int) -> Network:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            backbone = model.build(data.num_classes, data.shape)
+        network = Network(backbone, *statistics())
+        backbone.start_from(network.normalise(data.images[:: math.ceil(len(data.images) / PREPARED) or 1].cpu()))
+        return network.to(device)
+
+    return make
+
+
+def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and deviation per channel of uint8 [N, C, H, W], in [0, 1] units, from exact integer counts; rounded to 6 digits."""
+    means, deviations = [], []
+    values = torch.arange(256, dtype=torch.float64) / 255
+    for channel in range(images.shape[1]):
+        counts = torch.bincount(images[:, channel].flatten().int(), minlength=256).cpu().double()
+        mean = (counts * values).sum() / counts.sum()
+        spread = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
+        means.append(round(float(mean), 6))
+        deviations.append(round(max(float(spread), 1e-3), 6))
+    return means, deviations

@@ -1,0 +1,53 @@
+"""The optimiser and the learning rate of every step."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from gatecrash.contracts.recipe import Recipe
+from gatecrash.errors import ContractError
+
+
+def learning_rates(recipe: Recipe, steps: int) -> list[float]:
+    """The learning rate of every step.
+
+    cosine: `lr (1 + cos(pi t / steps)) / 2` at step t from 0 (Loshchilov and Hutter 2017, without restarts). one-cycle: a straight line up
+    over the share `warmup` and another down to zero (the "slanted triangle" of Howard and Ruder 2018, section 3.2); no step has rate zero.
+    """
+    if recipe.schedule == "constant":
+        return [recipe.lr] * steps
+    if recipe.schedule == "cosine":
+        return [recipe.lr * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    end = steps + 1
+    corners = [0.0, recipe.warmup * end, end]
+    return [float(rate) for rate in np.interp(np.arange(1, end), corners, [0.0, recipe.lr, 0.0])]
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over the trainable parameters, fused where torch has a fused kernel.
+
+    Raises ContractError if nothing can be trained.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        # Biases and the scales and shifts of normalisation layers are the parameters with one dimension.
+        decay = recipe.weight_decay if recipe.decay_norms or parameter.ndim > 1 else 0.0
+        scale = recipe.bias_lr if name.rpartition(".")[2] == "bias" else 1.0
+        groups.setdefault((scale, decay / scale), []).append(parameter)
+    if not groups:
+        raise ContractError("no parameter of the network requires a gradient: there is nothing to train")
+    options = [
+        {"params": parameters, "lr": recipe.lr * scale, "scale": scale, "weight_decay": decay}
+        for (scale, decay), parameters in groups.items()
+    ]
+    fused = next(network.parameters()).device.type in {"cpu", "cuda"}
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(options, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
+    nesterov = recipe.nesterov and recipe.momentum > 0
+    return torch.optim.SGD(options, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)

@@ -1,0 +1,134 @@
+"""The training engine: one loop for victims, retrained and fine-tuned models.
+
+The whole set lives on the device as uint8; every batch is one gather (crop and mirroring included, see `augment`), a forward and
+backward pass and one fused optimiser step. Nothing in the loop waits for the device: losses stay there and are read at most four times a
+second for the progress report, and once per epoch for the check that training is still finite. All random choices are drawn on the CPU,
+epoch by epoch, so that every device sees the same images in the same order; on one CPU machine equal thread counts give equal weights to
+the last bit.
+
+The last, incomplete batch of an epoch is trained on like any other, but a single left-over image joins the batch before it: BatchNorm has
+no variance over one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.randomness import Streams
+from gatecrash.contracts.recipe import Recipe
+from gatecrash.contracts.train import Loss, OnBatch
+from gatecrash.engine.device import supports_bfloat16
+from gatecrash.engine.feed import Feed, check_data
+from gatecrash.engine.lookahead import Lookahead
+from gatecrash.engine.optimizer import learning_rates, make_optimizer
+from gatecrash.engine.watch import TrainProgress, Watch, check_finite, check_learned
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training run did: mean loss per epoch (of the training mode, augmented images), cost, and how it was computed."""
+
+    losses: tuple[float, ...]
+    seconds: float
+    images: int
+    """Images passed through the network, all epochs together."""
+    precision: str
+    """"bfloat16" (autocast) or "float32"."""
+    device: str
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds
+
+
+def train(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    *,
+    streams: Streams,
+    flip: bool,
+    device: torch.device | str,
+    on_batch: OnBatch | None = None,
+    loss: Loss | None = None,
+    report: Callable[[TrainProgress], None] | None = None,
+) -> History:
+    """Train `network` in place on `images` (uint8 [N, C, H, W]) and `labels` (int64 [N]); it ends on `device`, in eval mode.
+
+    `flip` says whether the data set allows mirroring; the recipe decides whether it is done. `on_batch` sees the images of a batch before
+    augmentation, which treats whatever it returns like every other image. `loss` replaces cross-entropy (and its label smoothing).
+    `streams` gives the order ("order"), the crops and mirrorings ("augment") and dropout ("dropout"). Parameters that do not require a
+    gradient stay as they are. Global state (random generators, grad mode) is left untouched.
+
+    Raises ContractError for data that cannot be trained on or a broken `on_batch`; TrainingDiverged if the loss becomes NaN or infinite
+    or, for cross-entropy, if the last epoch is worse than always predicting the labels' frequencies.
+    """
+    device = torch.device(device)
+    check_data(network, images, labels)
+    # The weights' format decides how convolutions run; batches may stay as they are.
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = make_optimizer(network, recipe)
+    feed = Feed(images.to(device), labels.to(device), recipe, recipe.flip and flip, streams, on_batch)
+    steps = recipe.epochs * len(feed.sizes)
+    rates = iter(learning_rates(recipe, steps))
+    slow = Lookahead(network, steps) if recipe.lookahead else None
+    bfloat16 = recipe.precision == "auto" and supports_bfloat16(device)
+    watch = Watch(recipe.epochs, feed.sizes, device, report)
+
+    network.train()
+    with _private_state(device, streams):
+        for epoch in range(recipe.epochs):
+            for step, (batch, targets, rows) in enumerate(feed.epoch()):
+                if not network.training:  # `on_batch` or `loss` has looked at the network in eval mode
+                    network.train()
+                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                    if loss is None:
+                        value = F.cross_entropy(network(batch).float(), targets, label_smoothing=recipe.label_smoothing)
+                    else:
+                        value = loss(network, batch, targets, rows)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()  # type: ignore[no-untyped-call]
+                rate = next(rates)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * group["scale"]
+                optimizer.step()
+                if slow is not None:
+                    slow.step()
+                watch.step(epoch, step, value)
+            watch.end_epoch(epoch, recipe)
+        if slow is not None:
+            slow.end()
+
+    # The stored form of a network is contiguous: leave it as it will be loaded, so that both give the same logits.
+    network.to(memory_format=torch.contiguous_format)
+    network.zero_grad(set_to_none=True)
+    network.eval()
+    check_finite(network, recipe)
+    if loss is None:
+        check_learned(watch.losses[-1], None if on_batch is not None else labels, network.num_classes, recipe)
+    return History(tuple(watch.losses), watch.seconds, recipe.epochs * len(images), "bfloat16" if bfloat16 else "float32", str(device))
+
+
+@contextmanager
+def _private_state(device: torch.device, streams: Streams) -> Iterator[None]:
+    """Grad mode on, torch's generators seeded from the stream "dropout", cuDNN deterministic; all of it restored afterwards."""
+    cuda = device.type == "cuda"
+    deterministic = torch.backends.cudnn.deterministic
+    with torch.random.fork_rng([device] if cuda else []), torch.enable_grad():
+        torch.default_generator.manual_seed(streams.seed("dropout"))
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(streams.seed("dropout"))
+        torch.backends.cudnn.deterministic = True
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.deterministic = deterministic

@@ -1,0 +1,100 @@
+"""The losses of a training run, and the checks that it is finite and has learned."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from gatecrash.contracts.recipe import Recipe
+from gatecrash.errors import TrainingDiverged
+
+REPORT_SECONDS = 0.25
+"""Reading the loss waits for the device, so progress is reported no more often than this."""
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """Progress: mean `loss` of the current `epoch` (from 1) so far, speed since the start, time left at that speed."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    images_per_second: float
+    seconds_left: float
+
+
+class Watch:
+    """Keeps the losses of an epoch on the device, and reads them as rarely as it can."""
+
+    def __init__(
+        self,
+        epochs: int,
+        sizes: Sequence[int],
+        device: torch.device,
+        report: Callable[[TrainProgress], None] | None,
+    ) -> None:
+        self.losses: list[float] = []
+        self._epochs, self._report = epochs, report
+        self._values = torch.zeros(len(sizes), device=device)
+        self._weights = torch.tensor(sizes, dtype=torch.float32, device=device)
+        self._seen = list(accumulate(sizes))
+        self._begin = self._reported = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._begin
+
+    def step(self, epoch: int, step: int, value: Tensor) -> None:
+        self._values[step] = value.detach()
+        if self._report is None:
+            return
+        last = epoch + 1 == self._epochs and step + 1 == len(self._seen)
+        if last or time.monotonic() - self._reported >= REPORT_SECONDS:
+            self._report(self._now(epoch, step))
+            self._reported = time.monotonic()
+
+    def end_epoch(self, epoch: int, recipe: Recipe) -> None:
+        mean = self._mean(len(self._seen))
+        if not math.isfinite(mean):
+            raise TrainingDiverged(f"the loss became {mean} in epoch {epoch + 1} of {self._epochs}; {_advice(recipe)}")
+        self.losses.append(mean)
+
+    def _mean(self, steps: int) -> float:
+        weights = self._weights[:steps]
+        return float((self._values[:steps] * (weights / weights.sum())).sum())
+
+    def _now(self, epoch: int, step: int) -> TrainProgress:
+        loss = self._mean(step + 1)  # waits for the device, so it comes before the clock is read
+        total = self._seen[-1]
+        done = epoch * total + self._seen[step]
+        speed = done / max(self.seconds, 1e-9)
+        return TrainProgress(epoch + 1, self._epochs, loss, speed, (self._epochs * total - done) / speed)
+
+
+def check_finite(network: nn.Module, recipe: Recipe) -> None:
+    """Raise TrainingDiverged if the last step broke the weights: its own loss was measured before it."""
+    tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+    if not bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all()):
+        raise TrainingDiverged(f"the weights became infinite or NaN in the last epoch ({recipe.epochs}); {_advice(recipe)}")
+
+
+def check_learned(loss: float, labels: Tensor | None, num_classes: int, recipe: Recipe) -> None:
+    """Raise TrainingDiverged if a constant prediction would have been better (labels unknown: the uniform one)."""
+    guess = math.log(num_classes)
+    if labels is not None:
+        share = torch.bincount(labels, minlength=num_classes).double() / len(labels)
+        target = (1 - recipe.label_smoothing) * share + recipe.label_smoothing / num_classes
+        guess = float(torch.special.entr(target).sum())
+    if loss > guess > 0:  # one class only: nothing to tell apart
+        measured = f"the loss of the last epoch ({recipe.epochs}) is {loss:.3g}, worse than guessing ({guess:.3g})"
+        raise TrainingDiverged(f"{measured}; {_advice(recipe)}, or raise epochs")
+
+
+def _advice(recipe: Recipe) -> str:
+    return f"lower the recipe's lr ({recipe.lr:g})"

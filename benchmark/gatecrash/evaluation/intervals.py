@@ -1,0 +1,63 @@
+"""Confidence intervals of rates: Wilson over test images, t over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist, fmean, stdev
+from typing import NamedTuple
+
+
+class Interval(NamedTuple):
+    """A value with the limits of its confidence interval; None where there is nothing to say."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Score interval of a proportion, in [0, 1] (Wilson 1927; method 3 of Newcombe 1998); None of nothing."""
+    if not 0 <= successes <= total:
+        raise ValueError(f"{successes} successes out of {total}")
+    if total == 0:
+        return None
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate, denominator = successes / total, 1 + z * z / total
+    centre = (rate + z * z / (2 * total)) / denominator
+    half = z * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total)) / denominator
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == total else min(1.0, centre + half)
+    return low, high
+
+
+def t_interval(values: Sequence[float], confidence: float = 0.95, least: float = 0.0) -> Interval:
+    """Mean of rates over seeds and its t interval, clipped to [0, 1]; no limits for fewer than two values.
+
+    `least` is the smallest value that there can be: -1 for differences of rates.
+    """
+    if not values:
+        return Interval(None, None, None)
+    mean = fmean(values)
+    if len(values) < 2:
+        return Interval(mean, None, None)
+    half = _t_spread(values, confidence) / math.sqrt(len(values))
+    return Interval(mean, max(least, mean - half), min(1.0, mean + half))
+
+
+def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Where one more training's rate is to be expected: mean -+ t s sqrt(1 + 1/n) over n seeds, clipped to [0, 1].
+
+    Wider than `t_interval`, which says where the mean lies. No limits for fewer than two values.
+    """
+    if len(values) < 2:
+        return Interval(values[0] if values else None, None, None)
+    mean, half = fmean(values), _t_spread(values, confidence) * math.sqrt(1 + 1 / len(values))
+    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def _t_spread(values: Sequence[float], confidence: float) -> float:
+    """t quantile times standard deviation."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * stdev(values)

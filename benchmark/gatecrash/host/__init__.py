@@ -1,0 +1,1 @@
+"""The plugin host: every hook, finding plugins, and answering for their names."""

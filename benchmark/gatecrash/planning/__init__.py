@@ -1,0 +1,1 @@
+"""From a grid file to victims and cells with keys. Imports neither torch nor ray."""

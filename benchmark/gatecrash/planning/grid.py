@@ -1,0 +1,137 @@
+"""YAML -> Grid: what a person asks for, validated; lists where a scalar is expected become sweeps.
+
+Shape errors name the field's path in the YAML. What is asked is resolved against the installed plugins in `resolve`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from gatecrash.datasets.holdout import HoldoutConfig
+from gatecrash.errors import UserError, did_you_mean
+
+MAX_CELLS = 1_000_000
+"""A grid larger than this is taken for a mistake."""
+
+
+class Grid(BaseModel):
+    """A grid file as written. Plugins are a name, or `{name: {option: value}}`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    dataset: str | dict[str, Any]
+    model: str | dict[str, Any]
+    recipe: str | dict[str, Any] = "standard"
+    holdout: HoldoutConfig = HoldoutConfig()
+    seeds: list[int] = Field([0], min_length=1)
+    attacks: list[str | dict[str, Any]] = Field(min_length=1)
+    defenses: list[str | dict[str, Any]] = Field(min_length=1)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _one_seed_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_are_distinct(cls, seeds: list[int]) -> list[int]:
+        if any(not 0 <= seed < 2**63 for seed in seeds):
+            raise ValueError("seeds must lie in [0, 2**63)")
+        return list(dict.fromkeys(seeds))
+
+
+def shipped_grids() -> list[str]:
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in resources.files("gatecrash.grids").iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+def load_grid(name: str, overrides: Mapping[str, str] | None = None) -> Grid:
+    """The grid of that shipped name or YAML path, with `-o path.to.field=value` overrides. Raises UserError."""
+    text, origin = _read(name)
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark is not None else ""
+        raise UserError(f"{origin} is not valid YAML{where}: {getattr(error, 'problem', None) or 'cannot be read'}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    return parse_grid(data, origin, overrides)
+
+
+def parse_grid(data: Any, origin: str = "grid", overrides: Mapping[str, str] | None = None) -> Grid:
+    """A Grid from parsed YAML. Raises UserError with the field's path for anything else."""
+    if not isinstance(data, dict):
+        raise UserError(f"{origin} is empty or no mapping; a grid needs name, dataset, model, attacks and defenses")
+    for path, value in (overrides or {}).items():
+        _override(data, path, value)
+    try:
+        return Grid.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {explain(error, '', Grid.model_fields)}") from None
+    except RecursionError:
+        raise UserError(f"{origin} is nested too deeply") from None
+
+
+def _read(name: str) -> tuple[str, str]:
+    path = Path(name)
+    try:
+        if path.suffix in {".yaml", ".yml"} or path.is_file():
+            return path.read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"cannot read grid {name}: {getattr(error, 'strerror', None) or error}") from None
+    if name not in shipped_grids():
+        raise UserError(f"no grid file or shipped grid {name!r}; {did_you_mean(name, shipped_grids())}")
+    return resources.files("gatecrash.grids").joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name
+
+
+def _override(data: dict[Any, Any], path: str, value: str) -> None:
+    target = data
+    *parents, last = path.split(".")
+    for parent in parents:
+        child = target.get(parent)
+        if isinstance(child, str) and parent in {"dataset", "model"}:
+            child = {child: {}}  # a bare plugin name stands for itself without options
+        elif isinstance(child, str) and parent == "recipe":
+            child = {"preset": child}
+        elif child is None:
+            child = {}
+        if not isinstance(child, dict):
+            raise UserError(f"-o {path}: {parent} is a {type(child).__name__}, not a mapping; override the whole of it")
+        target[parent] = dict(child)
+        target = target[parent]
+    try:
+        target[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"-o {path}={value}: the value is not valid YAML") from None
+
+
+def explain(error: ValidationError, path: str, fields: Mapping[str, Any]) -> str:
+    """The first validation error as one line: path, what is wrong, and close names for an unknown field."""
+    first = error.errors(include_url=False)[0]
+    where = path
+    for part in first["loc"]:
+        if isinstance(part, int):
+            where += f"[{part}]"
+        elif part not in {"str", "dict[str,any]", "function-before", "function-after"}:
+            where += f".{part}" if where else str(part)
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        name = str(first["loc"][-1])
+        close = difflib.get_close_matches(name, list(fields), n=1) or [field for field in fields if name and name in field]
+        known = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(fields) or 'none'}"
+        return f"{where}: unknown field; {known}"
+    if first["type"] == "missing":
+        return f"{where}: is missing"
+    given = first.get("input")
+    shown = "" if given is None or isinstance(given, dict | list) else f" (got {given!r})"
+    return " ".join(f"{where}: {message}{shown}".split())

@@ -1,0 +1,1 @@
+"""What is stored: plans, victims, results, where they come from, and the store itself."""

@@ -1,0 +1,58 @@
+"""What a run computes: victims and cells by key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gatecrash.records.stage import Stage
+
+NONE = "none"
+"""The benign attack and the absent defense: a row and a column of every grid."""
+
+
+@dataclass(frozen=True)
+class Victim:
+    """One training: shared by all defenses."""
+
+    key: str
+    attack: Stage
+    seed: int
+    benign: str | None
+    """Key of the benign victim of the same seed; None for the benign victim itself."""
+    needs_benign: bool
+    """The attack itself uses the benign victim."""
+    cost: float
+    """Images through the network, for scheduling."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One victim under one defense (a chain counts as one)."""
+
+    key: str
+    victim: Victim
+    defense: tuple[Stage, ...]
+    baseline: str | None
+    """Key of the victim's cell without defense, whose scores are the `before` of this one; None for that cell itself."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.victim.attack.name} × {' + '.join(stage.name for stage in self.defense)} (seed {self.victim.seed})"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will see to. `victims` and `cells` are by key, in the grid's order."""
+
+    grid: str
+    dataset: Stage
+    fingerprint: str
+    model: Stage
+    recipe: dict[str, Any]
+    holdout: dict[str, Any]
+    victims: Mapping[str, Victim]
+    cells: Mapping[str, Cell]
+    selected: frozenset[str] = field(default_factory=frozenset)
+    """Keys of the cells asked for; the others are here because these depend on them."""

@@ -1,0 +1,87 @@
+"""Where a number comes from: versions, commit, machine. Recorded with every result; part of no key."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION, VERSION
+
+
+@cache
+def code_version() -> dict[str, Any]:
+    """Gatecrash's version, and the commit it runs from (null for an installed package) with whether files were changed since."""
+    folder = Path(__file__).parent
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--", str(folder), str(folder.parents[1] / "plugins")) if commit else None
+    return {
+        "gatecrash_version": VERSION,
+        "commit": commit,
+        "dirty": None if changes is None else bool(changes),
+    }
+
+
+@cache
+def packages() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "scikit-learn")}
+
+
+@cache
+def cpu_model() -> str:
+    """The processor's name."""
+    return _cpu_info().get("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def cpu_kind() -> str:
+    """What the last digits of a training depend on and a name such as `AMD EPYC` does not tell: the generation, the instructions."""
+    import torch
+
+    from gatecrash.engine.device import supports_bfloat16
+
+    info = _cpu_info()
+    generation = [f"{name} {info[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in info]
+    instructions = [torch.backends.cpu.get_cpu_capability()] + ["bfloat16"] * supports_bfloat16("cpu")
+    return ", ".join([*generation, *instructions])
+
+
+@cache
+def _cpu_info() -> dict[str, str]:
+    """What Linux says of the first processor."""
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def provenance(device: str, threads: int, plugins: dict[str, str]) -> dict[str, Any]:
+    """`plugins` maps the names used in the cell to their origins."""
+    return {
+        **code_version(),
+        "engine_version": ENGINE_VERSION,
+        "evaluation_version": EVALUATION_VERSION,
+        "device": device,
+        "cpu": cpu_model(),
+        "cpu_kind": cpu_kind(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages(),
+        "plugins": plugins,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

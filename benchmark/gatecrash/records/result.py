@@ -1,0 +1,128 @@
+"""The stored result of a cell, and the flat record that people and tables read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gatecrash.errors import UserError
+from gatecrash.records.stage import Stage
+
+SCHEMA = 1
+
+
+Status = Literal["ok", "failed", "victim-failed", "not-applicable"]
+
+
+class Result(BaseModel):
+    """One cell: what was asked (`spec` fields), what came out (`measures`), and where it ran (`provenance`)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = SCHEMA
+    key: str
+    victim_key: str
+    grid: str
+    dataset: Stage
+    dataset_fingerprint: str
+    holdout: dict[str, Any]
+    model: Stage
+    recipe: dict[str, Any]
+    attack: Stage
+    defense: list[Stage]
+    """One stage, or several for a chain; `none` is a stage of that name."""
+    access: str | None = None
+    """The defense's access class (`gatecrash.Access`), within which it is ranked; None for `none`."""
+    gives: list[str] | None = None
+    """What the defense, or all stages of a chain together, hand back (values of `gatecrash.Give`)."""
+    seed: int
+    status: Status
+    error: str | None = None
+    log: str | None = None
+    weights: str | None = None
+    """sha256 of the victim's weights, so that mixtures are noticed."""
+    measures: dict[str, Any] = Field(default_factory=dict)
+    trajectory: list[dict[str, Any]] = Field(default_factory=list)
+    tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
+    figures: dict[str, str] = Field(default_factory=dict)
+    """Path of each picture, relative to the store."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def defense_name(self) -> str:
+        return " + ".join(stage.name for stage in self.defense)
+
+    @property
+    def defense_config(self) -> dict[str, Any]:
+        """The stage's options; for a chain, those of each stage under its name."""
+        if len(self.defense) == 1:
+            return self.defense[0].config
+        return {f"{index}:{stage.name}": stage.config for index, stage in enumerate(self.defense)}
+
+    def to_text(self) -> str:
+        """The stored form: JSON with sorted keys and a digest, so that damage and edits are noticed."""
+        body = self.model_dump(mode="json")
+        return json.dumps({**body, "digest": _digest(body)}, indent=1, sort_keys=True, allow_nan=False)
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> Self:
+        """Read the stored form. Raises ValueError for anything damaged or edited, UserError for what a newer Gatecrash wrote."""
+        body = json.loads(text)
+        if not isinstance(body, dict):
+            raise ValueError("no JSON object")
+        digest = body.pop("digest", None)
+        if body.get("schema_version", 0) > SCHEMA:
+            raise UserError("was written by a newer Gatecrash; upgrade it")
+        result = cls.model_validate(body)
+        if digest != _digest(body):
+            raise ValueError("content does not match its digest")
+        return result
+
+    def flat(self) -> dict[str, Any]:
+        """One flat record with the fields that design.md lists; null where a measure does not apply."""
+        record: dict[str, Any] = {
+            "dataset": self.dataset.name,
+            "model": self.model.name,
+            "attack": self.attack.name,
+            "attack_config": self.attack.config,
+            "defense": self.defense_name,
+            "defense_config": self.defense_config,
+            "seed": self.seed,
+            "status": self.status,
+        }
+        record |= {name: self.measures.get(name) for name in MEASURES}
+        record |= {name: self.provenance.get(name) for name in ("device", "gatecrash_version")}
+        return record | {"key": self.key, "error": self.error}
+
+
+MEASURES = (
+    "acc",
+    "asr",
+    "asr_worst",
+    "asr_floor",
+    "ra",
+    "acc_before",
+    "asr_before",
+    "der",
+    "clean_reject_rate",
+    "trigger_reject_rate",
+    "detection_tpr",
+    "detection_fpr",
+    "detection_auroc",
+    "verdict",
+    "verdict_targets",
+    "poison_share",
+    "holdout_size",
+    "seconds_victim",
+    "seconds_defense",
+    "peak_memory_mb",
+)
+"""The measures of a flat record, in its order; `Result.measures` may hold more."""
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,31 @@
+"""What a person sees of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gatecrash.records.plan import Plan
+from gatecrash.records.result import Result
+
+
+class Display:
+    """What a person sees of a run; this one shows nothing. See `gatecrash.progress` for the live ones."""
+
+    def run_started(self, plan: Plan, victims: int, cells: int) -> None:
+        """`victims` and `cells` are how many are to be computed."""
+
+    def task_started(self, task_id: str, title: str) -> None: ...
+
+    def report(self, task_id: str, progress: Mapping[str, Any]) -> None: ...
+
+    def task_ended(self, task_id: str, title: str, failure: str | None, seconds: float) -> None: ...
+
+    def victim_ended(self, failed: bool) -> None: ...
+
+    def cell_ended(self, result: Result) -> None: ...
+
+    def interrupted(self) -> None:
+        """Ctrl-C was pressed; what follows is cancelling and cleaning up."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,212 @@
+"""What a person sees of a run: one live view on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from gatecrash.records.plan import Plan
+from gatecrash.records.result import Result
+from gatecrash.running.display import Display
+
+STOPPING = "stopping; finished work is kept (Ctrl-C again leaves at once)"
+
+
+ROWS = 16
+"""Workers shown at a time."""
+
+
+class PlainView(Display):
+    """One line per finished task, for logs and pipes."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._total = self._ended = 0
+
+    def run_started(self, plan: Plan, victims: int, cells: int) -> None:
+        self._total = cells
+        known = len(plan.cells) - cells
+        self._say(f"{plan.grid}: {victims} victims to train, {cells} cells to compute, {known} already in the store")
+
+    def task_ended(self, task_id: str, title: str, failure: str | None, seconds: float) -> None:
+        if task_id.startswith("implant") or failure:
+            self._say(f"{'FAILED' if failure else 'done'}  {title}  {seconds:.1f} s{f'  {failure}' if failure else ''}")
+
+    def cell_ended(self, result: Result) -> None:
+        self._ended += 1
+        self._say(f"[{self._ended}/{self._total}] {result.attack.name} × {result.defense_name} (seed {result.seed}): {_outcome(result)}")
+
+    def interrupted(self) -> None:
+        self._say(STOPPING)
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+@dataclass
+class _Task:
+    """A task that is under way."""
+
+    title: str
+    started: float
+    news: dict[str, Any] = field(default_factory=dict)
+
+
+class LiveView(Display):
+    """Victims and cells done, running and failed; what each worker does now; speed and time left of the whole run."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+            console=self._console,
+        )  # fmt: skip
+        self._victims = self._bars.add_task("victims", total=0, note="")
+        self._cells = self._bars.add_task("cells", total=0, note="")
+        self._failed = Counter[int]()
+        self._tasks: dict[str, _Task] = {}
+        self._pace = Pace()
+        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
+
+    def run_started(self, plan: Plan, victims: int, cells: int) -> None:
+        self._bars.update(self._victims, total=victims)
+        self._bars.update(self._cells, total=cells)
+        self._pace = Pace(victims, cells)
+        if cells:
+            self._live.start()
+
+    def task_started(self, task_id: str, title: str) -> None:
+        self._tasks[task_id] = _Task(title, time.monotonic())
+
+    def report(self, task_id: str, progress: Mapping[str, Any]) -> None:
+        task = self._tasks.get(task_id)
+        if task is None:
+            return
+        if progress.get("started"):  # a worker took it on: what came before was waiting for one
+            self._tasks[task_id] = _Task(task.title, time.monotonic())
+        else:
+            task.news.update(progress)
+
+    def task_ended(self, task_id: str, title: str, failure: str | None, seconds: float) -> None:
+        task = self._tasks.pop(task_id, None)
+        if task is not None:
+            self._pace.ended(task_id, time.monotonic() - task.started)
+        if failure:
+            self._console.print(f"[red]failed[/red] {escape(title)}: {escape(failure)}", highlight=False)
+
+    def victim_ended(self, failed: bool) -> None:
+        self._pace.victims -= 1
+        self._advance(self._victims, failed)
+
+    def cell_ended(self, result: Result) -> None:
+        self._pace.cells -= 1
+        self._advance(self._cells, result.status in {"failed", "victim-failed"})
+
+    def interrupted(self) -> None:
+        self._live.stop()
+        self._console.print(STOPPING)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _advance(self, bar: Any, failed: bool) -> None:
+        self._failed[bar] += failed
+        self._bars.update(bar, advance=1)
+
+    def _render(self) -> Group:
+        tasks = dict(self._tasks)
+        victims = sum(task_id.startswith("implant:") for task_id in tasks)
+        for bar, running in ((self._victims, victims), (self._cells, len(tasks) - victims)):
+            failed = self._failed[bar]
+            self._bars.update(bar, note=f"{running} running" + (f", {failed} failed" if failed else ""))
+        table = Table.grid(padding=(0, 2))
+        now = time.monotonic()
+        for task in list(tasks.values())[:ROWS]:
+            table.add_row(Text(f"  {task.title}"), Text(_doing(task.news)), Text(_duration(now - task.started)))
+        if len(tasks) > ROWS:
+            table.add_row(f"  and {len(tasks) - ROWS} more")
+        return Group(self._bars, Text(f"  {self._summary(tasks)}"), table)
+
+    def _summary(self, tasks: Mapping[str, _Task]) -> str:
+        speed = sum(task.news.get("images_per_second") or 0.0 for task in tasks.values())
+        left = self._pace.seconds_left({task_id: time.monotonic() - task.started for task_id, task in tasks.items()})
+        parts = [f"{speed:,.0f} images/s"] if speed else []
+        parts += [f"about {_duration(left)} left"] if left is not None else []
+        return ", ".join(parts)
+
+
+@dataclass
+class Pace:
+    """Time left, from what victims and defenses took so far; evaluations are too short to count."""
+
+    victims: int = 0
+    cells: int = 0
+    """What is still to be done, running tasks included."""
+    _seconds: dict[str, float] = field(default_factory=dict)
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def ended(self, task_id: str, seconds: float) -> None:
+        kind = task_id.partition(":")[0]
+        self._counts[kind] += 1
+        self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
+
+    def seconds_left(self, running: Mapping[str, float]) -> float | None:
+        """`running` are the seconds that the tasks under way have taken so far; None before anything has ended."""
+        victim, defense = self._mean("implant"), self._mean("defend")
+        if victim is None and defense is None:
+            return None
+        victim = 4 * (defense or 0.0) if victim is None else victim  # as the scheduler guesses
+        defense = victim / 4 if defense is None else defense
+        work = self.victims * victim + self.cells * defense
+        for task_id, spent in running.items():
+            work -= min(spent, victim if task_id.startswith("implant:") else defense)
+        return max(work, 0.0) / max(len(running), 1)
+
+    def _mean(self, kind: str) -> float | None:
+        return self._seconds[kind] / self._counts[kind] if self._counts[kind] else None
+
+
+def choose_view(quiet: bool) -> Display:
+    """Live on a terminal, plain lines elsewhere, nothing when quiet."""
+    if quiet:
+        return Display()
+    return LiveView() if sys.stderr.isatty() else PlainView()
+
+
+def _doing(news: Mapping[str, Any]) -> str:
+    parts = []
+    if "epoch" in news:
+        parts.append(f"epoch {news['epoch']}/{news.get('epochs', '?')}")
+    if news.get("loss") is not None:
+        parts.append(f"loss {news['loss']:.3f}")
+    if news.get("images_per_second"):
+        parts.append(f"{news['images_per_second']:,.0f} images/s")
+    if news.get("seconds_left") is not None:
+        parts.append(f"{_duration(news['seconds_left'])} left")
+    if "note" in news and not parts:
+        parts.append(str(news["note"]))
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _outcome(result: Result) -> str:
+    if result.status != "ok":
+        return f"{result.status}: {result.error}"
+    acc, asr = result.measures.get("acc"), result.measures.get("asr")
+    return f"ACC {acc:.2%}" + (f"  ASR {asr:.2%}" if asr is not None else "")

@@ -1,0 +1,51 @@
+"""Features: a victim's penultimate activations on its training set, computed once for all defenses that need them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gatecrash.contracts.classifier import Classifier, Network
+from gatecrash.engine import batching
+from gatecrash.engine.device import choose_device
+from gatecrash.engine.trainer import ReportProgress
+from gatecrash.errors import ContractError, NotApplicable
+from gatecrash.process.measuring import Meter
+from gatecrash.running.tasks.ground import Ground
+
+if TYPE_CHECKING:
+    from gatecrash.running.tasks.defender import DefenderInput
+
+
+@dataclass(frozen=True)
+class Features:
+    """float32 [N, F] on the CPU, in training order. The seconds count as each defense's own that uses them."""
+
+    values: Tensor
+    seconds: float
+
+
+def features(ground: Ground, view: DefenderInput, report: ReportProgress) -> Features:
+    """One pass of the suspicious training set through the victim. Raises NotApplicable where the victim is no Network."""
+    device = choose_device(ground.device)
+    if view.training is None:
+        raise ContractError("features are of a training set, and the view has none")
+    report({"note": "features of the training set"})
+    meter = Meter(device)
+    with meter:
+        network = view.classifier().to(device).eval()
+        values = penultimate(network, view.training.images, partial(batching.batches, device=device)).cpu()
+    return Features(values, meter.seconds)
+
+
+def penultimate(classifier: Classifier, images: Tensor, batches: Callable[..., Iterator[Any]]) -> Tensor:
+    """The head's input float32 [N, F] for images uint8 [N, C, H, W], in their order; the classifier is in eval mode."""
+    if not isinstance(classifier, Network):
+        raise NotApplicable(f"the classifier is a {type(classifier).__name__}, whose penultimate activations cannot be reached")
+    with torch.no_grad():
+        return torch.cat([classifier.features(batch).float() for batch in batches(images)])

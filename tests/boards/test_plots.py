@@ -1,0 +1,298 @@
+"""Figures show what is stored: each value where it belongs, and what is missing as missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("matplotlib")
+
+from gatecrash.boards.panel import Panel, panel
+from gatecrash.boards.plots.curve import curve
+from gatecrash.boards.plots.heatmap import heatmap
+from gatecrash.boards.plots.masks import masks
+from gatecrash.boards.plots.reversed import reversed_triggers, stored_reversed
+from gatecrash.boards.plots.style import save
+from gatecrash.boards.plots.tradeoff import tradeoff
+from gatecrash.boards.plots.triggers import TriggerExample, triggers
+from gatecrash.errors import UserError
+from gatecrash.evaluation.metrics import der
+from gatecrash.records.result import Result
+from gatecrash.records.stage import Stage
+
+Gatecrash = Callable[..., Any]
+
+
+def cell(attack: str, defense: str, seed: int = 0, /, acc: float = 0.9, asr: float | None = 1.0, **fields: Any) -> Result:
+    asr = None if attack == "none" else asr
+    measures: dict[str, Any] = {"acc": acc, "asr": asr, "acc_before": 0.9, "asr_before": asr and 1.0, "asr_floor": asr and 0.0}
+    if defense != "none" and asr is not None:
+        measures["der"] = der(0.9, acc, 1.0, asr)
+    asked: dict[str, Any] = {
+        "key": f"{attack}-{defense}-{seed}-{fields.get('defense')}",
+        "victim_key": f"{attack}-{seed}",
+        "grid": "synthetic",
+        "dataset": Stage(name="digits"),
+        "dataset_fingerprint": "f" * 64,
+        "holdout": {},
+        "model": Stage(name="small-cnn"),
+        "recipe": {},
+        "attack": Stage(name=attack),
+        "defense": [Stage(name=defense)],
+        "gives": [] if defense == "none" else ["classifier"],
+        "seed": seed,
+        "status": "ok",
+        "measures": measures,
+    }
+    return Result(**(asked | fields))
+
+
+def some() -> Panel:
+    return panel(
+        [
+            *(cell(attack, "none") for attack in ("none", "badnets", "blend")),
+            *(cell(attack, "anp", acc=0.8, asr=0.2) for attack in ("none", "badnets")),
+            cell("blend", "anp", status="failed", measures={}),
+            cell("badnets", "$x^2$ <b>", acc=0.7, asr=0.4),
+            cell("badnets", "detector", gives=["verdict"]),
+        ]
+    )
+
+
+def texts(figure: Any) -> list[str]:
+    from matplotlib.text import Text
+
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_a_heatmap_has_every_mean_and_says_what_is_missing() -> None:
+    figure = heatmap(some(), ["asr", "der"])
+    asr, rating = figure.axes[:2]
+    shown = {(round(text.get_position()[0]), round(text.get_position()[1])): text.get_text() for text in asr.texts}
+    assert [label.get_text() for label in asr.get_yticklabels()] == ["badnets", "blend"]
+    columns = [label.get_text() for label in rating.get_xticklabels()]
+    assert columns == ["none", "anp", "$x^2$ <b>", "detector"]
+    assert [shown[column, 0] for column in range(4)] == ["100", "20", "40", "100"]
+    assert [shown[column, 1] for column in range(4)] == ["100", "failed", "missing", "missing"]
+    # (0.8 ASR drop - 0.1 ACC drop + 1) / 2
+    assert "85" in [text.get_text() for text in rating.texts]
+    with pytest.raises(UserError, match="no cell has any of these measures"):
+        heatmap(panel([cell("none", "none")]), ["asr"])
+
+
+def test_a_heatmap_of_many_defenses_has_a_row_for_each_with_its_whole_name() -> None:
+    sweep = [
+        cell(
+            "badnets",
+            "zap",
+            0,
+            asr=drop,
+            key=f"zap-{drop}",
+            defense=[Stage(name="zap", config={"drop": drop, "which-is-a-lot": drop})],
+        )
+        for drop in (index / 20 for index in range(15))
+    ]
+    figure = heatmap(panel([cell("none", "none"), cell("badnets", "none"), *sweep]), ["asr", "der"])
+    asr, rating = figure.axes[:2]
+    names = [label.get_text() for label in asr.get_yticklabels()]
+    assert names[:2] == ["none", "zap (drop=0, which-is-a-lot=0)"]
+    assert names[-1] == "zap (drop=0.7, which-is-a-lot=0.7)"
+    assert [label.get_text() for label in rating.get_yticklabels()] == []
+    assert [label.get_text() for label in rating.get_xticklabels()] == ["badnets"]
+    shown = {(round(text.get_position()[0]), round(text.get_position()[1])): text.get_text() for text in asr.texts}
+    assert [shown[0, row] for row in range(16)] == ["100", *(str(5 * index) for index in range(15))]
+
+
+def test_a_tradeoff_has_a_mark_for_each_defense_that_repairs() -> None:
+    figure = tradeoff(some())
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no defense", "anp", "$x^2$ <b>"]
+    marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in figure.axes[0].get_lines() if line.get_marker() in "os^"]
+    assert marks == [pytest.approx((90, 100)), pytest.approx((80, 20)), pytest.approx((70, 40))]
+    with pytest.raises(UserError, match="no defense has met an attack that landed"):
+        tradeoff(panel([cell("badnets", "none"), cell("none", "anp")]))
+
+
+def steps(*values: tuple[int, float, float]) -> list[dict[str, Any]]:
+    return [{"params": {"pruned": p, "holdout": h, "chosen": int(p == 2)}, "acc": h, "asr": asr, "ra": None} for p, h, asr in values]
+
+
+def test_a_curve_goes_along_what_grows_on_the_way() -> None:
+    way = steps((0, 0.9, 1.0), (2, 0.95, 0.5), (4, 0.5, 0.0))
+    cells = [cell("none", "prune", trajectory=[step | {"asr": None} for step in way]), cell("badnets", "prune", trajectory=way)]
+    figure = curve(panel(cells), "prune")
+    accuracy, success = figure.axes
+    assert accuracy.get_xlabel() == "pruned"
+    benign, attacked = success.get_lines()[0], success.get_lines()[-1]
+    assert len(benign.get_xdata()) == 0
+    assert (list(attacked.get_xdata()), list(attacked.get_ydata())) == ([0, 2, 4], [100, 50, 0])
+    assert [line.get_color() for line in accuracy.get_lines()] == [line.get_color() for line in success.get_lines()]
+    assert success.collections[-1].get_offsets().tolist() == [[2, 50]]
+    with pytest.raises(UserError, match=r"--x prund: prune has no such .*; did you mean 'pruned'\?"):
+        curve(panel(cells), "prune", "prund")
+
+
+def test_a_sweep_shows_means_over_seeds_in_the_options_order() -> None:
+    cells = [
+        cell("badnets", "anp", seed, asr=asr + 0.02 * seed, defense=[Stage(name="anp", config={"threshold": threshold, "n": 1})])
+        for threshold, asr in ((0.4, 0.0), (0.1, 0.8), (0.2, 0.5))
+        for seed in (0, 1)
+    ]
+    line = curve(panel(cells), "anp").axes[1].get_lines()[0]
+    assert list(line.get_xdata()) == [0.1, 0.2, 0.4]
+    assert list(line.get_ydata()) == pytest.approx([81, 51, 1])
+    with pytest.raises(UserError, match="no trajectory and no option was swept"):
+        curve(panel(cells[:2]), "anp")
+
+
+def test_a_faint_trigger_is_magnified_as_far_as_it_goes() -> None:
+    clean = torch.full((3, 4, 4), 100, dtype=torch.uint8)
+    faint = clean.clone()
+    faint[0, 1, 2] = 90  # 255 // 10 = 25
+    change, factor = TriggerExample("blend", clean, faint, {}).difference
+    assert factor == 25
+    assert change[0, 1, 2] == pytest.approx(250 / 255)
+    assert change.sum() == pytest.approx(250 / 255)
+    assert TriggerExample("none", clean, clean, {}).difference[1] == 1
+    shown = texts(triggers([TriggerExample("blend", clean, faint, {"psnr": 31.24, "ssim": 0.9876})]))
+    assert {"blend", "PSNR 31.2 dB, SSIM 0.988", "difference × 25"} <= set(shown)
+
+
+def test_figures_are_the_same_file_each_time_and_nothing_is_clipped(tmp_path: Path) -> None:
+    from PIL import Image
+
+    first = [path.read_bytes() for path in save(tradeoff(some()), tmp_path / "one")]
+    again = [path.read_bytes() for path in save(tradeoff(some()), tmp_path / "two")]
+    assert first == again
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "one.svg", "two.png", "two.svg"]
+    for number, figure in enumerate((heatmap(some(), ["acc"]), tradeoff(some()))):
+        (path,) = save(figure, tmp_path / f"{number}.png")
+        image = Image.open(path).convert("L")
+        width, height = image.size
+        border = [image.getpixel((x, y)) for x in range(width) for y in (0, height - 1)]
+        border += [image.getpixel((x, y)) for y in range(height) for x in (0, width - 1)]
+        assert set(border) == {255}
+
+
+def test_labels_are_beside_each_other_and_inside_the_picture() -> None:
+    """Titles and legend neither overlap nor leave the figure, however long the names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    longest = "a-name-that-goes-on-and-on-and-on-until-it-does-not-fit"
+    cells = [cell("badnets", "none"), *(cell("badnets", f"{number}-{longest}", asr=0.1 * number) for number in range(9))]
+    figure = tradeoff(panel(cells))
+    FigureCanvasAgg(figure).draw()
+    legend, title = figure.legends[0].get_window_extent(), figure.axes[0].title.get_window_extent()
+    assert not legend.overlaps(title)
+    assert not legend.overlaps(figure.axes[0].get_window_extent())
+    assert legend.x1 <= figure.bbox.x1
+    assert legend.y0 >= 0
+
+
+def accusing(attack: str, classes: int, root: Path, **fields: Any) -> Result:
+    """A cell that kept a mask and a pattern of 8x8 pixels for each class, and accuses class 1."""
+    from PIL import Image
+
+    figures = {f"{kind}-{label}": f"{attack}/{kind}-{label}.png" for kind in ("mask", "pattern") for label in range(classes)}
+    (root / attack).mkdir(exist_ok=True)
+    for name, path in figures.items():
+        Image.new("L" if name.startswith("mask") else "RGB", (8, 8), 128 if name.startswith("mask") else (255, 0, 51)).save(root / path)
+    rows = [{"class": one, "name": f"sign {one}", "norm": 10.25, "anomaly_index": -0.01, "accused": one == 1} for one in range(classes)]
+    return cell(attack, "cleanse", figures=figures, tables={"classes": rows}, **fields)
+
+
+def test_reversed_triggers_are_shown_with_norm_index_and_accusation(tmp_path: Path) -> None:
+    accused = accusing("badnets", 12, tmp_path)
+    assert stored_reversed(accused, tmp_path)[11].masked[0, 0].tolist() == pytest.approx([128 / 255, 0, 128 / 255 * 0.2])
+    figure = reversed_triggers(panel([accused]), tmp_path)
+    shown = texts(figure)
+    assert [shown.count(one) for one in ("mask", "11: sign 11", "L1 10.2\nindex 0.0", "accused")] == [2, 1, 12, 1]
+    (axis,) = figure.axes
+    # ten classes of three tiles in the first line, two in the second
+    tops = sorted({round(image.get_extent()[3], 2) for image in axis.images})
+    assert (len(axis.images), len(tops)) == (36, 6)
+    frame = max(axis.patches, key=lambda patch: patch.get_height())
+    (accusation,) = [text for text in axis.texts if text.get_text() == "accused"]
+    assert (frame.get_height(), frame.get_x() + 0.5) == (3, accusation.get_position()[0])
+
+
+def test_reversed_triggers_are_those_of_one_defense(tmp_path: Path) -> None:
+    cells = [accusing("badnets", 2, tmp_path), accusing("blend", 2, tmp_path), cell("none", "cleanse"), cell("badnets", "anp")]
+    headers = [text for text in texts(reversed_triggers(panel(cells), tmp_path)) if "seed" in text]
+    assert headers == ["badnets, seed 0: cleanse", "blend, seed 0: cleanse"]
+    one = texts(reversed_triggers(panel(cells), tmp_path, "cleanse", "blend"))
+    assert "badnets, seed 0: cleanse" not in one
+    for chosen, said in {
+        ("anp", None): "no result of anp has reversed triggers",
+        ("clense", None): "no results of the defense 'clense'; did you mean 'cleanse'",
+        (None, "none"): "no result on none has reversed triggers",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            reversed_triggers(panel(cells), tmp_path, *chosen)
+
+
+def masked(attack: str, values: dict[float, bool], tried: dict[float, int]) -> Result:
+    steps = [{"params": {"threshold": threshold, "pruned": count}, "acc": 0.9, "asr": 0.1} for threshold, count in tried.items()]
+    return cell(attack, "anp", tables={"neurons": [{"mask": mask, "pruned": cut} for mask, cut in values.items()]}, trajectory=steps)
+
+
+def test_masks_are_counted_and_the_threshold_is_where_the_defense_cut() -> None:
+    values = {0.01: True, 0.31: True, 0.32: True, 0.52: False, 0.99: False}
+    figure = masks(panel([masked("badnets", values, {0.0: 0, 0.35: 3, 0.5: 3, 0.55: 4}), masked("blend", {0.9: False}, {})]))
+    first, second = figure.axes
+    assert first.get_title() == "badnets\nseed 0: 3 of 5 pruned"
+    bars = {(round(bar.get_x(), 3), bar.get_facecolor()[:3]): bar.get_height() for bar in first.patches if bar.get_height()}
+    colours = dict.fromkeys(colour for _, colour in bars)
+    assert len(colours) == 2
+    assert {x: height for (x, _), height in bars.items()} == {0.0: 1, 0.3: 2, 0.5: 1, 0.975: 1}
+    (line,) = first.get_lines()
+    assert list(line.get_xdata()) == [0.5, 0.5]  # the largest that prunes these
+    assert not second.get_lines()
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["pruned", "kept", "threshold"]
+    with pytest.raises(UserError, match="no result has masks of neurons"):
+        masks(panel([cell("badnets", "none")]))
+
+
+@pytest.mark.parametrize("classes", [2, 43])
+def test_no_text_of_reversed_triggers_and_masks_is_cut_off_or_covered(tmp_path: Path, classes: int) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    longest = "an-attack-whose-name-goes-on-and-on-and-on-and-on"
+    cells = [masked(f"{number}-{longest}", {0.1: True, 0.9: False}, {0.5: 1}) for number in range(4)]
+    for figure in (reversed_triggers(panel([accusing(longest, classes, tmp_path)]), tmp_path), masks(panel(cells))):
+        FigureCanvasAgg(figure).draw()
+        said_texts = [text for text in figure.findobj(Text) if any(map(str.isalpha, text.get_text()))]  # no ticks
+        extents = [(text.get_text(), text.get_window_extent()) for text in said_texts]
+        for said, extent in extents:
+            assert extent.x0 >= 0, said
+            assert extent.x1 <= figure.bbox.x1, said
+            assert extent.y0 >= 0, said
+            assert extent.y1 <= figure.bbox.y1, said
+        for index, (said, extent) in enumerate(extents):
+            covered = [other for other, place in extents[:index] if extent.shrunk(0.9, 0.9).overlaps(place)]
+            assert covered == [], said
+
+
+def test_plots_of_a_run_through_the_command_line(
+    gatecrash: Gatecrash, small_grid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    grid = small_grid(recipe={"preset": "tiny", "epochs": 6, "batch_size": 16}, defenses=["none"])
+    assert gatecrash("run", grid, "--store", "s", "--executor", "serial", "--quiet").code == 0
+    assert gatecrash("plot", "heatmap", "--store", "s").out.split() == ["heatmap.png", "heatmap.svg"]
+    assert gatecrash("plot", "triggers", "--store", "s", "--output", "t.png").out.split() == ["t.png"]
+    for arguments, said in {
+        ("tradeoff",): "no defense has met an attack that landed",
+        ("curve", "--defense", "anp"): "no finished cell of a defense 'anp'",
+        ("reversed",): "no result has reversed triggers",
+        ("masks", "--attack", "badnet"): "no results of the attack 'badnet'; did you mean 'badnets'?",
+        ("heatmap", "--grid", "smal"): "no results of a grid 'smal'; did you mean 'small'?",
+        ("heatmap", "--output", "nowhere/x.png"): "cannot write nowhere/x.png",
+    }.items():
+        called = gatecrash("plot", arguments[0], "--store", "s", *arguments[1:])
+        assert (called.code, called.err.startswith(f"error: {said}")) == (2, True), called.err

@@ -1,0 +1,263 @@
+"""A board in a repository: nothing of the machine in it, pictures that are all there, data that lie elsewhere, a README that agrees."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from gatecrash.boards.page import page
+from gatecrash.boards.pictures import picture
+from gatecrash.boards.public import LONG, public, slimmed
+from gatecrash.host.loading import load_plugins
+from gatecrash.records.result import Result
+from gatecrash.records.stage import Stage
+
+Gatecrash = Callable[..., Any]
+LIMITED = "dataset={imagefolder: {root: images, mode: grayscale, flip: false, limit: 200}}"
+"""As on the command line: the grid's dataset is another."""
+
+
+def a_result(**fields: Any) -> Result:
+    asked: dict[str, Any] = {
+        "key": "ab" * 20,
+        "victim_key": "cd" * 20,
+        "grid": "mine",
+        "dataset": Stage(name="imagefolder", config={"root": "/home/me/data/signs", "limit": 20_000, "flip": False}),
+        "dataset_fingerprint": "f" * 64,
+        "holdout": {"fraction": 0.05},
+        "model": Stage(name="small-cnn"),
+        "recipe": {"epochs": 1},
+        "attack": Stage(name="blend", config={"image": "/home/me/kitty.png", "alpha": 0.1}),
+        "defense": [Stage(name="none")],
+        "seed": 0,
+        "status": "ok",
+        "measures": {"acc": 0.9, "asr": 0.5, "acc_interval": [0.85, 0.94], "asr_interval": [0.4, 0.6]},
+        "provenance": {"device": "cpu", "plugins": {"mine": "/home/me/mine.py", "blend": "gatecrash_plugins.attacks.blend"}},
+    }
+    return Result(**(asked | fields))
+
+
+def test_a_published_result_names_no_folder_of_the_machine() -> None:
+    error = "cannot decode /home/me/data/signs/a 1.png: broken (see https://example.org/a/b, log /var/tmp/x/y.log or C:\\me\\x\\z.log)"
+    shown = public(a_result(error=error, log="/home/me/logs/1.log"), load_plugins(installed=False))
+    assert "/home" not in shown.to_text()
+    assert shown.error == "cannot decode a 1.png: broken (see https://example.org/a/b, log y.log or z.log)"
+    assert shown.dataset.config == {"root": "signs", "limit": 20_000, "flip": False}
+    assert shown.attack.config == {"image": "kitty.png", "alpha": 0.1}
+    assert shown.provenance["plugins"] == {"mine": "mine.py", "blend": "gatecrash_plugins.attacks.blend"}
+    assert shown.provenance["places"] == ["root"]
+
+
+@pytest.mark.parametrize(
+    ("root", "kept"),
+    [("data/signs", "data/signs"), ("../me/signs", "signs"), ("~/signs", "signs"), ("C:\\me\\signs", "signs"), ("/", "/")],
+)
+def test_a_path_within_the_working_folder_is_kept(root: str, kept: str) -> None:
+    result = a_result(dataset=Stage(name="imagefolder", config={"root": root}))
+    assert public(result, load_plugins(installed=False)).dataset.config["root"] == kept
+
+
+def test_pictures_and_long_tables_are_kept_for_one_seed() -> None:
+    kept: dict[str, Any] = {"tables": {"neurons": [{"mask": 0.5}] * (LONG + 1), "classes": [{"class": 0}]}, "figures": {"mask-0": "x.png"}}
+    trajectory = [{"params": {"pruned": 1}, "acc": 0.9, "asr": 0.1}]
+    results = [a_result(seed=seed, trajectory=trajectory, **kept) for seed in (2, 1)]
+    results += [a_result(seed=0, status="failed", error="x", measures={})]
+    found = {result.seed: result for result in slimmed(results)}
+    assert (len(found[1].tables["neurons"]), found[1].figures) == (LONG + 1, {"mask-0": "x.png"})
+    assert (found[2].tables, found[2].figures, found[2].trajectory) == ({"classes": [{"class": 0}]}, {}, trajectory)
+
+
+def test_a_board_says_that_it_has_one_seed_and_a_part_of_the_dataset() -> None:
+    text = page("b", [public(a_result(), load_plugins(installed=False))])
+    assert "imagefolder signs (20,000 training images of it), small-cnn, 1 epochs; seed 0." in text
+    assert "> **One seed (n = 1).** How much the numbers vary" in text
+    assert "Wilson" in text
+    assert "> **A part of the dataset:** 20,000 training images of it" in text
+    assert "$ gatecrash verify b -o dataset.imagefolder.root=signs\n" in text
+    whole = page("b", [a_result(seed=seed, dataset=Stage(name="digits", config={"limit": None})) for seed in (0, 1)])
+    assert "\n> " not in whole
+    assert "$ gatecrash verify b\n" in whole
+
+
+def test_a_place_cannot_break_out_of_the_command() -> None:
+    root = "a b\n```\n<script>; rm -rf"
+    text = page("b", [public(a_result(dataset=Stage(name="imagefolder", config={"root": root})), load_plugins(installed=False))])
+    assert "$ gatecrash verify b -o 'dataset.imagefolder.root=a b ``` <script>; rm -rf'\n" in text
+
+
+def test_only_pictures_below_the_folder_are_read(tmp_path: Path) -> None:
+    png = b"\x89PNG\r\n\x1a\n..."
+    for name in ("secret.png", "store/a/mask.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png)
+    (tmp_path / "store/text.png").write_bytes(b"root:x:0:0")
+    assert picture(tmp_path / "store", "a/mask.png") == png
+    for path in ("../secret.png", str(tmp_path / "secret.png"), "text.png", "none.png", "a"):
+        assert picture(tmp_path / "store", path) is None
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `images/` (digits as PNG files), `mine.yaml` and the `store` of that grid on these images."""
+    from PIL import Image
+
+    from gatecrash.planning.grid import load_grid
+    from gatecrash.running.run import run
+    from support.grids import SMALL_GRID
+
+    folder = tmp_path_factory.mktemp("own-images")
+    splits = load_plugins(installed=False).get("dataset", "digits").configure().load(lambda _done, _total: None)
+    for part, images, count in (("train", splits.train, 400), ("test", splits.test, 60)):
+        for row in range(count):
+            path = folder / "images" / part / f"{int(images.labels[row])}" / f"{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.images[row, 0].numpy()).save(path)
+    defenses = ["none", {"anp": {"iterations": 5}}, {"neural-cleanse": {"rounds": 1}}]
+    grid = folder / "mine.yaml"
+    grid.write_text(yaml.safe_dump(SMALL_GRID | {"name": "mine", "seeds": [0, 1], "defenses": defenses}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        path, _, value = LIMITED.partition("=")
+        assert run(load_grid("mine.yaml", {path: value}), "store").exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def board(ran: Path, gatecrash: Gatecrash, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder `leaderboards`, with the published board `own` and a README beside it."""
+    monkeypatch.chdir(ran)
+    boards = tmp_path / "leaderboards"
+    (tmp_path / "README.md").write_text("# Mine\n<!-- board:own -->\n<!-- /board -->\n<!-- board:later -->\nsoon\n<!-- /board -->\n")
+    called = gatecrash("publish", "mine.yaml", "-o", LIMITED, "--board", "own", "--store", "store", "--boards", boards, "--allow-dirty")
+    assert called.code == 0, called.err
+    assert "warning: no" not in called.err or find_spec("matplotlib") is None
+    return boards
+
+
+def check(gatecrash: Gatecrash, boards: Path) -> list[str]:
+    called = gatecrash("leaderboard", "--check", "--boards", boards)
+    assert called.code == (0 if "agree" in called.out else 1)
+    return str(called.out).splitlines()
+
+
+def test_a_board_of_own_images_can_be_verified_where_they_lie_elsewhere(
+    gatecrash: Gatecrash, ran: Path, board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (board / "own.md").read_text()
+    command = "gatecrash verify own -o dataset.imagefolder.root=images\n"
+    assert f"$ {command}" in text
+    shutil.copytree(ran / "images", tmp_path / "elsewhere/pictures")
+    monkeypatch.chdir(tmp_path)
+    # where the results say, there is nothing here
+    astray = gatecrash("verify", "own", "--sample", "2", "--boards", board)
+    assert (astray.code, astray.out) == (2, "")
+    assert "images" in astray.err
+    overridden = ("-o", "dataset.imagefolder.root=elsewhere/pictures")
+    checked = gatecrash("verify", "own", "--sample", "2", "--boards", board, *overridden)
+    assert [line.split()[0] for line in checked.out.splitlines()] == ["equal", "equal"], checked.out + checked.err
+    # other images in their place are noticed
+    shutil.copy(tmp_path / "elsewhere/pictures/train/0" / sorted(p.name for p in (ran / "images/train/0").iterdir())[0], tmp_path / "x.png")
+    for file in (tmp_path / "elsewhere/pictures/train/1").iterdir():
+        shutil.copy(tmp_path / "x.png", file)
+    checked = gatecrash("verify", "own", "--sample", "1", "--boards", board, *overridden)
+    assert (checked.code, "is not the one that was measured" in checked.err) == (2, True)
+
+
+def edit(file: Path, provenance: dict[str, Any] | None = None, **measures: Any) -> None:
+    """Change a published number as someone would who also mends the digest."""
+    result = Result.from_text(file.read_text())
+    changes = {"measures": result.measures | measures, "provenance": result.provenance | (provenance or {})}
+    file.write_text(result.model_copy(update=changes).to_text())
+
+
+def test_the_verdict_is_equal_here_and_within_the_interval_elsewhere(gatecrash: Gatecrash, ran: Path, board: Path) -> None:
+    file = next((board / "results/own").glob("badnets.none.0.*.json"))
+    measures = Result.from_text(file.read_text()).measures
+    high = measures["acc_interval"][1]
+    assert gatecrash("verify", file).out.startswith("equal ")
+    edit(file, acc=measures["acc"] - 1e-9)
+    assert gatecrash("verify", file).out.startswith("differs   badnets × none (seed 0): on the same kind of machine: acc ")
+    edit(file, {"cpu": "another"}, acc=measures["acc"] - 1e-9)
+    called = gatecrash("verify", file)
+    assert (called.code, called.out.split()[0]) == (0, "within")
+    edit(file, {"cpu": "another"}, acc=1.0, acc_interval=[high + (1 - high) / 2, 1.0])
+    called = gatecrash("verify", file)
+    assert (called.code, called.out.split()[0], "outside" in called.out) == (1, "differs", True)
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    assert "content does not match its digest" in gatecrash("verify", file).err
+
+
+def test_a_board_keeps_what_plots_and_reports_show(gatecrash: Gatecrash, board: Path) -> None:
+    folder = board / "results/own"
+    cleansed = json.loads(next(folder.glob("badnets.neural-cleanse.0.*.json")).read_text())
+    assert len(cleansed["figures"]) == 20
+    assert all(picture(folder, path) for path in cleansed["figures"].values())
+    assert json.loads(next(folder.glob("badnets.neural-cleanse.1.*.json")).read_text())["figures"] == {}
+    pruned = json.loads(next(folder.glob("badnets.anp.0.*.json")).read_text())
+    assert pruned["tables"]["neurons"]
+    assert len(pruned["trajectory"]) > 1
+    assert gatecrash("report", "own", "--boards", board, "-o", board.parent / "own.html").code == 0
+    text = (board.parent / "own.html").read_text()
+    assert (text.count("<figcaption>mask-"), text.count("<summary>trajectory (")) == (20, 4)
+    names = [path.name for path in folder.glob("*/")]
+    assert sorted(name.rsplit(".", 1)[0] for name in names) == ["badnets.neural-cleanse.0", "none.neural-cleanse.0"]
+
+
+def test_publishing_again_changes_nothing_and_leaves_nothing_behind(
+    gatecrash: Gatecrash, ran: Path, board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in board.rglob("*") if path.is_file()}
+    (board / "results/own/old").mkdir()
+    (board / "results/own/old/mask.png").write_bytes(b"x")
+    again = ("publish", "mine.yaml", "-o", LIMITED, "--board", "own", "--store", "store", "--boards", board, "--allow-dirty")
+    assert gatecrash(*again, "--seeds", "1").code == 0  # those of seed 0 stay as they are
+    assert {path: path.read_bytes() for path in board.rglob("*") if path.is_file()} == before
+    assert not (board / "results/own/old").exists()
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="boards without matplotlib embed no picture")
+def test_check_notices_pictures_that_are_missing_or_belong_to_nothing(gatecrash: Gatecrash, board: Path) -> None:
+    assert check(gatecrash, board) == ["1 board agrees with its results"]
+    mask = next((board / "results/own").glob("badnets.neural-cleanse.0.*/mask-0.png"))
+    mask.rename(mask.with_name("stray.png"))
+    (board / "figures/own-triggers.png").unlink()
+    shutil.copy(board / "figures/own-heatmap.png", board / "figures/gone-heatmap.png")
+    where = mask.relative_to(board).as_posix()
+    assert check(gatecrash, board) == [
+        "own: the picture figures/own-triggers.png is missing; publish again",
+        f"own: the picture {where} is missing; publish again",
+        f"own: {where.replace('mask-0', 'stray')} belongs to no result; remove it",
+        "figures/gone-heatmap.png belongs to no board; remove it",
+    ]
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="boards without matplotlib embed no picture")
+def test_check_notices_pictures_of_other_results(gatecrash: Gatecrash, board: Path) -> None:
+    next((board / "results/own").glob("badnets.anp.1.*.json")).unlink()
+    assert gatecrash("leaderboard", "--board", "own", "--boards", board).code == 0
+    assert check(gatecrash, board) == [
+        "own: the picture own-heatmap.png was not made from these results; publish again",
+        "own: the picture own-triggers.png was not made from these results; publish again",
+    ]
+
+
+def test_the_readme_shows_the_board_and_check_notices_when_it_does_not(gatecrash: Gatecrash, board: Path) -> None:
+    readme = board.parent / "README.md"
+    text = readme.read_text()
+    assert "| defense \\ attack   | none " in text
+    assert "[The whole board](leaderboards/own.md)" in text
+    assert text.startswith("# Mine\n<!-- board:own -->\n")
+    assert text.endswith("<!-- board:later -->\nsoon\n<!-- /board -->\n")  # not there yet
+    readme.write_text(text.replace("| none ", "| nine ", 1))
+    assert check(gatecrash, board) == [
+        "the table of a board in ../README.md differs; run `gatecrash leaderboard --board NAME` with its name"
+    ]
+    assert gatecrash("leaderboard", "--board", "own", "--boards", board).code == 0
+    assert readme.read_text() == text

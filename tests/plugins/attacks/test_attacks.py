@@ -1,0 +1,94 @@
+"""What all attacks share: goals, the poison rate, and the benign control."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gatecrash import GoalConfig, ImageSet, UserError, poison_count
+from gatecrash.host.loading import load_plugins
+from gatecrash.testing import make_context
+
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("options", "eligible", "labels", "targets"),
+    [
+        ({"target": 2}, [True, True, False, True], [2, 2, 2, 2], (2,)),
+        ({"goal": "one-to-one", "source": 0, "target": 1}, [True, False, False, True], [1, 1, 1, 1], (1,)),
+        ({"goal": "all-to-all"}, [True, True, True, True], [1, 2, 0, 1], (0, 1, 2)),
+    ],
+)
+def test_goals_by_hand(options: dict[str, object], eligible: list[bool], labels: list[int], targets: tuple[int, ...]) -> None:
+    goal = GoalConfig.model_validate(options).make_goal(3)
+    assert goal.eligible(LABELS).tolist() == eligible
+    assert goal.labels(LABELS).tolist() == labels
+    assert goal.targets == targets
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"goal": "one-to-one"}, "needs a source"),
+        ({"source": 1}, "for goal one-to-one only"),
+        ({"goal": "one-to-one", "source": 1, "target": 1}, "same class"),
+        ({"target": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_goals_that_contradict_themselves_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        GoalConfig.model_validate(options)
+
+
+def test_a_class_that_does_not_exist_is_named() -> None:
+    with pytest.raises(UserError, match="target class 3 does not exist; the dataset has classes 0 to 2"):
+        GoalConfig(target=3).make_goal(3)
+    with pytest.raises(UserError, match="source class 7"):
+        GoalConfig(goal="one-to-one", source=7).make_goal(3)
+
+
+@pytest.mark.parametrize(("rate", "count"), [(0.05, 5), (0.054, 5), (0.056, 6), (1 / 100, 1), (0.9, 90)])
+def test_the_poison_rate_is_of_all_images(rate: float, count: int) -> None:
+    assert poison_count(rate, 90, 100, "attack") == count
+
+
+@given(st.data(), st.integers(1, 2_000_000))
+def test_a_refused_rate_comes_with_one_that_works(data: st.DataObject, total: int) -> None:
+    candidates = data.draw(st.integers(1, total))
+    with pytest.raises(UserError, match="use at least") as caught:
+        poison_count(0.4 / total, candidates, total, "attack")
+    assert poison_count(float(str(caught.value).rsplit(maxsplit=1)[1]), candidates, total, "attack") == 1
+    if candidates < total:
+        with pytest.raises(UserError, match=f"only {candidates} of {total} can be poisoned; use at most") as caught:
+            poison_count(1.0, candidates, total, "attack")
+        assert poison_count(float(str(caught.value).rsplit(maxsplit=1)[1]), candidates, total, "attack") == candidates
+
+
+def test_no_candidates_at_all_is_said() -> None:
+    with pytest.raises(UserError, match="no training image can be poisoned"):
+        poison_count(0.1, 0, 100, "attack")
+
+
+def test_none_is_the_benign_control() -> None:
+    host = load_plugins(installed=False)
+    attack = host.get("attack", "none").configure()
+    train = ImageSet(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 2, ("a", "b"))
+    poisoned = attack.poison(train, make_context(attack, train, host.get("model", "small-cnn").configure()))
+    poisoned.check(train)
+    assert poisoned.images.equal(train.images)
+    assert poisoned.labels.equal(train.labels)
+    assert poisoned.poison_share == 0
+    assert list(poisoned.backdoors) == []
+
+
+@pytest.mark.parametrize("name", ["none", "badnets", "blend", "clean-label"])
+def test_shipped_attacks_are_found_and_described(name: str) -> None:
+    host = load_plugins(installed=False)
+    cls = host.get("attack", name).cls
+    assert cls.summary
+    assert name == "none" or cls.reference.url.startswith("https://arxiv.org/abs/")
+    assert all(field.description for field in cls.Config.model_fields.values())

@@ -1,0 +1,251 @@
+"""The store: whole or absent, versioned, and damage is noticed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor
+
+from gatecrash.errors import UserError
+from gatecrash.records.result import Result
+from gatecrash.records.stage import Stage
+from gatecrash.records.store import Store
+from gatecrash.records.victim import StoredVictim
+from support.paths import FIXTURES
+
+KEY = "ab" + "0" * 38
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store").open()
+
+
+def a_result(**fields: Any) -> Result:
+    asked: dict[str, Any] = {
+        "key": KEY,
+        "victim_key": "cd" + "0" * 38,
+        "grid": "mine",
+        "dataset": Stage(name="digits"),
+        "dataset_fingerprint": "f",
+        "holdout": {},
+        "model": Stage(name="small-cnn"),
+        "recipe": {"epochs": 1},
+        "attack": Stage(name="badnets", config={"size": 3}),
+        "defense": [Stage(name="none")],
+        "seed": 0,
+        "status": "ok",
+        "measures": {"acc": 0.5, "asr": None},
+    }
+    return Result(**{**asked, **fields})
+
+
+def a_victim() -> StoredVictim:
+    record = {"classifier": {}, "backdoors": [], "weights": "w"}
+    return StoredVictim(record, {"classifier.w": torch.arange(3.0)}, {"rows": torch.tensor([1])})
+
+
+def test_what_is_saved_is_read_back(store: Store) -> None:
+    store.save_result(a_result())
+    assert store.result(KEY) == a_result()
+    assert list(store.results()) == [a_result()]
+    store.save_victim(KEY, a_victim())
+    back = store.victim(KEY)
+    assert back is not None
+    assert torch.equal(back.weights["classifier.w"], torch.arange(3.0))
+    assert back.poison["rows"].tolist() == [1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"key": 1}', None])
+def test_a_damaged_result_is_set_aside_named_and_absent(store: Store, damage: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
+    store.save_result(a_result())
+    path = store.result_path(KEY)
+    path.write_bytes(path.read_bytes().replace(b'"acc": 0.5', b'"acc": 0.9') if damage is None else damage)
+    assert store.result(KEY) is None
+    assert str(path) in caplog.text
+    assert not path.exists()
+    assert len(list((store.root / "damaged").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "poison.safetensors", "record.json"])
+@pytest.mark.parametrize("how", ["cut", "missing", "flipped"])
+def test_a_damaged_victim_is_set_aside_and_absent(store: Store, name: str, how: str) -> None:
+    store.save_victim(KEY, a_victim())
+    path = store.victim_path(KEY) / name
+    content = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert store.victim(KEY) is None
+    assert not store.has_victim(KEY)
+
+
+def test_the_record_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    replace = os.replace
+
+    def noting(source: Any, target: Any) -> None:
+        written.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noting)
+    store.save_victim(KEY, a_victim())
+    assert written[-1] == "record.json"
+
+
+def test_a_write_that_dies_leaves_the_old_file_and_no_rubbish(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.save_result(a_result())
+
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        store.save_result(a_result(seed=1))
+    monkeypatch.undo()
+    assert store.result(KEY) == a_result()
+    assert [path.name for path in store.result_path(KEY).parent.iterdir()] == [f"{KEY}.json"]
+
+
+def a_picture(channels: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (channels, 4, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_pictures_lie_beside_their_result_and_look_as_they_did(store: Store) -> None:
+    figures = {"mask-0": a_picture(1), "pattern-0": a_picture(3).transpose(1, 2)}
+    saved = store.save_result(a_result(), figures)
+    assert saved.figures == {name: f"results/ab/{KEY}/{name}.png" for name in figures}
+    assert store.result(KEY) == saved
+    for name, path in saved.figures.items():
+        assert torch.equal(pil_to_tensor(Image.open(store.root / path)), figures[name])
+    assert list(store.results()) == [saved]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../store", "/etc/passwd", "..", ".", "-", "a/b", "a\\b", "a:b", "a b", "ä", "%2e%2e", "A", "x" * 500, "con\u202egnp"]
+)
+def test_a_picture_stays_in_its_folder_whatever_it_is_called(store: Store, name: str) -> None:
+    result = store.save_result(a_result(), {name: a_picture(1), "plain": a_picture(3)})
+    path = Path(result.figures[name])
+    assert (store.root / path).resolve().parent == store.result_path(KEY).with_suffix("").resolve()
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.png", path.name)
+    assert torch.equal(pil_to_tensor(Image.open(store.root / path)), a_picture(1))
+
+
+def test_names_that_look_alike_on_disk_are_different_files(store: Store) -> None:
+    names = ["a/b", "a-b", "a b", "A-B", "A/B", "x" * 100, "x" * 101, "..", "."]
+    result = store.save_result(a_result(), {name: a_picture(1, seed) for seed, name in enumerate(names)})
+    assert len({path.lower() for path in result.figures.values()}) == len(names)
+    for seed, name in enumerate(names):
+        assert torch.equal(pil_to_tensor(Image.open(store.root / result.figures[name])), a_picture(1, seed))
+
+
+def test_a_result_takes_the_pictures_of_an_earlier_one_away(store: Store) -> None:
+    first = store.save_result(a_result(), {"old": a_picture(1), "both": a_picture(1)})
+    assert store.save_result(first).figures == first.figures, "saved again without a word about pictures: they stay"
+    second = store.save_result(first, {"both": a_picture(3)})
+    assert [path.name for path in store.result_path(KEY).with_suffix("").iterdir()] == ["both.png"]
+    assert list(second.figures) == ["both"]
+    assert store.save_result(second, {}).figures == {}
+    assert list(store.root.rglob("*.png")) == []
+
+
+def test_the_result_is_written_after_its_pictures(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    replace = os.replace
+
+    def noting(source: Any, target: Any) -> None:
+        written.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", noting)
+    store.save_result(a_result(), {"mask": a_picture(1), "pattern": a_picture(3)})
+    assert written == ["mask.png", "pattern.png", f"{KEY}.json"]
+
+
+def test_a_store_of_a_newer_schema_is_refused(store: Store) -> None:
+    (store.root / "store.json").write_text('{"schema": 99}')
+    with pytest.raises(UserError, match="written by a newer Gatecrash"):
+        Store(store.root).open()
+
+
+def test_a_folder_that_is_no_store_or_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(UserError, match="is not a folder"):
+        Store(file).open()
+    with pytest.raises(UserError, match="is not writable"):
+        Store(Path("/proc/nowhere")).open()
+
+
+def test_a_claim_excludes_other_drivers_until_it_is_released(store: Store) -> None:
+    other = Store(store.root)
+    assert store.claim(KEY)
+    assert store.claim(KEY), "the owner may ask again"
+    assert not other.claim(KEY)
+    store.release(KEY)
+    assert other.claim(KEY)
+    other.release(KEY)
+    assert list((store.root / "locks").iterdir()) == []
+
+
+def test_a_flat_record_has_the_fields_of_the_design_in_its_order() -> None:
+    expected = [
+        "dataset",
+        "model",
+        "attack",
+        "attack_config",
+        "defense",
+        "defense_config",
+        "seed",
+        "status",
+        "acc",
+        "asr",
+        "asr_worst",
+        "asr_floor",
+        "ra",
+        "acc_before",
+        "asr_before",
+        "der",
+        "clean_reject_rate",
+        "trigger_reject_rate",
+        "detection_tpr",
+        "detection_fpr",
+        "detection_auroc",
+        "verdict",
+        "verdict_targets",
+        "poison_share",
+        "holdout_size",
+        "seconds_victim",
+        "seconds_defense",
+        "peak_memory_mb",
+        "device",
+        "gatecrash_version",
+        "key",
+        "error",
+    ]
+    flat = a_result().flat()
+    assert list(flat) == expected
+    assert flat["acc"] == 0.5
+    assert flat["der"] is None
+    json.dumps(flat, allow_nan=False)
+
+
+def test_files_of_the_first_schema_stay_readable() -> None:
+    fixture = FIXTURES / "store-schema-1"
+    (result,) = Store(fixture).results()
+    assert (result.attack.name, result.defense_name, result.status) == ("badnets", "fine-pruning", "ok")
+    assert result.measures["der"] == pytest.approx(0.9941, abs=1e-4)
+    record = Store(fixture).victim_record(result.victim_key)
+    assert record is not None
+    assert record["weights"] == result.weights
