@@ -102,9 +102,9 @@ def test_whole_grid(images: Path, tmp_path: Path) -> None:
     summary = run(grid, tmp_path / "store", ray, seeds=[0])
     seconds = time.perf_counter() - start
     assert summary.exit_code == 0, summary.failures[:3]
-    victims = {result.victim_key: result.measures["seconds_victim"] for result in summary.results.values()}
+    victims = {result.victim_key: result.measures.seconds_victim for result in summary.results.values()}
     tasks: dict[str, float] = defaultdict(float, {"victims": sum(victims.values())})
     for result in summary.results.values():
-        tasks["+".join(stage.name for stage in result.defense)] += result.measures["seconds_defense"] or 0
+        tasks["+".join(stage.name for stage in result.defense)] += result.measures.seconds_defense or 0
     spent = ", ".join(f"{what} {each:,.0f}" for what, each in sorted(tasks.items(), key=lambda item: -item[1]) if each)
     say(f"{name}: {len(summary.results)} cells in {seconds:,.0f} s (goal: {goal:,} s), of which tasks by their own clocks: {spent}")

@@ -225,7 +225,7 @@ def workers(count: int, warm_up: Grid, real: Grid) -> Cost:
         seconds = time.perf_counter() - before
     ray_itself.shutdown()
     assert summary.exit_code == 0, summary.failures[:3]
-    largest = max(result.measures["peak_memory_mb"] for result in summary.results.values())
+    largest = max(result.measures.peak_memory_mb for result in summary.results.values())
     return Cost(seconds, f"{peak_of_this_process():,.0f} + {count} x {largest:,.0f}")
 
 

@@ -91,7 +91,8 @@ def test_the_grid_of_results_asks_for_the_same_options() -> None:
 
 
 def measured(stored: Result, **changes: Any) -> Result:
-    return stored.model_copy(update={"measures": stored.measures | changes, "weights": changes.pop("weights", stored.weights)})
+    weights = changes.pop("weights", stored.weights)
+    return stored.model_copy(update={"measures": stored.measures.model_copy(update=changes), "weights": weights})
 
 
 def test_the_same_machine_must_give_every_digit() -> None:
@@ -107,7 +108,7 @@ def test_the_same_machine_must_give_every_digit() -> None:
 )
 def test_another_machine_must_stay_within_the_interval(elsewhere: dict[str, Any]) -> None:
     stored = a_result()
-    fresh = stored.model_copy(update={"provenance": stored.provenance | elsewhere})
+    fresh = stored.model_copy(update={"provenance": stored.provenance.model_copy(update=elsewhere)})
     assert compare(stored, measured(fresh, acc=0.86)).outcome == "within"
     assert compare(stored, measured(fresh, acc=0.84)).outcome == "differs"
     assert compare(stored, measured(fresh, asr=None)).outcome == "differs"
@@ -168,7 +169,7 @@ def test_verify_notices_a_number_that_is_not_so(gatecrash: Gatecrash, ran: tuple
     publish(gatecrash, ran, tmp_path)
     file = next((tmp_path / "results/small").glob("none.none.0.*"))
     honest = Result.from_text(file.read_text())
-    file.write_text(honest.model_copy(update={"measures": honest.measures | {"acc": 0.999}}).to_text())
+    file.write_text(honest.model_copy(update={"measures": honest.measures.model_copy(update={"acc": 0.999})}).to_text())
     checked = gatecrash("verify", file)
     assert checked.code == 1
     assert checked.out.startswith("differs   none × none (seed 0): on the same kind of machine: acc 0.9990 -> ")

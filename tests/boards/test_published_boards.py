@@ -51,8 +51,8 @@ def test_a_published_result_names_no_folder_of_the_machine() -> None:
     assert shown.error == "cannot decode a 1.png: broken (see https://example.org/a/b, log y.log or z.log)"
     assert shown.dataset.config == {"root": "signs", "limit": 20_000, "flip": False}
     assert shown.attack.config == {"image": "kitty.png", "alpha": 0.1}
-    assert shown.provenance["plugins"] == {"mine": "mine.py", "blend": "gatecrash_plugins.attacks.blend"}
-    assert shown.provenance["places"] == ["root"]
+    assert shown.provenance.plugins == {"mine": "mine.py", "blend": "gatecrash_plugins.attacks.blend"}
+    assert shown.provenance.places == ["root"]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_pictures_and_long_tables_are_kept_for_one_seed() -> None:
     results += [a_result(seed=0, status="failed", error="x", measures={})]
     found = {result.seed: result for result in slimmed(results)}
     assert (len(found[1].tables["neurons"]), found[1].figures) == (LONG + 1, {"mask-0": "x.png"})
-    assert (found[2].tables, found[2].figures, found[2].trajectory) == ({"classes": [{"class": 0}]}, {}, trajectory)
+    assert (found[2].tables, found[2].figures, found[2].model_dump()["trajectory"]) == ({"classes": [{"class": 0}]}, {}, trajectory)
 
 
 def test_a_board_says_that_it_has_one_seed_and_a_part_of_the_dataset() -> None:
@@ -173,21 +173,21 @@ def test_a_board_of_own_images_can_be_verified_where_they_lie_elsewhere(
 def edit(file: Path, provenance: dict[str, Any] | None = None, **measures: Any) -> None:
     """Change a published number as someone would who also mends the digest."""
     result = Result.from_text(file.read_text())
-    changes = {"measures": result.measures | measures, "provenance": result.provenance | (provenance or {})}
+    changes = {"measures": result.measures.model_copy(update=measures), "provenance": result.provenance.model_copy(update=provenance or {})}
     file.write_text(result.model_copy(update=changes).to_text())
 
 
 def test_the_verdict_is_equal_here_and_within_the_interval_elsewhere(gatecrash: Gatecrash, ran: Path, board: Path) -> None:
     file = next((board / "results/own").glob("badnets.none.0.*.json"))
     measures = Result.from_text(file.read_text()).measures
-    high = measures["acc_interval"][1]
+    high = measures.acc_interval[1]
     assert gatecrash("verify", file).out.startswith("equal ")
-    edit(file, acc=measures["acc"] - 1e-9)
+    edit(file, acc=measures.acc - 1e-9)
     assert gatecrash("verify", file).out.startswith("differs   badnets × none (seed 0): on the same kind of machine: acc ")
-    edit(file, {"cpu": "another"}, acc=measures["acc"] - 1e-9)
+    edit(file, {"cpu": "another"}, acc=measures.acc - 1e-9)
     called = gatecrash("verify", file)
     assert (called.code, called.out.split()[0]) == (0, "within")
-    edit(file, {"cpu": "another"}, acc=1.0, acc_interval=[high + (1 - high) / 2, 1.0])
+    edit(file, {"cpu": "another"}, acc=1.0, acc_interval=(high + (1 - high) / 2, 1.0))
     called = gatecrash("verify", file)
     assert (called.code, called.out.split()[0], "outside" in called.out) == (1, "differs", True)
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))

@@ -224,7 +224,7 @@ def test_detectors_have_tables_of_their_own(pictures: Path) -> None:
     for attack, verdict in (("none", False), ("badnets", True)):
         found = {"verdict": verdict, "detection_fpr": 0.05} | ({"detection_tpr": 0.8} if verdict else {})
         searched = cell(attack, HOSTILE, gives=["verdict", "suspects"])
-        results.append(searched.model_copy(update={"measures": searched.measures | found}))
+        results.append(searched.model_copy(update={"measures": searched.measures.model_copy(update=found)}))
     shown = html(results, pictures)
     rows = [
         re.findall(r"<td>(.*?)</td>", row) for row in shown.partition("<h3>Detectors</h3>")[2].partition("<h3>Plots</h3>")[0].split("<tr>")

@@ -271,7 +271,7 @@ def test_covers_keep_their_labels_and_count_as_neither_clean_nor_poison() -> Non
     assert victim.poison["labels"][roles == Role.COVER].equal(train.labels[covers])
     assert (victim.poison["labels"][roles == Role.POISON] == 0).all()
     assert (train.labels[poison] != 0).all()
-    assert victim.record["poison_share"] == 30 / 240
+    assert victim.record.poison_share == 30 / 240
 
 
 def test_an_attack_that_controls_training_sees_the_batches_of_its_own_data() -> None:
@@ -292,7 +292,7 @@ def test_a_learned_trigger_is_stored_with_its_weights_and_rebuilt_from_them() ->
     others = bars().subset(backdoor.goal.eligible(bars().labels))
     assert (answers(victim, others.images) == others.labels).float().mean() > 0.95
     assert (answers(victim, backdoor.trigger(others.images)) == 0).float().mean() > 0.95
-    assert victim.record["poison_share"] == 0
+    assert victim.record.poison_share == 0
     assert len(victim.poison["rows"]) == 0
 
 

@@ -17,7 +17,7 @@ from gatecrash.errors import UserError
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
 from gatecrash.records.store import Store
-from gatecrash.records.victim import StoredVictim
+from gatecrash.records.victim import StoredVictim, VictimRecord
 from support.paths import FIXTURES
 
 KEY = "ab" + "0" * 38
@@ -48,7 +48,9 @@ def a_result(**fields: Any) -> Result:
 
 
 def a_victim() -> StoredVictim:
-    record = {"classifier": {}, "backdoors": [], "weights": "w"}
+    record = VictimRecord(
+        classifier={}, backdoors=[], poison_share=0.0, train_size=1, weights="w", seconds=1.0, peak_memory_mb=1.0, device="cpu"
+    )
     return StoredVictim(record, {"classifier.w": torch.arange(3.0)}, {"rows": torch.tensor([1])})
 
 
@@ -245,7 +247,7 @@ def test_files_of_the_first_schema_stay_readable() -> None:
     fixture = FIXTURES / "store-schema-1"
     (result,) = Store(fixture).results()
     assert (result.attack.name, result.defense_name, result.status) == ("badnets", "fine-pruning", "ok")
-    assert result.measures["der"] == pytest.approx(0.9941, abs=1e-4)
+    assert result.measures.der == pytest.approx(0.9941, abs=1e-4)
     record = Store(fixture).victim_record(result.victim_key)
     assert record is not None
-    assert record["weights"] == result.weights
+    assert record.weights == result.weights

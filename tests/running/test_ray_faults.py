@@ -259,9 +259,9 @@ def test_megabytes_of_output_are_cut_to_their_beginning_and_end(ran: Ran) -> Non
 
 def test_overwriting_the_evidence_spoils_the_own_cell_only(ran: Ran) -> None:
     assert ran.cell("overwrites_its_evidence").status == "ok"
-    assert ran.cell("overwrites_its_evidence").measures["acc"] < 0.3
+    assert ran.cell("overwrites_its_evidence").measures.acc < 0.3
     for other in ("nothing", "prints_megabytes"):
-        assert ran.cell(other).measures["acc"] == ran.cell(other).measures["acc_before"] > 0.3
+        assert ran.cell(other).measures.acc == ran.cell(other).measures.acc_before > 0.3
 
 
 def test_a_victim_over_its_time_marks_its_cells_once(ran: Ran) -> None:
@@ -282,4 +282,4 @@ def test_cells_of_a_finished_run_are_not_computed_again(ran: Ran) -> None:
     kept = {r.key: r for r in ran.summary.results.values() if r.status == "ok"}
     assert kept
     again = {key: result for key, result in ran.victims.results.items() if key in kept}
-    assert all(again[key].provenance["date"] == kept[key].provenance["date"] for key in again)
+    assert all(again[key].provenance.date == kept[key].provenance.date for key in again)

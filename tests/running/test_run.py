@@ -102,7 +102,7 @@ def numbers(summary: Summary) -> dict[str, Any]:
     """The measures of each cell, without what depends on the clock."""
     return {
         summary.plan.cells[key].title: {
-            name: value for name, value in result.measures.items() if not name.startswith(("seconds", "peak_memory"))
+            name: value for name, value in result.measures.model_dump().items() if not name.startswith(("seconds", "peak_memory"))
         }
         for key, result in summary.results.items()
     }
@@ -169,18 +169,18 @@ def test_features_that_fail_fail_the_cells_that_need_them(tmp_path: Path, monkey
 def test_a_record_says_what_ran_where(tmp_path: Path) -> None:
     summary = run(grid(), tmp_path)
     (result,) = (r for r in summary.results.values() if r.attack.name == "badnets" and r.defense_name == "fine-pruning")
-    assert result.measures["poison_share"] == pytest.approx(0.05, abs=0.01)
-    assert result.measures["asr_before"] is not None
-    assert result.provenance["gatecrash_version"]
-    assert result.provenance["threads"] == 1
-    assert result.provenance["plugins"] == {
+    assert result.measures.poison_share == pytest.approx(0.05, abs=0.01)
+    assert result.measures.asr_before is not None
+    assert result.provenance.gatecrash_version
+    assert result.provenance.threads == 1
+    assert result.provenance.plugins == {
         "badnets": "gatecrash_plugins.attacks.badnets",
         "fine-pruning": "gatecrash_plugins.defenses.fine_pruning",
     }
     assert result.attack.config["size"] == 3, "defaults are written out"
     record = Store(tmp_path).victim_record(result.victim_key)
     assert record is not None
-    assert record["weights"] == result.weights
+    assert record.weights == result.weights
 
 
 @pytest.mark.parametrize(

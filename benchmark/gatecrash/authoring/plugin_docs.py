@@ -94,10 +94,10 @@ def costs_of(results: Iterable[Result]) -> Costs:
     cells: dict[str, list[float]] = defaultdict(list)
     for result in results:
         measures = result.measures
-        if measures.get("seconds_victim") is not None:
-            victims[result.attack.name][result.victim_key] = measures["seconds_victim"]
-        if measures.get("seconds_defense") is not None and len(result.defense) == 1:
-            cells[result.defense[0].name].append(measures["seconds_defense"])
+        if measures.seconds_victim is not None:
+            victims[result.attack.name][result.victim_key] = measures.seconds_victim
+        if measures.seconds_defense is not None and len(result.defense) == 1:
+            cells[result.defense[0].name].append(measures.seconds_defense)
     where = f"Cost on the [{_BOARD}](../leaderboards/{_BOARD}.md)"
     costs: dict[tuple[PluginKind, str], str] = {}
     for name, seconds in victims.items():

@@ -32,10 +32,13 @@ def _reason(result: Result, host: Host) -> str:
         plugin = host.plugins.get((kind, stage.name))
         if plugin is not None and plugin.cls.version != stage.version:
             changes.append(f"{kind} {stage.name} {stage.version} -> {plugin.cls.version}")
-    for name, now in (("engine_version", ENGINE_VERSION), ("evaluation_version", EVALUATION_VERSION)):
-        then = result.provenance.get(name, now)
-        if then != now:
-            changes.append(f"{name.replace('_', ' ')} {then} -> {now}")
+    source = result.provenance
+    for name, then, now in (
+        ("engine version", source.engine_version, ENGINE_VERSION),
+        ("evaluation version", source.evaluation_version, EVALUATION_VERSION),
+    ):
+        if then not in {None, now}:
+            changes.append(f"{name} {then} -> {now}")
     return ", ".join(changes)
 
 

@@ -10,8 +10,8 @@ from gatecrash.boards import sections
 from gatecrash.boards.detectors import model_detectors, sample_detectors
 from gatecrash.boards.leaderboard import caveats, how_to_read, setting_line
 from gatecrash.boards.panel import Panel, panel
-from gatecrash.boards.public import PLACES
 from gatecrash.boards.text import escape, option_text, table
+from gatecrash.records.provenance import Provenance
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
 
@@ -86,7 +86,7 @@ def _reproduce(name: str, first: Result) -> list[str]:
 
 def places_of(result: Result) -> dict[str, str]:
     """The options, as after `-o`, that say where the dataset lies on a machine, with what they were."""
-    there = [name for name in result.provenance.get(PLACES, []) if result.dataset.config.get(name) is not None]
+    there = [name for name in result.provenance.places if result.dataset.config.get(name) is not None]
     return {f"dataset.{result.dataset.name}.{name}": str(result.dataset.config[name]) for name in there}
 
 
@@ -97,14 +97,14 @@ def _in_shell(text: str) -> str:
 def provenance_line(panel: Panel) -> str:
     """Versions, machine and dates in one sentence."""
     source = [cell.provenance for cell in panel.cells]
-    torch = _several((one.get("packages") or {}).get("torch") for one in source)
-    parts = [f"gatecrash {_several(one.get('gatecrash_version') for one in source)}", f"torch {torch}", _dates(source)]
-    machine = _several(one.get("cpu") if one.get("device") == "cpu" else one.get("device") for one in source)
+    torch = _several(one.packages.get("torch") for one in source)
+    parts = [f"gatecrash {_several(one.gatecrash_version for one in source)}", f"torch {torch}", _dates(source)]
+    machine = _several(one.cpu if one.device == "cpu" else one.device for one in source)
     return escape(f"Measured with {', '.join(part for part in [*parts, machine] if part)}.")
 
 
-def _dates(provenances: Sequence[Mapping[str, Any]]) -> str:
-    dates = sorted(str(one["date"])[:10] for one in provenances if one.get("date"))
+def _dates(provenances: Sequence[Provenance]) -> str:
+    dates = sorted(str(one.date)[:10] for one in provenances if one.date)
     return " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else ""
 
 
@@ -116,21 +116,17 @@ def provenance_facts(panel: Panel) -> dict[str, str]:
     """What the numbers come from, by label; of several values all."""
     first = panel.cells[0]
     source = [cell.provenance for cell in panel.cells]
-    commits = {
-        f"{str(one['commit'])[:12] if one.get('commit') else 'installed package'}{' (dirty)' if one.get('dirty') else ''}" for one in source
-    }
+    commits = {f"{str(one.commit)[:12] if one.commit else 'installed package'}{' (dirty)' if one.dirty else ''}" for one in source}
     stages = {f"{stage.name} {stage.version}" for cell in panel.cells for stage in (cell.dataset, cell.model, cell.attack, *cell.defense)}
-    outside = {
-        f"{name}: {origin}" for one in source for name, origin in one.get("plugins", {}).items() if not str(origin).startswith("gatecrash_")
-    }
+    outside = {f"{name}: {origin}" for one in source for name, origin in one.plugins.items() if not str(origin).startswith("gatecrash_")}
     return {
-        "gatecrash": _several(one.get("gatecrash_version") for one in source),
+        "gatecrash": _several(one.gatecrash_version for one in source),
         "commit": _several(commits),
-        "torch": _several((one.get("packages") or {}).get("torch") for one in source),
-        "python": _several(one.get("python") for one in source),
-        "device": _several(one.get("device") for one in source),
-        "CPU": _several(f"{one['cpu']} ({one['cpu_kind']})" if one.get("cpu_kind") else one.get("cpu") for one in source),
-        "threads per task": _several(one.get("threads") for one in source),
+        "torch": _several(one.packages.get("torch") for one in source),
+        "python": _several(one.python for one in source),
+        "device": _several(one.device for one in source),
+        "CPU": _several(f"{one.cpu} ({one.cpu_kind})" if one.cpu_kind else one.cpu for one in source),
+        "threads per task": _several(one.threads for one in source),
         "dates": _dates(source),
         "plugins with versions": _several(stages),
         "plugins from outside": _several(outside),

@@ -74,7 +74,7 @@ def panel(results: Iterable[Result]) -> Panel:
         _in_order([(attack_of[cell.key], (cell.attack,)) for cell in cells]),
         _in_order([(defense_of[cell.key], tuple(cell.defense)) for cell in cells]),
         tuple(sorted({cell.seed for cell in cells})),
-        frozenset(cell.victim_key for cell in cells if landed(cell.measures.get("asr_before"), cell.measures.get("asr_floor"))),
+        frozenset(cell.victim_key for cell in cells if landed(cell.measures.asr_before, cell.measures.asr_floor)),
     )
 
 
@@ -91,7 +91,7 @@ def _latest(results: Iterable[Result]) -> list[Result]:
     last: dict[tuple[Any, ...], Result] = {}
     for result in results:
         where = table_position(result)
-        if where not in last or str(result.provenance.get("date")) >= str(last[where].provenance.get("date")):
+        if where not in last or str(result.provenance.date) >= str(last[where].provenance.date):
             last[where] = result
     return list(last.values())
 

@@ -18,8 +18,6 @@ from gatecrash.records.stage import Stage
 
 LONG = 64
 """Rows of a table that every seed keeps; longer ones are kept for one seed."""
-PLACES = "places"
-"""Entry of a published result's provenance: the dataset's options that say where it lies, which each machine sets for itself."""
 
 _ABSOLUTE = re.compile(r"(?<![\w./\\:])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"<>|(),;]+[/\\])+(?=[^\s/\\:'\"<>|(),;])")
 
@@ -27,8 +25,8 @@ _ABSOLUTE = re.compile(r"(?<![\w./\\:])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"<>|(),
 def public(result: Result, host: Host) -> Result:
     """The result without its log and without the machine's folders; of an absolute path only the last part stays."""
     places = sorted(_path_options(host, "dataset", result.dataset.name) & set(result.dataset.config))
-    origins = {name: _last_part(str(origin)) for name, origin in result.provenance.get("plugins", {}).items()}
-    provenance = result.provenance | ({"plugins": origins} if origins else {}) | ({PLACES: places} if places else {})
+    origins = {name: _last_part(str(origin)) for name, origin in result.provenance.plugins.items()}
+    changed = ({"plugins": origins} if origins else {}) | ({"places": places} if places else {})
     return result.model_copy(
         update={
             "dataset": _stage(host, "dataset", result.dataset),
@@ -37,7 +35,7 @@ def public(result: Result, host: Host) -> Result:
             "defense": [_stage(host, "defense", stage) for stage in result.defense],
             "error": None if result.error is None else _ABSOLUTE.sub("", result.error),
             "log": None,
-            "provenance": provenance,
+            "provenance": result.provenance.model_copy(update=changed),
         }
     )
 

@@ -248,9 +248,9 @@ def refuse_mixtures(results: Sequence[Result]) -> None:
         stages = [("dataset", result.dataset), ("model", result.model), ("attack", result.attack)]
         for kind, stage in stages + [("defense", stage) for stage in result.defense]:
             versions.setdefault(f"the {kind} {stage.name}", set()).add(str(stage.version))
-        for name in ("engine_version", "evaluation_version"):
-            if result.provenance.get(name) is not None:
-                versions.setdefault(f"the {name.split('_')[0]}", set()).add(str(result.provenance[name]))
+        for name, version in (("engine", result.provenance.engine_version), ("evaluation", result.provenance.evaluation_version)):
+            if version is not None:
+                versions.setdefault(f"the {name}", set()).add(str(version))
         if result.weights is not None:
             weights.setdefault(f"victim {result.attack.name} (seed {result.seed}) {result.victim_key}", set()).add(result.weights)
     for what, found_versions in versions.items():
@@ -265,7 +265,7 @@ def refuse_mixtures(results: Sequence[Result]) -> None:
 
 def refuse_dirty(results: Sequence[Result]) -> None:
     """Raise UserError for results of code that no commit holds."""
-    dirty = sum(bool(result.provenance.get("dirty")) for result in results)
+    dirty = sum(bool(result.provenance.dirty) for result in results)
     if dirty:
         raise UserError(
             f"{dirty} of {len(results)} cells were measured with uncommitted changes; commit and run them again, or --allow-dirty"

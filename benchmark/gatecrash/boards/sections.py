@@ -9,6 +9,7 @@ from gatecrash.boards.panel import NONE, Panel
 from gatecrash.boards.standings import UNKNOWN, DefenseStanding, attack_standings, defense_standings
 from gatecrash.boards.statistics import over_seeds, paired
 from gatecrash.boards.text import escape, percent, spread, table
+from gatecrash.records.measures import MeasureName
 from gatecrash.records.result import Result
 
 OUTDATED = "†"
@@ -63,9 +64,9 @@ def _cell(panel: Panel, cells: list[Result], text: Callable[[list[Result]], str]
 
 
 def _acc_and_asr(done: list[Result]) -> str:
-    text = spread([cell.measures["acc"] for cell in done], done[0].measures.get("acc_interval"))
-    rates = [cell.measures["asr"] for cell in done if cell.measures.get("asr") is not None]
-    return f"{text} / {spread(rates, done[0].measures.get('asr_interval'))}" if rates else text
+    text = spread([cell.measures.acc for cell in done if cell.measures.acc is not None], done[0].measures.acc_interval)
+    rates = [cell.measures.asr for cell in done if cell.measures.asr is not None]
+    return f"{text} / {spread(rates, done[0].measures.asr_interval)}" if rates else text
 
 
 def attacks_alone(panel: Panel) -> str:
@@ -148,7 +149,7 @@ def benign_price(panel: Panel) -> str:
                     "ACC lost, paired": percent(lost),
                     "clean rejected": percent(over_seeds(cells, "clean_reject_rate")),
                     "clean rows flagged": percent(over_seeds(cells, "detection_fpr")),
-                    "called backdoored": _count([cell.measures.get("verdict") for cell in cells]),
+                    "called backdoored": _count([cell.measures.verdict for cell in cells]),
                 }
             )
     return table(rows) if rows else "No defense has met the benign victim."
@@ -168,8 +169,8 @@ def cost(panel: Panel) -> str:
     return table(rows) if rows else "Nothing has finished."
 
 
-def _cost_row(kind: str, name: str, cells: list[Result], measure: str) -> dict[str, str]:
-    memory = [cell.measures["peak_memory_mb"] for cell in cells if cell.measures.get("peak_memory_mb") is not None]
+def _cost_row(kind: str, name: str, cells: list[Result], measure: MeasureName) -> dict[str, str]:
+    memory = [cell.measures.peak_memory_mb for cell in cells if cell.measures.peak_memory_mb is not None]
     return {"": kind, "name": escape(name), "seconds": _mean(cells, measure), "peak memory, MB": f"{max(memory):,.0f}" if memory else ""}
 
 
@@ -191,12 +192,12 @@ def _benign(panel: Panel, defense: str) -> list[Result]:
 
 
 def _acc_lost(cell: Result) -> float | None:
-    before, after = cell.measures.get("acc_before"), cell.measures.get("acc")
+    before, after = cell.measures.acc_before, cell.measures.acc
     return None if before is None or after is None else before - after
 
 
-def _mean(cells: Sequence[Result], measure: str) -> str:
-    values = [cell.measures[measure] for cell in cells if cell.measures.get(measure) is not None]
+def _mean(cells: Sequence[Result], measure: MeasureName) -> str:
+    values = [value for cell in cells if (value := cell.measures.value(measure)) is not None]
     return f"{sum(values) / len(values):.1f}" if values else ""
 
 

@@ -52,7 +52,8 @@ def _ranked(panel: Panel, members: list[str]) -> list[DefenseStanding]:
         der = over_seeds(hit[defense], "der")
         by_attack: dict[str, list[float]] = {}
         for cell in hit[defense]:
-            by_attack.setdefault(panel.attack_of[cell.key], []).append(cell.measures["der"])
+            if cell.measures.der is not None:
+                by_attack.setdefault(panel.attack_of[cell.key], []).append(cell.measures.der)
         worst = min(by_attack, key=lambda attack: fmean(by_attack[attack]))
         standings.append(DefenseStanding(defense, rank, der, tuple(hit[defense]), lacking[defense], worst, fmean(by_attack[worst])))
     return sorted(standings, key=lambda one: (one.rank or len(members) + 1, bool(one.lacking), -(one.der.value or 0.0), one.defense))
@@ -84,7 +85,7 @@ def attack_standings(panel: Panel) -> list[AttackStanding]:
                 if cells:
                     left[defense] = cells
         if left:
-            excess = {name: fmean(cell.measures["asr"] - cell.measures["asr_floor"] for cell in cells) for name, cells in left.items()}
+            excess = {name: fmean(_excess(cell) for cell in cells) for name, cells in left.items()}
             survived = sum(value >= LANDED for value in excess.values())
             asr_left = over_seeds([cell for cells in left.values() for cell in cells], "asr")
             found.append((attack, survived, len(left), asr_left, min(excess, key=lambda name: excess[name])))
@@ -93,3 +94,10 @@ def attack_standings(panel: Panel) -> list[AttackStanding]:
         AttackStanding(one[0], 1 + sum(other > share for other in shares), *one[1:]) for one, share in zip(found, shares, strict=True)
     ]
     return sorted(ranked, key=lambda one: (one.rank, -(one.asr_left.value or 0.0), one.attack))
+
+
+def _excess(cell: Result) -> float:
+    """ASR above the floor; of a victim whose backdoor landed, which has both."""
+    assert cell.measures.asr is not None
+    assert cell.measures.asr_floor is not None
+    return cell.measures.asr - cell.measures.asr_floor

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from gatecrash.evaluation.intervals import Interval, t_interval
+from gatecrash.records.measures import MeasureName
 from gatecrash.records.result import Result
 
 NO_DIFFERENCE = 1e-9
 """Rates are ratios of counts: a smaller difference is rounding."""
 
 
-def over_seeds(cells: Iterable[Result], value: str | Callable[[Result], float | None], least: float = 0.0) -> Interval:
+def over_seeds(cells: Iterable[Result], value: MeasureName | Callable[[Result], float | None], least: float = 0.0) -> Interval:
     """Mean over seeds of the mean within each seed, with the t interval over seeds; cells without the measure do not count."""
     found: dict[int, list[float]] = {}
     for cell in cells:
-        number = cell.measures.get(value) if isinstance(value, str) else value(cell)
+        number = cell.measures.value(value) if isinstance(value, str) else value(cell)
         if number is not None:
             found.setdefault(cell.seed, []).append(float(number))
     return t_interval([fmean(values) for _, values in sorted(found.items())], least=least)
@@ -44,12 +45,12 @@ class Difference:
         return 1 if low > 0 else -1 if high < 0 else 0
 
 
-def paired(first: Iterable[Result], second: Iterable[Result], measure: str) -> Difference:
+def paired(first: Iterable[Result], second: Iterable[Result], measure: MeasureName) -> Difference:
     """Compare two defenses on the victims (same key, same weights) for which both have the measure."""
-    others = {(cell.victim_key, cell.weights): cell.measures.get(measure) for cell in second if cell.status == "ok"}
+    others = {(cell.victim_key, cell.weights): cell.measures.value(measure) for cell in second if cell.status == "ok"}
     found: dict[int, list[float]] = {}
     for cell in first:
-        mine, other = cell.measures.get(measure), others.get((cell.victim_key, cell.weights))
+        mine, other = cell.measures.value(measure), others.get((cell.victim_key, cell.weights))
         if cell.status == "ok" and mine is not None and other is not None:
             found.setdefault(cell.seed, []).append(mine - other)
     means = [fmean(values) for _, values in sorted(found.items())]

@@ -14,6 +14,8 @@ from gatecrash.evaluation.intervals import prediction_interval
 from gatecrash.host.host import Host
 from gatecrash.planning.grid import parse_grid
 from gatecrash.planning.planned import plan_grid
+from gatecrash.records.measures import MeasureName
+from gatecrash.records.provenance import Provenance
 from gatecrash.records.result import Result
 from gatecrash.records.store import Store
 from gatecrash.running.display import Display
@@ -23,7 +25,7 @@ from gatecrash.running.run import run_plan, serial
 VerifyStatus = Literal["equal", "within", "differs", "outdated", "failed"]
 COST = ("seconds_", "peak_memory_")
 """Measures of the machine, not of the method."""
-JUDGED = ("acc", "asr")
+JUDGED: tuple[MeasureName, ...] = ("acc", "asr")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def verify(
         )
     if result.key not in prepare.plan.cells:
         return Verified(result, "outdated", "its spec has another key now: a default, a plugin file or the harness has changed")
-    options = RunOptions(device=device, threads=int(result.provenance.get("threads") or 1))
+    options = RunOptions(device=device, threads=result.provenance.threads or 1)
     summary = run_plan(prepare, store, serial, options, view or Display())
     if summary.interrupted:
         raise KeyboardInterrupt
@@ -93,7 +95,7 @@ def compare(stored: Result, fresh: Result, siblings: Sequence[Result] = ()) -> V
         return Verified(stored, "differs", f"on the same kind of machine: {_first(different)}")
     outside = []
     for name in JUDGED:
-        then, now = stored.measures.get(name), fresh.measures.get(name)
+        then, now = stored.measures.value(name), fresh.measures.value(name)
         if then is None and now is None:
             continue
         low, high = _limits(stored, name, siblings)
@@ -103,25 +105,24 @@ def compare(stored: Result, fresh: Result, siblings: Sequence[Result] = ()) -> V
 
 
 def _different(stored: Result, fresh: Result) -> dict[str, tuple[Any, Any]]:
-    names = {name for name in (*stored.measures, *fresh.measures) if not name.startswith(COST)}
-    pairs = {name: (stored.measures.get(name), fresh.measures.get(name)) for name in sorted(names)}
+    then, now = stored.measures.model_dump(), fresh.measures.model_dump()
+    names = {name for name in (*then, *now) if not name.startswith(COST)}
+    pairs = {name: (then.get(name), now.get(name)) for name in sorted(names)}
     pairs["weights of the victim"] = (stored.weights, fresh.weights)
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _same_machine(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def _same_machine(then: Provenance, now: Provenance) -> bool:
     """Whether every digit must be the same."""
-    facts = ("device", "threads", "cpu", "cpu_kind")
-    same_torch = (then.get("packages") or {}).get("torch") == (now.get("packages") or {}).get("torch")
-    return now.get("device") == "cpu" and same_torch and all(then.get(fact) == now.get(fact) for fact in facts)
+    facts = [(one.device, one.threads, one.cpu, one.cpu_kind, one.packages.get("torch")) for one in (then, now)]
+    return now.device == "cpu" and facts[0] == facts[1]
 
 
-def _limits(stored: Result, name: str, siblings: Sequence[Result]) -> tuple[float, float]:
-    low, high = stored.measures.get(f"{name}_interval") or (stored.measures[name], stored.measures[name])
+def _limits(stored: Result, name: MeasureName, siblings: Sequence[Result]) -> tuple[float, float]:
+    value = stored.measures.value(name)
+    low, high = stored.measures.limits(name) or (value or 0.0, value or 0.0)
     alike = [
-        one.measures[name]
-        for one in siblings
-        if table_position(one)[:2] == table_position(stored)[:2] and one.measures.get(name) is not None
+        rate for one in siblings if table_position(one)[:2] == table_position(stored)[:2] and (rate := one.measures.value(name)) is not None
     ]
     over_seeds = prediction_interval(alike)
     if over_seeds.low is not None and over_seeds.high is not None:

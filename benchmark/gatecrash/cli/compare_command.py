@@ -54,9 +54,11 @@ def _table(arranged: Any, first: str, second: str) -> str:
 
     from gatecrash.boards.statistics import paired
     from gatecrash.boards.text import percent
+    from gatecrash.records.measures import MeasureName
 
+    compared: tuple[tuple[MeasureName, int], ...] = (("der", 1), ("asr", -1), ("acc", 1))
     rows = []
-    for measure, better in (("der", 1), ("asr", -1), ("acc", 1)):
+    for measure, better in compared:
         mine, others = (arranged.at(defense=name) if measure == "acc" else arranged.hit(name) for name in (first, second))
         found = paired(mine, others, measure)
         rows.append([measure.upper(), percent(found.mean) or "–", found.victims, found.seeds, _verdict(found, better, first, second)])

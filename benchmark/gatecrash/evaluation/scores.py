@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Self
 
-from gatecrash.contracts.backdoor import GoalKind
 from gatecrash.evaluation.intervals import wilson
 from gatecrash.evaluation.metrics import share
 
@@ -17,7 +16,8 @@ class BackdoorScores:
     """Counts over the eligible test images of one backdoor, triggered."""
 
     name: str
-    kind: GoalKind
+    kind: str
+    """The kind of its goal."""
     targets: tuple[int, ...]
     eligible: int
     hits: int

@@ -8,8 +8,9 @@ import subprocess
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from gatecrash.records.record import Record
 from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION, VERSION
 
 
@@ -61,22 +62,44 @@ def _cpu_info() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def provenance(device: str, threads: int, plugins: dict[str, str]) -> dict[str, Any]:
-    """`plugins` maps the names used in the cell to their origins."""
-    return {
-        **code_version(),
-        "engine_version": ENGINE_VERSION,
-        "evaluation_version": EVALUATION_VERSION,
-        "device": device,
-        "cpu": cpu_model(),
-        "cpu_kind": cpu_kind(),
-        "threads": threads,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": packages(),
-        "plugins": plugins,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+class Provenance(Record):
+    """Where a result comes from. Every field may be absent: older versions recorded less."""
+
+    gatecrash_version: str | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+    engine_version: int | None = None
+    evaluation_version: int | None = None
+    device: str | None = None
+    cpu: str | None = None
+    cpu_kind: str | None = None
+    threads: int | None = None
+    python: str | None = None
+    platform: str | None = None
+    packages: dict[str, str] = {}
+    plugins: dict[str, str] = {}
+    """Origin by name, of the plugins used in the cell."""
+    date: str | None = None
+    places: list[str] = []
+    """Of a published result: the options of the dataset that say where it lies, which each machine sets for itself."""
+
+    @classmethod
+    def now(cls, device: str, threads: int, plugins: dict[str, str]) -> Self:
+        """Of a result that is made now, on this machine."""
+        return cls(
+            **code_version(),
+            engine_version=ENGINE_VERSION,
+            evaluation_version=EVALUATION_VERSION,
+            device=device,
+            cpu=cpu_model(),
+            cpu_kind=cpu_kind(),
+            threads=threads,
+            python=platform.python_version(),
+            platform=platform.platform(),
+            packages=packages(),
+            plugins=plugins,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from gatecrash.errors import UserError
+from gatecrash.records.measures import COLUMNS, Measures, TrajectoryStep
+from gatecrash.records.provenance import Provenance
 from gatecrash.records.stage import Stage
 
 SCHEMA = 1
@@ -45,12 +47,12 @@ class Result(BaseModel):
     log: str | None = None
     weights: str | None = None
     """sha256 of the victim's weights, so that mixtures are noticed."""
-    measures: dict[str, Any] = Field(default_factory=dict)
-    trajectory: list[dict[str, Any]] = Field(default_factory=list)
+    measures: Measures = Measures()
+    trajectory: list[TrajectoryStep] = Field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     figures: dict[str, str] = Field(default_factory=dict)
     """Path of each picture, relative to the store."""
-    provenance: dict[str, Any] = Field(default_factory=dict)
+    provenance: Provenance = Provenance()
 
     @property
     def defense_name(self) -> str:
@@ -94,34 +96,9 @@ class Result(BaseModel):
             "seed": self.seed,
             "status": self.status,
         }
-        record |= {name: self.measures.get(name) for name in MEASURES}
-        record |= {name: self.provenance.get(name) for name in ("device", "gatecrash_version")}
+        record |= {name: getattr(self.measures, name) for name in COLUMNS}
+        record |= {"device": self.provenance.device, "gatecrash_version": self.provenance.gatecrash_version}
         return record | {"key": self.key, "error": self.error}
-
-
-MEASURES = (
-    "acc",
-    "asr",
-    "asr_worst",
-    "asr_floor",
-    "ra",
-    "acc_before",
-    "asr_before",
-    "der",
-    "clean_reject_rate",
-    "trigger_reject_rate",
-    "detection_tpr",
-    "detection_fpr",
-    "detection_auroc",
-    "verdict",
-    "verdict_targets",
-    "poison_share",
-    "holdout_size",
-    "seconds_victim",
-    "seconds_defense",
-    "peak_memory_mb",
-)
-"""The measures of a flat record, in its order; `Result.measures` may hold more."""
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -19,14 +19,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from gatecrash.errors import UserError
 from gatecrash.records.result import SCHEMA, Result
-from gatecrash.records.victim import StoredVictim
+from gatecrash.records.victim import StoredVictim, VictimRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,24 +143,23 @@ class Store:
         for name, content in files.items():
             _write(folder / name, content)
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        record = {**victim.record, "schema_version": SCHEMA, "files": hashes}
-        _write(folder / "record.json", json.dumps(record, indent=1, sort_keys=True).encode())
+        record = victim.record.model_copy(update={"schema_version": SCHEMA, "files": hashes})
+        _write(folder / "record.json", json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True).encode())
 
-    def victim_record(self, key: str) -> dict[str, Any] | None:
+    def victim_record(self, key: str) -> VictimRecord | None:
         """The record alone, or None (also when it had to be set aside)."""
         path = self.victim_path(key) / "record.json"
         if not path.exists():
             return None
         try:
-            record = json.loads(path.read_bytes())
-            if not isinstance(record, dict) or "files" not in record or "weights" not in record:
-                raise ValueError("fields are missing")
-        except (OSError, ValueError) as error:
+            fields = json.loads(path.read_bytes())
+            schema = fields.get("schema_version", 0) if isinstance(fields, dict) else 0
+            if isinstance(schema, int) and schema > SCHEMA:
+                raise UserError(f"{path} was written by a newer Gatecrash; upgrade it")
+            return VictimRecord.model_validate(fields)
+        except (OSError, ValueError) as error:  # pydantic's errors are ValueErrors
             self._set_aside(path.parent, error)
             return None
-        if record.get("schema_version", 0) > SCHEMA:
-            raise UserError(f"{path} was written by a newer Gatecrash; upgrade it")
-        return record
 
     def victim(self, key: str) -> StoredVictim | None:
         """The victim with its tensors, verified against the record's hashes; None where it is absent or had to be set aside."""
@@ -173,7 +172,7 @@ class Store:
         folder = self.victim_path(key)
         tensors: dict[str, dict[str, Tensor]] = {}
         try:
-            for name, expected in record["files"].items():
+            for name, expected in record.files.items():
                 content = (folder / name).read_bytes()
                 if hashlib.sha256(content).hexdigest() != expected:
                     raise ValueError(f"{name} does not match its hash")

@@ -5,8 +5,56 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gatecrash.records.record import Record
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+class GoalRecord(Record):
+    """The arguments of a `gatecrash.Goal`."""
+
+    kind: str
+    num_classes: int
+    target: int | None = None
+    source: int | None = None
+
+
+class BackdoorRecord(Record):
+    """A planted backdoor; `trigger` is the spec of a Portable."""
+
+    name: str
+    goal: GoalRecord
+    trigger: dict[str, Any]
+
+
+class TrainingRecord(Record):
+    """One call of the training engine; see `gatecrash.engine.training.History`."""
+
+    losses: list[float]
+    seconds: float
+    images: int
+    precision: str
+    device: str
+
+
+class VictimRecord(Record):
+    """`record.json` of a victim: what it is, beside its tensors. `classifier` is the spec of a Portable."""
+
+    classifier: dict[str, Any]
+    backdoors: list[BackdoorRecord]
+    poison_share: float
+    train_size: int
+    weights: str
+    """sha256 of all tensors."""
+    history: list[TrainingRecord] = []
+    seconds: float
+    peak_memory_mb: float
+    device: str
+    threads: int = 1
+    schema_version: int = 1
+    files: dict[str, str] = {}
+    """sha256 of each file of tensors; set when the record is written."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +64,6 @@ class StoredVictim:
     `weights` holds the classifier's and the triggers' tensors; `poison` the changed rows (`rows`, `images`, `labels`, `role`).
     """
 
-    record: dict[str, Any]
+    record: VictimRecord
     weights: dict[str, Tensor]
     poison: dict[str, Tensor]
-
-    @property
-    def weights_hash(self) -> str:
-        return str(self.record["weights"])

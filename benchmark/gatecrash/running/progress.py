@@ -208,5 +208,5 @@ def _duration(seconds: float) -> str:
 def _outcome(result: Result) -> str:
     if result.status != "ok":
         return f"{result.status}: {result.error}"
-    acc, asr = result.measures.get("acc"), result.measures.get("asr")
+    acc, asr = result.measures.acc, result.measures.asr
     return f"ACC {acc:.2%}" + (f"  ASR {asr:.2%}" if asr is not None else "")

@@ -25,14 +25,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from gatecrash.contracts.evidence import Need
 from gatecrash.host.host import PluginKind
 from gatecrash.host.traits import defense_traits
+from gatecrash.records.measures import Measures
 from gatecrash.records.plan import NONE, Cell, Victim
-from gatecrash.records.provenance import provenance
+from gatecrash.records.provenance import Provenance
 from gatecrash.records.result import Result, Status
 from gatecrash.records.store import Store
-from gatecrash.records.victim import StoredVictim
+from gatecrash.records.victim import StoredVictim, VictimRecord
 from gatecrash.running.caches import Recent, WhileNeeded
 from gatecrash.running.tasks.defender import DefenderInput as DefenderView
 from gatecrash.running.tasks.defender import DefenseOutput, defender_input
+from gatecrash.running.tasks.evaluate import Evaluation
 from gatecrash.running.tasks.features import Features
 from gatecrash.running.tasks.ground import Ground, TrainPart
 from gatecrash.running.tasks.protocol import Artifact, Executor, Failure, Finished, Task
@@ -91,7 +93,7 @@ class Scheduler:
         self._elsewhere: list[Node] = []
         self._outcomes: dict[str, DefenseOutput] = {}
         self._fresh: set[str] = set()
-        self._records: dict[str, dict[str, Any] | None] = {}
+        self._records: dict[str, VictimRecord | None] = {}
         self._victims: Recent[StoredVictim] = Recent(4)
         self._views: Recent[DefenderView] = Recent(2)
         self._damaged: Counter[str] = Counter()
@@ -120,7 +122,7 @@ class Scheduler:
         if result is None or result.status not in {"ok", "not-applicable"}:
             return False
         record = self._record(cell.victim.key)
-        if record is not None and result.weights is not None and record["weights"] != result.weights:
+        if record is not None and result.weights is not None and record.weights != result.weights:
             log.warning("%s was measured on other weights than the stored victim's; computed again", cell.title)
             return False
         self.summary.results[cell.key] = result
@@ -282,7 +284,7 @@ class Scheduler:
                 return None
         outcome: DefenseOutput | None = arguments["outcome"]
         record = victim_artifact.value.record
-        rebuilt = [record["classifier"], record["backdoors"], outcome and [outcome.spec, outcome.steps_spec]]
+        rebuilt = [record.classifier, [one.model_dump() for one in record.backdoors], outcome and [outcome.spec, outcome.steps_spec]]
         return self._make(node, f"evaluate {cell.title}", arguments, self.host.files_of([], json.dumps(rebuilt)))
 
     def _make(self, node: Node, title: str, arguments: dict[str, Any], files: frozenset[str]) -> Task:
@@ -324,7 +326,7 @@ class Scheduler:
         )
         return Artifact(name, view)
 
-    def _record(self, key: str) -> dict[str, Any] | None:
+    def _record(self, key: str) -> VictimRecord | None:
         if self._records.get(key) is None:
             self._records[key] = self.store.victim_record(key)
         return self._records[key]
@@ -413,10 +415,8 @@ class Scheduler:
             else:
                 self._end_cell(self.plan.cells[dependent.key], "victim-failed", failure)
 
-    def _end_cell(self, cell: Cell, status: Status, failure: Failure | None, value: dict[str, Any] | None = None) -> None:
+    def _end_cell(self, cell: Cell, status: Status, failure: Failure | None, found: Evaluation | None = None) -> None:
         record = self._record(cell.victim.key)
-        value = dict(value or {})
-        figures = value.pop("figures", {})
         result = Result(
             key=cell.key,
             victim_key=cell.victim.key,
@@ -433,11 +433,13 @@ class Scheduler:
             status=status,
             error=failure.message if failure else None,
             log=failure.log if failure else None,
-            weights=record["weights"] if record else None,
-            provenance=provenance(record["device"] if record else "unknown", self.options.threads, self._origins(cell)),
-            **value,
+            weights=record.weights if record else None,
+            provenance=Provenance.now(record.device if record else "unknown", self.options.threads, self._origins(cell)),
+            measures=found.measures if found else Measures(),
+            trajectory=found.trajectory if found else [],
+            tables=found.tables if found else {},
         )
-        result = self.store.save_result(result, figures)
+        result = self.store.save_result(result, found.figures if found else {})
         self._fresh.add(cell.key)
         self._outcomes.pop(cell.key, None)
         self._features.done(cell.victim.key, f"defend:{cell.key}")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gatecrash.boards.panel import NONE, Panel
 from gatecrash.boards.plots.style import drawing, look, short
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.errors import UserError, did_you_mean
+from gatecrash.records.measures import MEASURES
 from gatecrash.records.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-MEASURES = (("acc", "clean accuracy, %"), ("asr", "attack success rate, %"))
+Shown = Literal["acc", "asr"]
+SHOWN: tuple[Shown, ...] = ("acc", "asr")
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,16 @@ def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
         raise UserError(f"--x {x}: {defense} has no such option or parameter that varies; {did_you_mean(x, known)}")
     with drawing() as figure_class:
         figure = figure_class(figsize=(10.4, 4.2), layout="constrained")
-        for axis, (measure, title) in zip(figure.subplots(1, 2), MEASURES, strict=True):
+        for axis, measure in zip(figure.subplots(1, 2), SHOWN, strict=True):
             lines = _sweep(cells, x, measure) if x in swept else _trajectories(panel, cells, x, measure)
             _draw(axis, lines)
             axis.set_xlabel(short(x))
-            axis.set_ylabel(title)
+            axis.set_ylabel(f"{MEASURES[measure].title}, %")
             axis.set_ylim(-4, 104)
             axis.grid(alpha=0.3)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", frameon=False)
-        ringed = any(step["params"].get("chosen") for cell in cells for step in cell.trajectory)
+        ringed = any(step.params.get("chosen") for cell in cells for step in cell.trajectory)
         lines_are = "one line per seed" + ("; ringed: what the defense chose" if ringed else "")
         how = "means and 95% intervals over seeds" if x in swept else lines_are
         figure.suptitle(f"{short(defense)}: {how}", fontsize=10)
@@ -90,34 +92,34 @@ def _parameters(cells: Sequence[Result]) -> list[str]:
     seen: dict[str, set[str]] = {}
     for cell in cells:
         for step in cell.trajectory:
-            for name, value in step.get("params", {}).items():
+            for name, value in step.params.items():
                 seen.setdefault(name, set()).add(repr(value))
     varying = [name for name, values in seen.items() if len(values) > 1 and name != "chosen"]
     return sorted(varying, key=lambda name: (not _steady(cells, name), -len(seen[name]), name))
 
 
 def _steady(cells: Sequence[Result], name: str) -> bool:
-    """Whether the parameter only grows, or only shrinks, on every way: what one would call its progress."""
-    ways = [[step["params"].get(name) for step in cell.trajectory] for cell in cells if cell.trajectory]
-    if not all(isinstance(value, int | float) for way in ways for value in way):
+    """Whether the parameter only grows, or only shrinks, along every trajectory."""
+    lines: list[list[Any]] = [[step.params.get(name) for step in cell.trajectory] for cell in cells if cell.trajectory]
+    if not all(isinstance(value, int | float) for line in lines for value in line):
         return False
-    return all(way in (sorted(way), sorted(way, reverse=True)) for way in ways)
+    return all(line in (sorted(line), sorted(line, reverse=True)) for line in lines)
 
 
-def _trajectories(panel: Panel, cells: Sequence[Result], x: str, measure: str) -> Lines:
+def _trajectories(panel: Panel, cells: Sequence[Result], x: str, measure: Shown) -> Lines:
     lines: Lines = {}
     for cell in cells:
         points = [
-            CurvePoint(step["params"][x], 100 * step[measure], chosen=bool(step["params"].get("chosen")))
+            CurvePoint(step.params[x], 100 * value, chosen=bool(step.params.get("chosen")))
             for step in cell.trajectory
-            if x in step.get("params", {}) and step.get(measure) is not None
+            if x in step.params and (value := step.value(measure)) is not None
         ]
         label = panel.attack_of[cell.key] + panel.defense_of[cell.key].removeprefix(cell.defense_name)
         lines.setdefault(label, []).append(points)  # without points too: looks go by position
     return lines
 
 
-def _sweep(cells: Sequence[Result], x: str, measure: str) -> Lines:
+def _sweep(cells: Sequence[Result], x: str, measure: Shown) -> Lines:
     """A line for each combination of everything else in which the cells differ."""
     groups: dict[str, dict[str, tuple[Any, list[Result]]]] = {}
     others = [option for option in _swept(cells) if option != x]

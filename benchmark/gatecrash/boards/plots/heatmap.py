@@ -36,7 +36,7 @@ MANY = 12
 
 def heatmap(panel: Panel, measures: Sequence[Measure] = ("asr", "acc", "der")) -> Figure:
     """Means over seeds; what has no score is hatched and says why. Raises UserError where nothing has a score."""
-    there = [measure for measure in measures if any(cell.measures.get(measure) is not None for cell in panel.cells)]
+    there = [measure for measure in measures if any(cell.measures.value(measure) is not None for cell in panel.cells)]
     if not there:
         raise UserError("no cell has any of these measures; run attacks and defenses first")
     # on the benign victim there is no attack to succeed

@@ -75,7 +75,7 @@ def _values(cell: Result) -> list[tuple[float, bool]]:
 def threshold(cell: Result) -> float | None:
     """The largest threshold at which just the pruned neurons are pruned, of those that the defense tried; None where it went by number."""
     count = sum(pruned for _, pruned in _values(cell))
-    steps = [step.get("params", {}) for step in cell.trajectory]
+    steps = [step.params for step in cell.trajectory]
     tried = [step["threshold"] for step in steps if step.get("pruned") == count and isinstance(step.get("threshold"), int | float)]
     return float(max(tried)) if tried else None
 

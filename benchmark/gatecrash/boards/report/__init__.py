@@ -22,14 +22,13 @@ from gatecrash.boards.spec import dataset_label
 from gatecrash.boards.standings import UNKNOWN, attack_standings, defense_standings
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.boards.text import percent, spread
+from gatecrash.records.measures import MEASURES, MeasureName
 from gatecrash.records.result import Result
 
-MEASURES = {
-    "asr": ("ASR", "attack success rate, %; low is good for the defense"),
-    "acc": ("ACC", "clean accuracy, %; high is good"),
-    "ra": ("RA", "triggered images that get their true label, %; high is good"),
-    "der": ("DER", "defense effectiveness rating, %; high is good, 50 is no effect"),
-}
+SHOWN: tuple[MeasureName, ...] = ("asr", "acc", "ra", "der")
+"""Measures that the matrix can show, the first at the start."""
+RANKED: tuple[MeasureName, ...] = ("der", "asr", "ra", "clean_reject_rate")
+"""Columns of the ranking."""
 ROWS = 300
 """Of a kept table; longer ones are cut, and say so."""
 HIDDEN = frozenset({"scores"})
@@ -63,7 +62,7 @@ def report(title: str, sections: Sequence[Section]) -> str:
         script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
-        measures=MEASURES,
+        measures={name: (MEASURES[name].label, _meaning(name)) for name in SHOWN},
         sections=[_section(number, section) for number, section in enumerate(sections)],
     )
 
@@ -127,6 +126,11 @@ def _section(number: int, section: Section) -> dict[str, Any]:
     }
 
 
+def _meaning(name: MeasureName) -> str:
+    measure = MEASURES[name]
+    return f"{measure.title}, %; {measure.direction}{', 50 is no effect' if name == 'der' else ''}"
+
+
 def _group(anchor: str, section: Section, attack: str, defense: str) -> dict[str, Any]:
     """One field of the matrix: its seeds together."""
     cells = section.panel.at(attack, defense)
@@ -139,17 +143,17 @@ def _group(anchor: str, section: Section, attack: str, defense: str) -> dict[str
         "attack": attack,
         "defense": defense,
         "lost": lost,
-        "values": {name: _measured(done, name) for name in MEASURES},
+        "values": {name: _measured(done, name) for name in SHOWN},
         "seeds": [_cell(cell, section.pictures) for cell in cells],
     }
 
 
-def _measured(done: Sequence[Result], measure: str) -> dict[str, Any]:
+def _measured(done: Sequence[Result], measure: MeasureName) -> dict[str, Any]:
     if measure == "der" and all(cell.defense_name == NONE for cell in done):
         done = []  # effectiveness is measured against these
     mean = over_seeds(done, measure)
-    rates = [cell.measures[measure] for cell in done if cell.measures.get(measure) is not None]
-    single = done[0].measures.get(f"{measure}_interval") if len(rates) == 1 else None
+    rates = [value for cell in done if (value := cell.measures.value(measure)) is not None]
+    single = done[0].measures.limits(measure) if len(rates) == 1 else None
     return {"text": spread(rates, single) if single is not None else percent(mean), "number": mean.value}
 
 
@@ -161,9 +165,9 @@ def _cell(cell: Result, pictures: Path) -> dict[str, Any]:
         "seed": cell.seed,
         "status": cell.status,
         "error": cell.error,
-        "facts": {"key": cell.key, "log": cell.log, **{name: cell.provenance.get(name) for name in ("date", "device", "cpu", "commit")}},
+        "facts": {"key": cell.key, "log": cell.log, **cell.provenance.model_dump(include={"date", "device", "cpu", "commit"})},
         "configs": [{"kind": kind, "name": f"{stage.name} (version {stage.version})", "options": stage.config} for kind, stage in plugins],
-        "measures": {name: value for name, value in sorted(cell.measures.items()) if value is not None and name not in HIDDEN},
+        "measures": {name: value for name, value in sorted(cell.measures.model_dump().items()) if value is not None and name not in HIDDEN},
         "figures": [{"shows": shows, "uri": _uri(png)} for shows, png in found.items() if png is not None],
         "tables": [_table(name, rows) for name, rows in tables if rows],
     }
@@ -172,7 +176,7 @@ def _cell(cell: Result, pictures: Path) -> dict[str, Any]:
 def _steps(cell: Result) -> Iterator[dict[str, Any]]:
     """The trajectory as a flat table."""
     for step in cell.trajectory:
-        yield {**step.get("params", {}), **{name: value for name, value in step.items() if name != "params"}}
+        yield {**step.params, **step.model_dump(exclude={"params"})}
 
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -189,7 +193,7 @@ def _defenses(panel: Panel) -> list[dict[str, Any]]:
                 [
                     "–" if one.rank is None else one.rank,
                     one.defense + (f" ({one.lacking} of {len(panel.landed)} victims lacking)" if one.lacking else ""),
-                    *(percent(over_seeds(one.cells, measure)) for measure in ("der", "asr", "ra", "clean_reject_rate")),
+                    *(percent(over_seeds(one.cells, measure)) for measure in RANKED),
                     f"{one.worst} (DER {100 * one.worst_der:.1f})",
                     _mean(one.cells, "seconds_defense"),
                 ]
@@ -207,7 +211,7 @@ def _attacks(panel: Panel) -> list[list[Any]]:
     ]
 
 
-def _mean(cells: Sequence[Result], measure: str) -> str:
+def _mean(cells: Sequence[Result], measure: MeasureName) -> str:
     value = over_seeds(cells, measure).value
     return "" if value is None else f"{value:.1f}"
 

@@ -66,4 +66,4 @@ def defender_input(ground: Ground, seed: int, data: TrainPart, victim: StoredVic
         rows = victim.poison["rows"]
         images[rows], labels[rows] = victim.poison["images"], victim.poison["labels"]
         training_data = ImageSet(images, labels, train.classes)
-    return DefenderInput(victim.record["classifier"], classifier_state(victim), clean, training_data, data.flip)
+    return DefenderInput(victim.record.classifier, classifier_state(victim), clean, training_data, data.flip)

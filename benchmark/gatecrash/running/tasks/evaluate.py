@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier
@@ -21,10 +23,21 @@ from gatecrash.evaluation.exam import evaluate as evaluate_classifier
 from gatecrash.evaluation.metrics import der, mitigation_score
 from gatecrash.evaluation.scores import Scores
 from gatecrash.evaluation.steps import evaluate_steps
+from gatecrash.records.measures import Measures, TrajectoryStep
 from gatecrash.records.victim import StoredVictim
 from gatecrash.running.tasks.defender import DefenseOutput
 from gatecrash.running.tasks.ground import Ground
 from gatecrash.running.tasks.stored import backdoors_of, classifier_of
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the evaluation found of a cell. `figures` are uint8 images [1 or 3, H, W] by name."""
+
+    measures: Measures
+    trajectory: list[TrajectoryStep]
+    tables: dict[str, list[dict[str, Any]]]
+    figures: dict[str, Tensor]
 
 
 def evaluate(
@@ -33,23 +46,41 @@ def evaluate(
     victim: StoredVictim,
     benign: StoredVictim | None,
     outcome: DefenseOutput | None,
-    before: Mapping[str, Any] | None,
+    before: Measures | None,
     report: ReportProgress,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Score one cell against the truth.
 
     `before` are the measures of the victim's cell without defense; None makes this that cell, and `benign` then gives the floor.
-    Returns `{"measures": ..., "trajectory": ..., "tables": ...}`, JSON-able, and `"figures"`: uint8 images [1 or 3, H, W] by name.
     """
     device = choose_device(ground.device)
     backdoors = backdoors_of(victim)
     report({"note": "evaluating"})
-    unchanged = outcome is not None and outcome.spec is None and before is not None
-    if unchanged and before is not None:  # a detector leaves the victim as it is: its scores are those of the baseline
-        scores = Scores.from_json(before["scores"])
+    if outcome is not None and outcome.spec is None and before is not None and before.scores is not None:
+        scores = before.scores  # a detector leaves the victim as it is
     else:
         scores = evaluate_classifier(_judged(victim, outcome).to(device), test, backdoors, device=device)
-    measures: dict[str, Any] = {
+    measures = {**_rates(scores), **_costs(victim, outcome)}
+    if before is None:
+        floor = evaluate_classifier(classifier_of(benign).to(device), test, backdoors, device=device) if benign and backdoors else None
+        measures |= {"asr_floor": floor.asr if floor else None, "acc_before": scores.acc, "asr_before": scores.asr}
+        measures["acc_benign"] = floor.acc if floor else None
+    else:
+        measures |= {"asr_floor": before.asr_floor, "acc_before": before.acc, "asr_before": before.asr}
+        if scores.asr is not None and before.asr is not None:
+            measures["der"] = der(before.acc, scores.acc, before.asr, scores.asr)
+            measures["mitigation_score"] = mitigation_score(before.acc, scores.acc, before.asr, scores.asr)
+    if outcome is None:
+        return Evaluation(Measures.model_validate(measures), [], {}, {})
+    measures |= _detection(victim, outcome) | _verdict(outcome, backdoors)
+    trajectory = _trajectory(outcome, test, backdoors, device, report)
+    # what is in memory now equals what a later run reads back (tuples are lists in JSON)
+    tables = json.loads(json.dumps(outcome.tables, allow_nan=False))
+    return Evaluation(Measures.model_validate(measures), trajectory, tables, outcome.figures)
+
+
+def _rates(scores: Scores) -> dict[str, Any]:
+    return {
         "acc": scores.acc,
         "acc_interval": scores.acc_interval,
         "asr": scores.asr,
@@ -61,32 +92,18 @@ def evaluate(
         "loss_poison": scores.loss_poison,
         "clean_reject_rate": scores.clean_reject_rate,
         "trigger_reject_rate": scores.trigger_reject_rate,
-        "scores": scores.to_json(),
-        "poison_share": victim.record["poison_share"],
-        "seconds_victim": victim.record["seconds"],
-        "peak_memory_mb": max(victim.record["peak_memory_mb"], outcome.peak_memory_mb if outcome else 0.0),
+        "scores": scores,
+    }
+
+
+def _costs(victim: StoredVictim, outcome: DefenseOutput | None) -> dict[str, Any]:
+    return {
+        "poison_share": victim.record.poison_share,
+        "seconds_victim": victim.record.seconds,
+        "peak_memory_mb": max(victim.record.peak_memory_mb, outcome.peak_memory_mb if outcome else 0.0),
         "seconds_defense": outcome.seconds if outcome else None,
         "holdout_size": outcome.holdout_size if outcome else None,
     }
-    if before is None:
-        floor = evaluate_classifier(classifier_of(benign).to(device), test, backdoors, device=device) if benign and backdoors else None
-        measures |= {"asr_floor": floor.asr if floor else None, "acc_before": scores.acc, "asr_before": scores.asr}
-        measures["acc_benign"] = floor.acc if floor else None
-    else:
-        measures |= {"asr_floor": before["asr_floor"], "acc_before": before["acc"], "asr_before": before["asr"]}
-        if scores.asr is not None and before["asr"] is not None:
-            measures["der"] = der(before["acc"], scores.acc, before["asr"], scores.asr)
-            measures["mitigation_score"] = mitigation_score(before["acc"], scores.acc, before["asr"], scores.asr)
-    trajectory: list[dict[str, Any]] = []
-    tables: dict[str, list[dict[str, Any]]] = {}
-    if outcome is not None:
-        measures |= _detection(victim, outcome, backdoors)
-        tables = outcome.tables
-        if outcome.steps and outcome.steps_spec is not None:
-            trajectory = _trajectory(outcome, test, backdoors, device, report)
-    # what is in memory now equals what a later run reads back (tuples are lists in JSON)
-    plain: dict[str, Any] = json.loads(json.dumps({"measures": measures, "trajectory": trajectory, "tables": tables}, allow_nan=False))
-    return {**plain, "figures": outcome.figures if outcome is not None else {}}
 
 
 def _judged(victim: StoredVictim, outcome: DefenseOutput | None) -> Classifier:
@@ -99,62 +116,66 @@ def _judged(victim: StoredVictim, outcome: DefenseOutput | None) -> Classifier:
     return defended
 
 
-def _detection(victim: StoredVictim, outcome: DefenseOutput, backdoors: Sequence[Backdoor]) -> dict[str, Any]:
-    measures: dict[str, Any] = {}
-    if outcome.suspects is not None or outcome.suspicion is not None:
-        roles = torch.full((victim.record["train_size"],), int(Role.CLEAN), dtype=torch.uint8)
-        roles[victim.poison["rows"]] = victim.poison["role"]
-        found = detection(
-            None if outcome.suspects is None else outcome.suspects.numpy(),
-            None if outcome.suspicion is None else outcome.suspicion.numpy(),
-            roles.numpy(),
-        )
-        measures |= {
-            "detection_tpr": found.tpr,
-            "detection_fpr": found.fpr,
-            "detection_precision": found.precision,
-            "detection_auroc": found.auroc,
-            "detection_tpr_minus_fpr": found.tpr_minus_fpr,
-            "cover_flagged": found.cover_flagged,
-        }
-    if outcome.verdict is not None:
-        truth = sorted({target for backdoor in backdoors for target in backdoor.goal.targets})
-        judged = verdict_scores(
-            outcome.verdict["backdoored"],
-            outcome.verdict["targets"],
-            truth,
-            is_backdoored=bool(backdoors),
-            names_classes=bool(outcome.verdict["targets"] or outcome.verdict["anomaly"]),
-        )
-        measures |= {
-            "verdict": outcome.verdict["backdoored"],
-            "verdict_targets": outcome.verdict["targets"],
-            "verdict_probability": outcome.verdict["probability"],
-            "verdict_anomaly": outcome.verdict["anomaly"],
-            "verdict_right": judged.right,
-            "verdict_targets_equal": judged.targets_equal,
-            "verdict_targets_recall": judged.targets_recall,
-        }
-    return measures
+def _detection(victim: StoredVictim, outcome: DefenseOutput) -> dict[str, Any]:
+    if outcome.suspects is None and outcome.suspicion is None:
+        return {}
+    roles = torch.full((victim.record.train_size,), int(Role.CLEAN), dtype=torch.uint8)
+    roles[victim.poison["rows"]] = victim.poison["role"]
+    found = detection(
+        None if outcome.suspects is None else outcome.suspects.numpy(),
+        None if outcome.suspicion is None else outcome.suspicion.numpy(),
+        roles.numpy(),
+    )
+    return {
+        "detection_tpr": found.tpr,
+        "detection_fpr": found.fpr,
+        "detection_precision": found.precision,
+        "detection_auroc": found.auroc,
+        "detection_tpr_minus_fpr": found.tpr_minus_fpr,
+        "cover_flagged": found.cover_flagged,
+    }
+
+
+def _verdict(outcome: DefenseOutput, backdoors: Sequence[Backdoor]) -> dict[str, Any]:
+    if outcome.verdict is None:
+        return {}
+    judged = verdict_scores(
+        outcome.verdict["backdoored"],
+        outcome.verdict["targets"],
+        sorted({target for backdoor in backdoors for target in backdoor.goal.targets}),
+        is_backdoored=bool(backdoors),
+        names_classes=bool(outcome.verdict["targets"] or outcome.verdict["anomaly"]),
+    )
+    return {
+        "verdict": outcome.verdict["backdoored"],
+        "verdict_targets": outcome.verdict["targets"],
+        "verdict_probability": outcome.verdict["probability"],
+        "verdict_anomaly": outcome.verdict["anomaly"],
+        "verdict_right": judged.right,
+        "verdict_targets_equal": judged.targets_equal,
+        "verdict_targets_recall": judged.targets_recall,
+    }
 
 
 def _trajectory(
     outcome: DefenseOutput, test: ImageSet, backdoors: Sequence[Backdoor], device: torch.device, report: ReportProgress
-) -> list[dict[str, Any]]:
+) -> list[TrajectoryStep]:
+    if not outcome.steps or outcome.steps_spec is None:
+        return []
     report({"note": f"evaluating {len(outcome.steps)} steps"})
-    given = rebuild(outcome.steps_spec or {}, outcome.steps_state)
+    given = rebuild(outcome.steps_spec, outcome.steps_state)
     if not isinstance(given, Classifier):
         raise ContractError("the trajectory does not refer to a Classifier")
     steps = [Step(params, changes) for params, changes in outcome.steps]
     scored = evaluate_steps(given.to(device), steps, test, backdoors, device=device)
     return [
-        {
-            "params": params,
-            "acc": step.scores.acc,
-            "asr": step.scores.asr,
-            "ra": step.scores.ra,
-            "loss_clean": step.scores.loss_clean,
-            "loss_poison": step.scores.loss_poison,
-        }
+        TrajectoryStep(
+            params=params,
+            acc=step.scores.acc,
+            asr=step.scores.asr,
+            ra=step.scores.ra,
+            loss_clean=step.scores.loss_clean,
+            loss_poison=step.scores.loss_poison,
+        )
         for (params, _), step in zip(outcome.steps, scored, strict=True)
     ]

@@ -23,7 +23,7 @@ from gatecrash.errors import ContractError
 from gatecrash.host.host import Host
 from gatecrash.process.measuring import Meter
 from gatecrash.records.stage import Stage
-from gatecrash.records.victim import StoredVictim
+from gatecrash.records.victim import BackdoorRecord, GoalRecord, StoredVictim, TrainingRecord, VictimRecord
 from gatecrash.running.tasks.ground import Ground, TrainPart, model_factory
 from gatecrash.running.tasks.stored import network_of
 
@@ -74,13 +74,8 @@ def _store_form(
     for index, backdoor in enumerate(poisoned.backdoors):
         weights |= {f"trigger.{index}.{name}": tensor for name, tensor in state_of(backdoor.trigger).items()}
         goal = backdoor.goal
-        backdoors.append(
-            {
-                "name": backdoor.name,
-                "goal": {"kind": goal.kind, "num_classes": goal.num_classes, "target": goal.target, "source": goal.source},
-                "trigger": spec_of(backdoor.trigger),
-            }
-        )
+        described = GoalRecord(kind=goal.kind, num_classes=goal.num_classes, target=goal.target, source=goal.source)
+        backdoors.append(BackdoorRecord(name=backdoor.name, goal=described, trigger=spec_of(backdoor.trigger)))
     rows = poisoned.changed
     poison = {
         "rows": rows,
@@ -88,18 +83,18 @@ def _store_form(
         "labels": poisoned.labels.cpu()[rows].contiguous(),
         "role": poisoned.role.cpu()[rows].contiguous(),
     }
-    record = {
-        "classifier": spec_of(classifier),
-        "backdoors": backdoors,
-        "poison_share": poisoned.poison_share,
-        "train_size": len(poisoned.labels),
-        "weights": tensors_hash(weights),
-        "history": [asdict(history) for history in histories],
-        "seconds": meter.seconds,
-        "peak_memory_mb": meter.peak_mb,
-        "device": device_name(device),
-        "threads": threads,
-    }
+    record = VictimRecord(
+        classifier=spec_of(classifier),
+        backdoors=backdoors,
+        poison_share=poisoned.poison_share,
+        train_size=len(poisoned.labels),
+        weights=tensors_hash(weights),
+        history=[TrainingRecord.model_validate(asdict(history)) for history in histories],
+        seconds=meter.seconds,
+        peak_memory_mb=meter.peak_mb,
+        device=device_name(device),
+        threads=threads,
+    )
     return StoredVictim(record, weights, poison)
 
 

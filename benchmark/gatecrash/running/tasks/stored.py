@@ -21,7 +21,7 @@ def classifier_state(victim: StoredVictim) -> dict[str, Tensor]:
 
 def classifier_of(victim: StoredVictim) -> Classifier:
     """The victim's classifier on the CPU, without its triggers."""
-    classifier = rebuild(victim.record["classifier"], classifier_state(victim))
+    classifier = rebuild(victim.record.classifier, classifier_state(victim))
     if not isinstance(classifier, Classifier):
         raise ContractError(f"the stored victim is a {type(classifier).__name__}, not a Classifier")
     return classifier
@@ -37,11 +37,11 @@ def network_of(victim: StoredVictim, device: torch.device) -> Network:
 def backdoors_of(victim: StoredVictim) -> list[Backdoor]:
     """The victim's backdoors with their triggers, rebuilt from the store."""
     found = []
-    for index, entry in enumerate(victim.record["backdoors"]):
+    for index, entry in enumerate(victim.record.backdoors):
         prefix = f"trigger.{index}."
         state = {name.removeprefix(prefix): tensor for name, tensor in victim.weights.items() if name.startswith(prefix)}
-        trigger = rebuild(entry["trigger"], state)
+        trigger = rebuild(entry.trigger, state)
         if not isinstance(trigger, Trigger):
             raise ContractError(f"the stored trigger is a {type(trigger).__name__}, not a gatecrash.Trigger")
-        found.append(Backdoor(entry["name"], Goal(**entry["goal"]), trigger))
+        found.append(Backdoor(entry.name, Goal(**entry.goal.model_dump()), trigger))
     return found

@@ -1,0 +1,161 @@
+"""What is measured of a cell: every measure is declared here, once, with its label and unit.
+
+Tables, CSV, plots, reports and documents take names, labels and directions from these declarations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from gatecrash.evaluation.scores import Scores
+from gatecrash.records.record import Record
+
+Unit = Literal["rate", "seconds", "MB", "nats", "images", "ratio", ""]
+Limits = tuple[float, float]
+"""Lower and upper limit of a 95% interval."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a measure is shown. `better` is the direction that is good for the defense; None where neither is."""
+
+    label: str
+    title: str
+    """The measure in words, as in the caption of a figure."""
+    unit: Unit = "rate"
+    """A rate is a fraction in [0, 1], shown in percent."""
+    better: Literal["high", "low"] | None = None
+    column: bool = True
+    """Whether it stands in a cell's flat record (`gatecrash results`)."""
+
+    @property
+    def is_rate(self) -> bool:
+        return self.unit == "rate"
+
+    @property
+    def direction(self) -> str:
+        """`high is good` or `low is good`; empty where neither is."""
+        return f"{self.better} is good" if self.better else ""
+
+
+Number = float | None
+"""None where the measure does not apply."""
+
+
+class Measures(Record):
+    """What came out of a cell. Rates are fractions in [0, 1]; None, or absent from the file, where a measure does not apply."""
+
+    acc: Annotated[Number, Measure("ACC", "clean accuracy", better="high")] = None
+    asr: Annotated[Number, Measure("ASR", "attack success rate", better="low")] = None
+    asr_worst: Annotated[Number, Measure("worst ASR", "attack success rate of the worst backdoor", better="low")] = None
+    asr_floor: Annotated[Number, Measure("ASR on a benign model", "attack success rate of the trigger on a benign model")] = None
+    ra: Annotated[Number, Measure("RA", "triggered images that get their true label", better="high")] = None
+    acc_before: Annotated[Number, Measure("ACC before", "clean accuracy without the defense")] = None
+    asr_before: Annotated[Number, Measure("ASR before", "attack success rate without the defense")] = None
+    der: Annotated[Number, Measure("DER", "defense effectiveness rating", better="high")] = None
+    clean_reject_rate: Annotated[Number, Measure("clean rejected", "clean images that are rejected", better="low")] = None
+    trigger_reject_rate: Annotated[Number, Measure("triggered rejected", "triggered images that are rejected", better="high")] = None
+    detection_tpr: Annotated[Number, Measure("TPR", "poisoned training rows that are flagged", better="high")] = None
+    detection_fpr: Annotated[Number, Measure("FPR", "clean training rows that are flagged", better="low")] = None
+    detection_auroc: Annotated[Number, Measure("AUROC", "area under the ROC curve over training rows", "ratio", "high")] = None
+    verdict: Annotated[bool | None, Measure("verdict", "whether the model is called backdoored", "")] = None
+    verdict_targets: Annotated[list[int] | None, Measure("accused classes", "classes called targets of a backdoor", "")] = None
+    poison_share: Annotated[Number, Measure("poisoned", "share of the training set that is poisoned")] = None
+    holdout_size: Annotated[int | None, Measure("hold-out", "clean images that the defense was given", "images")] = None
+    seconds_victim: Annotated[Number, Measure("seconds", "seconds to poison and train the victim", "seconds", "low")] = None
+    seconds_defense: Annotated[Number, Measure("seconds", "seconds of the defense", "seconds", "low")] = None
+    peak_memory_mb: Annotated[Number, Measure("peak memory, MB", "peak memory of a task", "MB", "low")] = None
+
+    acc_interval: Annotated[Limits | None, Measure("ACC, 95%", "Wilson interval over test images", column=False)] = None
+    acc_benign: Annotated[Number, Measure("benign ACC", "clean accuracy of the benign victim", column=False)] = None
+    asr_interval: Annotated[Limits | None, Measure("ASR, 95%", "Wilson interval over triggered test images", column=False)] = None
+    asr_by_backdoor: Annotated[
+        dict[str, Number] | None, Measure("ASR by backdoor", "attack success rate of each backdoor", better="low", column=False)
+    ] = None
+    loss_clean: Annotated[Number, Measure("clean loss", "mean cross-entropy on clean images", "nats", "low", column=False)] = None
+    loss_poison: Annotated[
+        Number, Measure("triggered loss", "mean cross-entropy on triggered images against the goal", "nats", "high", column=False)
+    ] = None
+    mitigation_score: Annotated[Number, Measure("mitigation score", "ASR drop per ACC drop", "ratio", "high", column=False)] = None
+    detection_precision: Annotated[
+        Number, Measure("precision", "share of poisoned among the flagged training rows", better="high", column=False)
+    ] = None
+    detection_tpr_minus_fpr: Annotated[Number, Measure("TPR - FPR", "TPR minus FPR over training rows", better="high", column=False)] = None
+    cover_flagged: Annotated[Number, Measure("covers flagged", "cover rows that are flagged", column=False)] = None
+    verdict_probability: Annotated[Number, Measure("P(backdoored)", "probability that the model is backdoored", "ratio", column=False)] = (
+        None
+    )
+    verdict_anomaly: Annotated[dict[str, float] | None, Measure("anomaly index", "anomaly index by class", "", column=False)] = None
+    verdict_right: Annotated[bool | None, Measure("verdict right", "whether the verdict is right", "", column=False)] = None
+    verdict_targets_equal: Annotated[
+        bool | None, Measure("targets named exactly", "whether the accused classes are the targets", "", column=False)
+    ] = None
+    verdict_targets_recall: Annotated[
+        Number, Measure("targets named", "share of the targets that are accused", better="high", column=False)
+    ] = None
+    scores: Annotated[Scores | None, Measure("counts", "the counts behind the rates", "", column=False)] = None
+
+    def value(self, name: MeasureName) -> float | None:
+        """The measure of this name; its declaration is `MEASURES[name]`."""
+        number: float | None = getattr(self, name)
+        return number
+
+    def limits(self, name: MeasureName) -> Limits | None:
+        """The Wilson interval of `acc` or `asr` over test images; None for the others, which have none."""
+        return {"acc": self.acc_interval, "asr": self.asr_interval}.get(name)
+
+
+MeasureName = Literal[
+    "acc",
+    "asr",
+    "asr_worst",
+    "asr_floor",
+    "ra",
+    "acc_before",
+    "asr_before",
+    "der",
+    "clean_reject_rate",
+    "trigger_reject_rate",
+    "detection_tpr",
+    "detection_fpr",
+    "detection_auroc",
+    "detection_precision",
+    "detection_tpr_minus_fpr",
+    "poison_share",
+    "seconds_victim",
+    "seconds_defense",
+    "peak_memory_mb",
+    "loss_clean",
+    "loss_poison",
+    "mitigation_score",
+    "verdict_targets_recall",
+    "acc_benign",
+    "cover_flagged",
+    "verdict_probability",
+]
+"""Measures that are one number, for code that is told which: a type checker knows these names, and a test that each is declared."""
+
+NUMBERS: tuple[MeasureName, ...] = get_args(MeasureName)
+MEASURES: Mapping[str, Measure] = {
+    name: next(mark for mark in field.metadata if isinstance(mark, Measure)) for name, field in Measures.model_fields.items()
+}
+"""Declarations by field name, in the order of a flat record."""
+COLUMNS = tuple(name for name, measure in MEASURES.items() if measure.column)
+"""Measures of a flat record, in its order."""
+
+
+class TrajectoryStep(Record):
+    """One scored step of a defense's trajectory."""
+
+    params: dict[str, Any] = {}
+    acc: float | None = None
+    asr: float | None = None
+    ra: float | None = None
+    loss_clean: float | None = None
+    loss_poison: float | None = None
+
+    def value(self, name: Literal["acc", "asr", "ra", "loss_clean", "loss_poison"]) -> float | None:
+        number: float | None = getattr(self, name)
+        return number
