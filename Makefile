@@ -17,8 +17,9 @@ demo: $(VENV)/installed
 	$(BIN)/gatecrash run quickstart
 	@$(BIN)/gatecrash leaderboard --grid quickstart
 
+# Tests marked slow are skipped, and say so; `make test SLOW=1` runs them too, as CI does.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(if $(SLOW),--slow)
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
