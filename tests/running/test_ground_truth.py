@@ -186,7 +186,7 @@ def test_a_defenses_process_holds_nothing_of(walked: Walked, secret: str) -> Non
 def test_a_defenses_process_holds_no_object_of_the_attackers_side_and_no_attacks_name(walked: Walked) -> None:
     ((report, _),) = walked.found("defense")
     assert report["role"] == "defend"
-    assert {"Evidence", "View", "ImageSet", "Network"} <= set(report["types"])
+    assert {"Evidence", "DefenderInput", "ImageSet", "Network"} <= set(report["types"])
     hidden = {
         "Poisoned",
         "Backdoor",

@@ -213,7 +213,12 @@ def grid(attacks: Sequence[Any] = (), defenses: Sequence[Any] = (), seeds: Seque
 def honest(summary: Summary) -> dict[str, Any]:
     """What was measured in the cells that no vandal has a part in."""
     return {
-        key: [result.weights, {k: v for k, v in result.measures.model_dump().items() if k not in COSTS}, result.trajectory, result.tables]
+        key: [
+            result.weights,
+            {k: v for k, v in result.measures.model_dump().items() if k not in COSTS},
+            [step.model_dump() for step in result.trajectory],
+            result.tables,
+        ]
         for key, result in sorted(summary.results.items())
         if "vandal" not in (result.attack.name, result.defense_name)
     }

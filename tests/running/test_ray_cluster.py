@@ -186,9 +186,9 @@ def test_a_node_with_another_gatecrash_that_joins_later_fails_its_cells(start: C
     # stands for a node that joins after the check: the driver passes the check and then asks for another version
     other = "\n".join(
         [
+            "import gatecrash.versions; gatecrash.versions.VERSION = '99.0'",
             "from gatecrash.running.executors import ray",
             "ray._check_nodes = lambda nodes, environment: None",
-            "import gatecrash.versions; gatecrash.versions.VERSION = '99.0'",
             "from gatecrash.cli import main; main()",
         ]
     )

@@ -90,7 +90,12 @@ def measured(summary: Summary) -> dict[str, Any]:
     """Everything that was measured, by cell, but the costs."""
     assert {result.status for result in summary.results.values()} == {"ok"}, summary.failures
     return {
-        key: [result.weights, {k: v for k, v in result.measures.model_dump().items() if k not in COSTS}, result.trajectory, result.tables]
+        key: [
+            result.weights,
+            {k: v for k, v in result.measures.model_dump().items() if k not in COSTS},
+            [step.model_dump() for step in result.trajectory],
+            result.tables,
+        ]
         for key, result in sorted(summary.results.items())
     }
 
