@@ -8,23 +8,22 @@ writes; two drivers on one store keep out of each other's way by kernel locks, w
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from gatecrash.errors import UserError
+from gatecrash.records.claims import Claims
+from gatecrash.records.files import file_name, png, write
 from gatecrash.records.result import SCHEMA, Result
 from gatecrash.records.victim import StoredVictim, VictimRecord
 
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("gatecrash")
-
-
-LONGEST_NAME = 80
-"""Characters of a picture's name that its file keeps."""
 
 
 def default_store() -> Path:
@@ -48,7 +43,9 @@ class Store:
     """A store folder; created on the first write."""
 
     root: Path
-    _claims: dict[str, FileLock] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._claims = Claims(self.root / "locks")
 
     def open(self) -> Store:
         """Create what is missing and check that this version can use it. Raises UserError."""
@@ -57,7 +54,7 @@ class Store:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
-                _write(marker, json.dumps({"schema": SCHEMA}).encode())
+                write(marker, json.dumps({"schema": SCHEMA}).encode())
             probe = self.root / f".writable-{os.getpid()}"
             probe.touch()
             probe.unlink()
@@ -90,14 +87,14 @@ class Store:
         Pictures of an earlier result of the same key go; with None, pictures stay as they are.
         """
         if figures is None:
-            _write(self.result_path(result.key), result.to_text().encode())
+            write(self.result_path(result.key), result.to_text().encode())
             return result
         folder = self.result_path(result.key).with_suffix("")
-        paths = {name: folder / _file_name(name, ".png") for name in figures}
+        paths = {name: folder / file_name(name, ".png") for name in figures}
         for name, image in figures.items():
-            _write(paths[name], _png(image))
+            write(paths[name], png(image))
         result = result.model_copy(update={"figures": {name: path.relative_to(self.root).as_posix() for name, path in paths.items()}})
-        _write(self.result_path(result.key), result.to_text().encode())
+        write(self.result_path(result.key), result.to_text().encode())
         for stale in set(folder.glob("*.png")) - set(paths.values()):
             stale.unlink(missing_ok=True)
         return result
@@ -141,10 +138,10 @@ class Store:
         with suppress(FileNotFoundError):
             (folder / "record.json").unlink()
         for name, content in files.items():
-            _write(folder / name, content)
+            write(folder / name, content)
         hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         record = victim.record.model_copy(update={"schema_version": SCHEMA, "files": hashes})
-        _write(folder / "record.json", json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True).encode())
+        write(folder / "record.json", json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True).encode())
 
     def victim_record(self, key: str) -> VictimRecord | None:
         """The record alone, or None (also when it had to be set aside)."""
@@ -194,49 +191,7 @@ class Store:
 
     def claim(self, key: str) -> bool:
         """Take the right to compute this key among all drivers on the store; False if another one has it."""
-        if key in self._claims:
-            return True
-        path = self.root / "locks" / f"{key}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        self._claims[key] = lock
-        return True
+        return self._claims.take(key)
 
     def release(self, key: str) -> None:
-        lock = self._claims.pop(key, None)
-        if lock is not None:
-            with suppress(OSError):
-                Path(lock.lock_file).unlink()  # while held: a waiting driver then locks a fresh file, and looks into the store first
-            lock.release()
-
-
-def _file_name(name: str, suffix: str) -> str:
-    """A name that someone else chose as the name of a file in one folder: safe characters, not long, another file for another name."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:LONGEST_NAME]
-    if safe != name or name.lower() != name:  # names may differ in what was lost, or only in case, which some file systems ignore
-        safe = f"{safe}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}".lstrip("-")
-    return safe + suffix
-
-
-def _png(image: Tensor) -> bytes:
-    from PIL import Image
-
-    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.cpu().contiguous().numpy()).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all when the process dies; no fsync, since what a power cut damages is noticed by its hash and computed again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        self._claims.release(key)

@@ -1,0 +1,44 @@
+"""Files of the store: written whole or not at all, under names that every file system takes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LONGEST_NAME = 80
+"""Characters of a picture's name that its file keeps."""
+
+
+def file_name(name: str, suffix: str) -> str:
+    """A name that someone else chose as the name of a file in one folder: safe characters, not long, another file for another name."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-")[:LONGEST_NAME]
+    if safe != name or name.lower() != name:  # names may differ in what was lost, or only in case, which some file systems ignore
+        safe = f"{safe}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}".lstrip("-")
+    return safe + suffix
+
+
+def png(image: Tensor) -> bytes:
+    from PIL import Image
+
+    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.cpu().contiguous().numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Whole or not at all when the process dies; no fsync, since what a power cut damages is noticed by its hash and computed again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
