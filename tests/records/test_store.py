@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,7 @@ def test_a_write_that_dies_leaves_the_old_file_and_no_rubbish(store: Store, monk
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"cannot write into store .*: disk full; what is finished is kept: run again"):
         store.save_result(a_result(seed=1))
     monkeypatch.undo()
     assert store.result(KEY) == a_result()
@@ -251,3 +253,52 @@ def test_files_of_the_first_schema_stay_readable() -> None:
     record = Store(fixture).victim_record(result.victim_key)
     assert record is not None
     assert record.weights == result.weights
+
+
+def test_a_reader_leaves_damaged_files_where_they_are(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    store.save_result(a_result())
+    store.save_victim(KEY, a_victim())
+    record = store.victim_path(KEY) / "record.json"
+    for path in (store.result_path(KEY), record):
+        path.write_bytes(path.read_bytes()[:-20])
+    before = sorted(path for path in store.root.rglob("*") if path.is_file())
+    reader = Store(store.root)
+    assert (reader.result(KEY), list(reader.results()), reader.victim(KEY)) == (None, [], None)
+    assert sorted(path for path in store.root.rglob("*") if path.is_file()) == before
+    assert f"{store.result_path(KEY)} is damaged" in caplog.text
+
+
+def test_a_file_that_may_not_be_read_is_no_damage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.save_result(a_result())
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(UserError, match=rf"cannot read .*{KEY}.json: Permission denied"):
+        store.result(KEY)
+    monkeypatch.undo()
+    assert store.result(KEY) == a_result()
+
+
+def test_a_store_that_is_removed_under_a_running_grid_is_not_made_anew(store: Store) -> None:
+    shutil.rmtree(store.root)
+    with pytest.raises(UserError, match="was removed while it was in use"):
+        store.save_result(a_result())
+    with pytest.raises(UserError, match="was removed while it was in use"):
+        store.claim(KEY)
+    assert not store.root.exists()
+
+
+def test_any_flipped_bit_of_a_record_is_noticed(store: Store) -> None:
+    """Of a victim's record and of a result, whatever the bit says: a class, a share, the schema, the digest itself."""
+    store.save_victim(KEY, a_victim())
+    store.save_result(a_result())
+    for path, read in ((store.victim_path(KEY) / "record.json", VictimRecord.from_text), (store.result_path(KEY), Result.from_text)):
+        content = path.read_bytes()
+        honest = read(content)
+        for place in range(len(content)):
+            for bit in range(8):
+                flipped = content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
+                with suppress(ValueError):
+                    assert read(flipped) == honest, flipped  # white space

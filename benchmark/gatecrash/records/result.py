@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gatecrash.errors import UserError
 from gatecrash.records.measures import COLUMNS, Measures, TrajectoryStep
 from gatecrash.records.provenance import Provenance
+from gatecrash.records.sealed import sealed, unsealed
 from gatecrash.records.stage import Stage
 
 SCHEMA = 1
@@ -66,23 +63,13 @@ class Result(BaseModel):
         return {f"{index}:{stage.name}": stage.config for index, stage in enumerate(self.defense)}
 
     def to_text(self) -> str:
-        """The stored form: JSON with sorted keys and a digest, so that damage and edits are noticed."""
-        body = self.model_dump(mode="json")
-        return json.dumps({**body, "digest": _digest(body)}, indent=1, sort_keys=True, allow_nan=False)
+        """The stored form, with a digest."""
+        return sealed(self.model_dump(mode="json"))
 
     @classmethod
     def from_text(cls, text: str | bytes) -> Self:
         """Read the stored form. Raises ValueError for anything damaged or edited, UserError for what a newer Gatecrash wrote."""
-        body = json.loads(text)
-        if not isinstance(body, dict):
-            raise ValueError("no JSON object")
-        digest = body.pop("digest", None)
-        if body.get("schema_version", 0) > SCHEMA:
-            raise UserError("was written by a newer Gatecrash; upgrade it")
-        result = cls.model_validate(body)
-        if digest != _digest(body):
-            raise ValueError("content does not match its digest")
-        return result
+        return cls.model_validate(unsealed(text, SCHEMA))
 
     def flat(self) -> dict[str, Any]:
         """One flat record with the fields that design.md lists; null where a measure does not apply."""
@@ -99,7 +86,3 @@ class Result(BaseModel):
         record |= {name: getattr(self.measures, name) for name in COLUMNS}
         record |= {"device": self.provenance.device, "gatecrash_version": self.provenance.gatecrash_version}
         return record | {"key": self.key, "error": self.error}
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,8 +1,9 @@
 """Victims and results on disk: content-addressed, atomic, versioned.
 
 A file is either whole or absent: everything is written beside its place and renamed. A victim's record is written last, so its
-presence means complete. What cannot be read is set aside under `damaged/` (named in a warning) and computed again. Only the driver
-writes; two drivers on one store keep out of each other's way by kernel locks, which die with their process.
+presence means complete. Only the driver of a run, which has opened the store, writes: it sets damaged files aside under `damaged/` (named
+in a warning) and computes them again, while readers leave them where they are and go on without. Two drivers on one store keep out of each
+other's way by kernel locks, which end with their process.
 """
 
 from __future__ import annotations
@@ -14,22 +15,19 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from pydantic import ValidationError
 
 from gatecrash.errors import UserError
 from gatecrash.records.claims import Claims
 from gatecrash.records.files import file_name, png, write
 from gatecrash.records.result import SCHEMA, Result
+from gatecrash.records.victim import SCHEMA as VICTIM_SCHEMA
 from gatecrash.records.victim import StoredVictim, VictimRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
-
 
 log = logging.getLogger("gatecrash")
 
@@ -38,43 +36,48 @@ def default_store() -> Path:
     return Path(os.environ.get("GATECRASH_STORE") or "gatecrash-store")
 
 
-@dataclass
 class Store:
-    """A store folder; created on the first write."""
+    """A store folder. It is only read from until `open` is called.
 
-    root: Path
+    Every method raises UserError where the folder cannot be used: no space left, no permission, the store removed under a running grid.
+    """
 
-    def __post_init__(self) -> None:
-        self._claims = Claims(self.root / "locks")
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._opened = False
+        self._claims = Claims(root / "locks")
 
     def open(self) -> Store:
-        """Create what is missing and check that this version can use it. Raises UserError."""
-        marker = self.root / "store.json"
+        """Create what is missing and check that this version can use it and may write."""
         self.check()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            if not marker.exists():
-                write(marker, json.dumps({"schema": SCHEMA}).encode())
+            if not self._marker.exists():
+                write(self._marker, json.dumps({"schema": SCHEMA}).encode())
             probe = self.root / f".writable-{os.getpid()}"
             probe.touch()
             probe.unlink()
         except OSError as error:
             raise UserError(f"store {self.root} is not writable ({error.strerror or error}); choose another with --store") from None
+        self._opened = True
         return self
 
     def check(self) -> None:
         """Raise UserError for a store that a newer Gatecrash wrote, or a path that is no folder. Writes nothing."""
-        marker = self.root / "store.json"
         if self.root.exists() and not self.root.is_dir():
             raise UserError(f"store {self.root} is not a folder; choose another with --store")
-        if not marker.exists():
+        if not self._marker.exists():
             return
         try:
-            schema = json.loads(marker.read_text())["schema"]
+            schema = json.loads(self._marker.read_text())["schema"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(f"{marker} cannot be read, so this may be no Gatecrash store; choose another with --store") from None
+            raise UserError(f"{self._marker} cannot be read, so this may be no Gatecrash store; choose another with --store") from None
         if not isinstance(schema, int) or schema > SCHEMA:
             raise UserError(f"store {self.root} was written by a newer Gatecrash (schema {schema}, this one reads {SCHEMA}); upgrade it")
+
+    @property
+    def _marker(self) -> Path:
+        return self.root / "store.json"
 
     # results
 
@@ -84,40 +87,44 @@ class Store:
     def save_result(self, result: Result, figures: Mapping[str, Tensor] | None = None) -> Result:
         """Write a result, after its pictures (uint8 [1 or 3, H, W] by name), and return it with their paths.
 
-        Pictures of an earlier result of the same key go; with None, pictures stay as they are.
+        Pictures of an earlier result of the same key are removed; with None, pictures stay as they are.
         """
-        if figures is None:
+        with self._writing():
+            folder = self.result_path(result.key).with_suffix("")
+            paths = {name: folder / file_name(name, ".png") for name in figures or {}}
+            for name, image in (figures or {}).items():
+                write(paths[name], png(image))
+            if figures is not None:
+                shown = {name: path.relative_to(self.root).as_posix() for name, path in paths.items()}
+                result = result.model_copy(update={"figures": shown})
             write(self.result_path(result.key), result.to_text().encode())
-            return result
-        folder = self.result_path(result.key).with_suffix("")
-        paths = {name: folder / file_name(name, ".png") for name in figures}
-        for name, image in figures.items():
-            write(paths[name], png(image))
-        result = result.model_copy(update={"figures": {name: path.relative_to(self.root).as_posix() for name, path in paths.items()}})
-        write(self.result_path(result.key), result.to_text().encode())
-        for stale in set(folder.glob("*.png")) - set(paths.values()):
-            stale.unlink(missing_ok=True)
+            if figures is not None:
+                for stale in set(folder.glob("*.png")) - set(paths.values()):
+                    stale.unlink(missing_ok=True)
         return result
 
     def result(self, key: str) -> Result | None:
-        path = self.result_path(key)
-        return self._read_result(path) if path.exists() else None
+        """None where there is none, or it is damaged."""
+        return self._read_result(self.result_path(key))
 
     def results(self) -> Iterator[Result]:
-        """All readable results."""
+        """All results that are sound."""
         for path in sorted((self.root / "results").glob("*/*.json")):
             result = self._read_result(path)
             if result is not None:
                 yield result
 
     def _read_result(self, path: Path) -> Result | None:
+        content = self._read(path)
+        if content is None:
+            return None
         try:
-            result = Result.from_text(path.read_bytes())
+            result = Result.from_text(content)
             if result.key != path.stem:
                 raise ValueError("content does not match its name")
         except UserError as error:
             raise UserError(f"{path} {error}") from None
-        except (OSError, ValueError, ValidationError) as error:
+        except ValueError as error:  # pydantic's errors are ValueErrors
             self._set_aside(path, error)
             return None
         return result
@@ -135,31 +142,31 @@ class Store:
 
         folder = self.victim_path(key)
         files = {"weights.safetensors": save(victim.weights), "poison.safetensors": save(victim.poison)}
-        with suppress(FileNotFoundError):
-            (folder / "record.json").unlink()
-        for name, content in files.items():
-            write(folder / name, content)
-        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        record = victim.record.model_copy(update={"schema_version": SCHEMA, "files": hashes})
-        write(folder / "record.json", json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True).encode())
+        with self._writing():
+            with suppress(FileNotFoundError):
+                (folder / "record.json").unlink()
+            for name, content in files.items():
+                write(folder / name, content)
+            hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+            record = victim.record.model_copy(update={"schema_version": VICTIM_SCHEMA, "files": hashes})
+            write(folder / "record.json", record.to_text().encode())
 
     def victim_record(self, key: str) -> VictimRecord | None:
-        """The record alone, or None (also when it had to be set aside)."""
+        """The record alone; None where there is none, or it is damaged."""
         path = self.victim_path(key) / "record.json"
-        if not path.exists():
+        content = self._read(path)
+        if content is None:
             return None
         try:
-            fields = json.loads(path.read_bytes())
-            schema = fields.get("schema_version", 0) if isinstance(fields, dict) else 0
-            if isinstance(schema, int) and schema > SCHEMA:
-                raise UserError(f"{path} was written by a newer Gatecrash; upgrade it")
-            return VictimRecord.model_validate(fields)
-        except (OSError, ValueError) as error:  # pydantic's errors are ValueErrors
+            return VictimRecord.from_text(content)
+        except UserError as error:
+            raise UserError(f"{path} {error}") from None
+        except ValueError as error:
             self._set_aside(path.parent, error)
             return None
 
     def victim(self, key: str) -> StoredVictim | None:
-        """The victim with its tensors, verified against the record's hashes; None where it is absent or had to be set aside."""
+        """The victim with its tensors, checked against the record's hashes; None where there is none, or it is damaged."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -170,28 +177,58 @@ class Store:
         tensors: dict[str, dict[str, Tensor]] = {}
         try:
             for name, expected in record.files.items():
-                content = (folder / name).read_bytes()
+                content = self._read(folder / name)
+                if content is None:
+                    raise ValueError(f"{name} is missing")
                 if hashlib.sha256(content).hexdigest() != expected:
                     raise ValueError(f"{name} does not match its hash")
                 tensors[name] = load(content)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (ValueError, SafetensorError) as error:
             self._set_aside(folder, error)
             return None
         return StoredVictim(record, tensors["weights.safetensors"], tensors["poison.safetensors"])
-
-    def _set_aside(self, path: Path, error: Exception) -> None:
-        """Move what cannot be read out of the way; it is kept for a person to look at."""
-        place = self.root / "damaged" / f"{path.name}-{time.time_ns()}"
-        log.warning("%s is damaged (%s); set aside as %s and computed again", path, " ".join(str(error).split())[:200], place)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            shutil.move(path, place)
 
     # claims
 
     def claim(self, key: str) -> bool:
         """Take the right to compute this key among all drivers on the store; False if another one has it."""
-        return self._claims.take(key)
+        with self._writing():
+            return self._claims.take(key)
 
     def release(self, key: str) -> None:
         self._claims.release(key)
+
+    # files
+
+    def _read(self, path: Path) -> bytes | None:
+        """None where there is no such file."""
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}; mend its permissions, or choose another --store") from None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if self._opened and not self._marker.exists():
+            raise UserError(f"store {self.root} was removed while it was in use; run again")
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write into store {self.root}: {error.strerror or error}; what is finished is kept: run again"
+            ) from None
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        """Move damaged content out of the way; it is kept for a person to look at."""
+        reason = " ".join(str(error).split())[:200]
+        if not self._opened:
+            log.warning("%s is damaged (%s) and is left out; run its grid again to replace it", path, reason)
+            return
+        place = self.root / "damaged" / f"{path.name}-{time.time_ns()}"
+        log.warning("%s is damaged (%s); set aside as %s and computed again", path, reason, place)
+        with self._writing():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                shutil.move(path, place)

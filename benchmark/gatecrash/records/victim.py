@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from gatecrash.records.record import Record
+from gatecrash.records.sealed import sealed, unsealed
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+SCHEMA = 2
+"""Of `record.json`. Records of schema 1 have no digest."""
 
 
 class GoalRecord(Record):
@@ -52,9 +57,18 @@ class VictimRecord(Record):
     peak_memory_mb: float
     device: str
     threads: int = 1
-    schema_version: int = 1
+    schema_version: int = SCHEMA
     files: dict[str, str] = {}
     """sha256 of each file of tensors; set when the record is written."""
+
+    def to_text(self) -> str:
+        """The stored form, with a digest."""
+        return sealed(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_text(cls, text: str | bytes) -> Self:
+        """Read the stored form. Raises ValueError for anything damaged or edited, UserError for what a newer Gatecrash wrote."""
+        return cls.model_validate(unsealed(text, SCHEMA, unsealed_until=1))
 
 
 @dataclass(frozen=True)
