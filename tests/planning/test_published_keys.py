@@ -1,0 +1,59 @@
+"""Keys are promises: the grids of the published boards, planned today, have the keys under which their results were stored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gatecrash.errors import UserError
+from gatecrash.host.loading import load_plugins
+from gatecrash.planning import plan as planning
+from gatecrash.planning.grid import load_grid, parse_grid
+from gatecrash.planning.planned import plan_grid
+from support.grids import SMALL_GRID
+from support.paths import ROOT
+
+BOARDS = ROOT / "leaderboards"
+HOST = load_plugins(installed=False)
+
+
+@pytest.mark.parametrize("board", ["digits", "report-b", "report-c"])
+def test_a_published_board_is_found_in_its_grid(board: str) -> None:
+    stored = [json.loads(file.read_text()) for file in (BOARDS / "results" / board).glob("*.json")]
+    plan = plan_grid(load_grid(str(BOARDS / f"{board}.yaml")), HOST).plan
+    assert {result["key"] for result in stored} <= plan.cells.keys()
+    assert {result["victim_key"] for result in stored} == plan.victims.keys()
+
+
+def test_a_key_depends_on_what_is_asked_not_on_how_it_is_spelt() -> None:
+    """Defaults that are written down, of the recipe and of plugins, change no key."""
+    plain = plan_grid(parse_grid({**SMALL_GRID, "recipe": "standard"}), HOST).plan
+    spelt = plan_grid(parse_grid({**SMALL_GRID, "recipe": plain.recipe, "holdout": plain.holdout}), HOST).plan
+    assert plain.cells.keys() == spelt.cells.keys()
+
+
+def test_a_grid_may_have_as_many_cells_as_the_limit_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "MAX_CELLS", 4)
+    assert len(plan_grid(parse_grid(SMALL_GRID), HOST).plan.cells) == 4
+    with pytest.raises(UserError, match="a grid of 8 cells; use at most 4"):
+        plan_grid(parse_grid({**SMALL_GRID, "seeds": [0, 1]}), HOST)
+
+
+CHAINS: list[tuple[list[Any], str | None]] = [
+    (["goodnet", "fine-pruning"], "goodnet gives a rejecting classifier, which fine-pruning cannot take; put goodnet last"),
+    (["fine-pruning", "goodnet"], None),
+    (["activation-clustering", "fine-pruning"], None),
+]
+
+
+@pytest.mark.parametrize(("links", "said"), CHAINS)
+def test_a_chain_is_refused_only_where_a_stage_cannot_take_what_it_is_given(links: list[Any], said: str | None) -> None:
+    grid = parse_grid({**SMALL_GRID, "defenses": [{"chain": links}]})
+    if said is None:
+        assert any(len(cell.defense) == 2 for cell in plan_grid(grid, HOST).plan.cells.values())
+        return
+    with pytest.raises(UserError) as error:
+        plan_grid(grid, HOST)
+    assert said in str(error.value)

@@ -1,0 +1,181 @@
+"""Which task runs when, and what a display is told of it: seen by an executor that notes what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatecrash.planning.grid import Grid, parse_grid
+from gatecrash.records.result import Result
+from gatecrash.records.store import Store
+from gatecrash.running.display import Display
+from gatecrash.running.options import RunOptions
+from gatecrash.running.run import run, serial
+from gatecrash.running.tasks.protocol import Executor, Finished, Task
+from support.grids import SMALL_GRID
+
+
+def grid(**fields: Any) -> Grid:
+    return parse_grid({**SMALL_GRID, "model": {"small-cnn": {"width": 4}}, "recipe": {"preset": "tiny", "epochs": 2}, **fields})
+
+
+DISPLAY = "view"
+
+
+class Noting:
+    """The serial executor with room for several tasks; works on the last or the first of those it holds."""
+
+    def __init__(self, capacity: int = 1, last_first: bool = False, before: Callable[[Task], None] | None = None) -> None:
+        self.capacity, self._last_first, self._before = capacity, last_first, before
+        self.given: list[str] = []
+        self._held: list[Task] = []
+
+    def __call__(self, *arguments: Any) -> Executor:
+        self._serial = serial(*arguments)
+        return self
+
+    def submit(self, task: Task) -> None:
+        self._held.append(task)
+        self.given.append(task.title)
+        assert len(self._held) <= self.capacity
+
+    def next_finished(self, timeout: float) -> Finished | None:
+        if not self._held:
+            return None
+        task = self._held.pop(-1 if self._last_first else 0)
+        if self._before is not None:
+            self._before(task)
+        self._serial.submit(task)
+        return self._serial.next_finished(timeout)
+
+    def cancel(self, task_id: str) -> None:
+        self._held = [task for task in self._held if task.id != task_id]
+
+    def close(self) -> None:
+        self._serial.close()
+
+
+class Told(Display):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    def run_started(self, plan: Any, victims: int, cells: int) -> None:
+        self.events.append(("run", len(plan.cells), victims, cells))
+
+    def task_started(self, task_id: str, title: str) -> None:
+        self.events.append(("started", title))
+
+    def task_ended(self, task_id: str, title: str, failure: str | None, seconds: float) -> None:
+        assert seconds > 0
+        self.events.append(("ended", title, failure))
+
+    def victim_ended(self, failed: bool) -> None:
+        self.events.append(("victim", failed))
+
+    def cell_ended(self, result: Result) -> None:
+        self.events.append(("cell", result.attack.name, result.defense_name, result.status))
+
+
+def test_victims_come_first_and_what_is_finished_is_scored_at_once(tmp_path: Path) -> None:
+    noting = Noting()
+    assert run(grid(), tmp_path / "s", noting).exit_code == 0
+    assert noting.given == [
+        "train none (seed 0)",
+        "evaluate none × none (seed 0)",
+        "train badnets (seed 0)",
+        "evaluate badnets × none (seed 0)",
+        "none × fine-pruning (seed 0)",
+        "evaluate none × fine-pruning (seed 0)",
+        "badnets × fine-pruning (seed 0)",
+        "evaluate badnets × fine-pruning (seed 0)",
+    ]
+
+
+def test_the_executor_is_kept_full_and_never_given_more_than_it_holds(tmp_path: Path) -> None:
+    noting = Noting(capacity=3)
+    assert run(grid(seeds=[0, 1]), tmp_path / "s", noting).exit_code == 0
+    assert noting.given[:3] == ["train none (seed 0)", "train none (seed 1)", "train badnets (seed 0)"]
+
+
+def test_an_attack_is_scored_only_after_the_benign_victim_that_gives_its_floor(tmp_path: Path) -> None:
+    noting = Noting(capacity=8, last_first=True)
+    summary = run(grid(), tmp_path / "s", noting)
+    assert summary.exit_code == 0
+    assert noting.given[:2] == ["train none (seed 0)", "train badnets (seed 0)"]
+    assert all(result.measures.asr_floor is not None for result in summary.results.values() if result.attack.name == "badnets")
+
+
+def test_the_numbers_do_not_depend_on_the_order_of_work(tmp_path: Path) -> None:
+    one = run(grid(), tmp_path / "a", Noting())
+    other = run(grid(), tmp_path / "b", Noting(capacity=8, last_first=True))
+    assert {key: result.measures.scores for key, result in one.results.items()} == {
+        key: result.measures.scores for key, result in other.results.items()
+    }
+
+
+def test_a_display_is_told_of_every_task_victim_and_cell(tmp_path: Path) -> None:
+    told = Told()
+    run(grid(attacks=["none"]), tmp_path / "s", Noting(), **{DISPLAY: told})
+    assert told.events == [
+        ("run", 2, 1, 2),
+        ("started", "train none (seed 0)"),
+        ("ended", "victim none (seed 0)", None),
+        ("victim", False),
+        ("started", "evaluate none × none (seed 0)"),
+        ("ended", "none × none (seed 0)", None),
+        ("cell", "none", "none", "ok"),
+        ("started", "none × fine-pruning (seed 0)"),
+        ("ended", "none × fine-pruning (seed 0)", None),
+        ("started", "evaluate none × fine-pruning (seed 0)"),
+        ("ended", "none × fine-pruning (seed 0)", None),
+        ("cell", "none", "fine-pruning", "ok"),
+    ]
+
+
+def test_what_another_driver_finishes_meanwhile_is_taken_over(tmp_path: Path) -> None:
+    """While this driver trains its first victim, another one computes the whole grid for two other seeds."""
+    told = Told()
+
+    def other(task: Task) -> None:
+        if not finished:
+            finished.append(run(grid(seeds=[1, 2]), tmp_path / "s", "serial" if DISPLAY == "display" else serial))
+
+    finished: list[Any] = []
+    summary = run(grid(seeds=[0, 1, 2]), tmp_path / "s", Noting(before=other), **{DISPLAY: told})
+    assert finished[0].exit_code == summary.exit_code == 0
+    assert (summary.computed_victims, summary.computed_cells) == (2, 4)
+    assert len(summary.results) == len(list(Store(tmp_path / "s").results())) == 12
+    assert sum(event[0] == "cell" for event in told.events) == 12
+    assert sum(event[0] == "victim" for event in told.events) == 6
+
+
+def test_an_attack_that_needs_the_benign_victim_is_lost_with_it(tmp_path: Path) -> None:
+    """A recipe that diverges: the benign victim fails, so the attack that starts from it never runs, and each cell says why."""
+    told = Told()
+    noting = Noting()
+    diverging = {"preset": "tiny", "epochs": 1, "lr": 100.0, "schedule": "constant"}
+    made = grid(attacks=["none", "clean-label"], recipe=diverging)
+    summary = run(made, tmp_path / "s", noting, **{DISPLAY: told})
+    assert summary.exit_code == 1
+    assert noting.given == ["train none (seed 0)"]
+    assert {result.status for result in summary.results.values()} == {"victim-failed"}
+    assert len(summary.results) == 4
+    assert [event for event in told.events if event[0] == "victim"] == [("victim", True), ("victim", True)]
+
+
+@pytest.mark.parametrize(("rerun", "victims", "cells"), [(None, 0, 0), ("cells", 0, 4), ("all", 2, 4)])
+def test_rerun_says_what_is_computed_again(tmp_path: Path, rerun: Any, victims: int, cells: int) -> None:
+    run(grid(), tmp_path / "s", Noting())
+    summary = run(grid(), tmp_path / "s", Noting(), options=RunOptions(rerun=rerun))
+    assert (summary.computed_victims, summary.computed_cells) == (victims, cells)
+    assert summary.exit_code == 0
+
+
+def test_locks_are_given_back(tmp_path: Path) -> None:
+    run(grid(), tmp_path / "s", Noting())
+    assert list((tmp_path / "s" / "locks").iterdir()) == []
