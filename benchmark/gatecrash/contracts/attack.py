@@ -86,8 +86,11 @@ class Attack(ABC):
     class Config(Options):
         """No options."""
 
-    def __init__(self, config: Config | None = None) -> None:
-        self.config: Any = config if config is not None else self.Config()
+    config: Options
+    """The options of this instance; a plugin writes `config: Config` in its class body, so that a type checker knows its fields."""
+
+    def __init__(self, config: Options | None = None) -> None:
+        self.config = config if config is not None else self.Config()
 
     def check(self, info: DatasetInfo) -> None:  # noqa: B027 - most attacks can check nothing more than their options
         """Raise UserError if this configuration cannot work on the dataset; called when planning, before anything runs."""

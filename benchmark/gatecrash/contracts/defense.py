@@ -7,7 +7,7 @@ there is nothing in it to tune on that a real defender would not have.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from gatecrash.contracts.config import Options
 from gatecrash.contracts.evidence import Evidence, Need
@@ -32,8 +32,11 @@ class Defense(ABC):
     class Config(Options):
         """No options."""
 
-    def __init__(self, config: Config | None = None) -> None:
-        self.config: Any = config if config is not None else self.Config()
+    config: Options
+    """The options of this instance; a plugin writes `config: Config` in its class body, so that a type checker knows its fields."""
+
+    def __init__(self, config: Options | None = None) -> None:
+        self.config = config if config is not None else self.Config()
 
     @abstractmethod
     def defend(self, evidence: Evidence) -> Outcome:

@@ -86,6 +86,8 @@ class TriggerAttack(Attack):
     class Config(PoisonConfig):
         """Goal and poison rate."""
 
+    config: PoisonConfig
+
     @abstractmethod
     def trigger(self, shape: tuple[int, int, int]) -> Trigger:
         """The trigger that the evaluation applies to test images."""

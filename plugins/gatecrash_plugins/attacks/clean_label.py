@@ -65,6 +65,8 @@ class CleanLabel(TriggerAttack):
             1.0, ge=1 / 255, le=1, description="what the trigger adds to white and takes from black pixels, of [0, 1]; 1 replaces them"
         )
 
+    config: Config
+
     def trigger(self, shape: tuple[int, int, int]) -> Contrast:
         size, place, inset = self.config.size, self.config.place, self.config.inset
         small = torch.tensor(PATTERN, dtype=torch.uint8).expand(1, shape[0], 3, 3)

@@ -46,6 +46,8 @@ class ImageFolder(Dataset):
         split_seed: int = Field(0, ge=0, lt=1 << 32, description="draws that test set")
         flip: bool = Field(True, description="whether mirroring an image keeps its class; false for text, digits, signs")
 
+    config: Config
+
     def manifest(self) -> str:
         train, test = self._folders()
         parts = [files_text(train, [path for paths in _list(train).values() for path in paths])]

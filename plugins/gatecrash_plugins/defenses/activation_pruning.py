@@ -36,6 +36,8 @@ class ActivationPruning(Defense):
             "increasing", description="prune dormant channels first, or the most active ones"
         )
 
+    config: Config
+
     def defend(self, evidence: Evidence) -> Outcome:
         network = evidence.network
         name = list(network.points)[-1]

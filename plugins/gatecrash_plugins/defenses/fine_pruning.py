@@ -100,6 +100,8 @@ class FinePruning(Defense):
                 raise ValueError("prune: false with epochs: 0 does nothing; use the defense none")
             return self
 
+    config: Config
+
     def defend(self, evidence: Evidence) -> Outcome:
         network, config = evidence.network, self.config
         before = accuracy(network, evidence.clean, evidence.batches)

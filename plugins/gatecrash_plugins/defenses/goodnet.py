@@ -66,6 +66,8 @@ class GoodNetDefense(Defense):
     class Config(ActivationPruning.Config):
         """How the second network is pruned: the options of activation-pruning."""
 
+    config: Config
+
     def defend(self, evidence: Evidence) -> Outcome:
         original = evidence.network.duplicate()
         outcome = ActivationPruning(self.config).defend(evidence)

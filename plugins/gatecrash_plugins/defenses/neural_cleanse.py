@@ -64,6 +64,8 @@ class NeuralCleanse(Defense):
         unlearn_batch_size: int = Field(32, ge=1, le=65_536, description="unlearn: images per step")
         max_success: float = Field(0.05, ge=0, lt=1, description="prune: success of the reversed triggers at which pruning stops")
 
+    config: Config
+
     def defend(self, evidence: Evidence) -> Outcome:
         found = _search(evidence, self.config)
         repaired = evidence.network
@@ -111,6 +113,8 @@ class NeuralCleanseFilter(Defense):
 
         neurons: float = Field(0.01, gt=0, le=1, description="share of the penultimate neurons that is watched, at least one")
         false_positives: float = Field(0.05, ge=0, lt=1, description="share of the clean hold-out that may be rejected")
+
+    config: Config
 
     def defend(self, evidence: Evidence) -> Outcome:
         found = _search(evidence, self.config)

@@ -72,6 +72,8 @@ class Lean(Model):
 
         width: float = Field(1.0, gt=0, le=8, description="multiplies the channels 64-128-256-256")
 
+    config: Config
+
     def build(self, num_classes: int, shape: tuple[int, int, int]) -> Backbone:
         self.check(shape)
         return LeanBackbone(num_classes, shape[0], self.config.width)

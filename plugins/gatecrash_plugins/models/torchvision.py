@@ -78,6 +78,8 @@ class Torchvision(Model):
 
         arch: str = Field("resnet18", description="name of a torchvision classification model, such as mobilenet_v2 or vit_b_16")
 
+    config: Config
+
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise UserError for an unknown net, one without a linear head, or one that cannot take such images."""
         super().check(shape)
