@@ -58,7 +58,8 @@ class PreparedDataset:
 
         Raises UserError if the source had to be decoded again and is gone or no longer the same.
         """
-        from gatecrash.datasets.sampling import stratified_rows, take
+        from gatecrash.datasets.sampling import stratified_rows
+        from gatecrash.datasets.splits import take
 
         splits = self._entry.read(progress or _silent)
         if (splits.train.class_counts(), splits.test.class_counts()) == (self.train_counts, self.test_counts):
