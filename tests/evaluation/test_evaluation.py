@@ -20,7 +20,7 @@ from gatecrash.evaluation.prediction import predict
 from gatecrash.evaluation.scores import Scores, StepScores
 from gatecrash.evaluation.steps import evaluate_steps
 from gatecrash.evaluation.triggering import apply_trigger
-from gatecrash.process.isolation import full_float32
+from gatecrash.process.settings import full_float32
 
 LN2 = math.log(2)
 UNSEEN = -1

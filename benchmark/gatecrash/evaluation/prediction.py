@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gatecrash.contracts.classifier import Classifier
 from gatecrash.engine.batching import evaluation_batch_size
 from gatecrash.errors import ContractError
-from gatecrash.process.isolation import full_float32
+from gatecrash.process.settings import full_float32
 
 
 def predict(classifier: Classifier, images: Tensor, *, device: torch.device | str, batch_size: int | None = None) -> Tensor:
