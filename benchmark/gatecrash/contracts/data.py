@@ -1,6 +1,6 @@
-"""Images with labels, as the whole harness passes them around: uint8 tensors, never files.
+"""Images with labels, in the form that the whole harness uses: uint8 tensors, never files.
 
-Pixels stay uint8 up to the classifier, so that a poisoned image is always one that could have been saved as a PNG.
+Pixels stay uint8 up to the classifier, so that a poisoned image can always be saved as a PNG without loss.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Poisoned:
         return cls(new_images, new_labels, roles, tuple(backdoors))
 
     def as_image_set(self, classes: tuple[str, ...]) -> ImageSet:
-        """What a defender may see of it: images and labels, no roles."""
+        """The part that a defender may see: images and labels, no roles."""
         return ImageSet(self.images, self.labels, classes)
 
     @property
@@ -133,6 +133,7 @@ class Poisoned:
 
     @property
     def poison_share(self) -> float:
+        """Share of all rows whose role is POISON, in [0, 1]."""
         return float((self.role == Role.POISON).double().mean()) if len(self.role) else 0.0
 
     def check(self, train: ImageSet) -> None:

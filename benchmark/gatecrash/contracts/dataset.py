@@ -1,4 +1,4 @@
-"""TODO."""
+"""The Dataset contract: a named source of images that is described cheaply (`manifest`) and decoded on request (`load`)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DatasetConfig(Options):
 
 
 class Dataset(ABC):
-    """One dataset = one subclass."""
+    """One dataset = one subclass. Its module must not import torch at the top: planning reads manifests without it."""
 
     name: ClassVar[str]
     summary: ClassVar[str]

@@ -14,7 +14,7 @@ from gatecrash.contracts.classifier import Classifier
 from gatecrash.errors import ContractError
 
 MAX_STEPS = 32
-"""A trajectory holds at most this many steps."""
+"""The most steps that a trajectory may have."""
 
 
 class Give(StrEnum):

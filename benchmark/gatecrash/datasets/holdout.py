@@ -34,7 +34,7 @@ class HoldoutConfig(Options):
 def holdout_counts(train_counts: Sequence[int], config: HoldoutConfig) -> tuple[int, ...]:
     """Images per class that go to the hold-out: `min(max(round(fraction n), per_class), floor(max_share n))`.
 
-    Raises UserError if that is none at all.
+    Raises UserError if that is not a single image.
     """
     # The tiny term undoes float error: 0.29 * 100 is 28.999999999999996.
     counts = tuple(min(max(round(config.fraction * n), config.per_class), math.floor(config.max_share * n + 1e-9)) for n in train_counts)

@@ -1,6 +1,6 @@
 """From a dataset plugin to images in the cache: decoded once, then found by the manifest.
 
-`prepare_dataset` is the one way in, and what it returns can be read without torch.
+`prepare_dataset` is the only entry point. What it returns can be read without torch.
 """
 
 from __future__ import annotations
@@ -48,10 +48,6 @@ class PreparedDataset:
     @property
     def train_size(self) -> int:
         return sum(self.train_counts)
-
-    @property
-    def test_size(self) -> int:
-        return sum(self.test_counts)
 
     def splits(self, progress: Progress | None = None) -> Splits:
         """The tensors, on the CPU, mapped from the cache file; `progress` is for the rare case that they must be decoded again.
@@ -111,4 +107,4 @@ def _limited(counts: tuple[int, ...], limit: int | None, what: str, kind: str) -
 
 
 def _silent(_done: int, _total: int) -> None:
-    """Progress that nobody watches."""
+    """Progress that is not reported."""

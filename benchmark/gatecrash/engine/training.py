@@ -42,10 +42,6 @@ class History:
     """"bfloat16" (autocast) or "float32"."""
     device: str
 
-    @property
-    def images_per_second(self) -> float:
-        return self.images / self.seconds
-
 
 def train(
     network: Network,

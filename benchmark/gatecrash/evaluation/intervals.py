@@ -21,7 +21,7 @@ class Interval(NamedTuple):
 
 
 def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Score interval of a proportion, in [0, 1] (Wilson 1927; method 3 of Newcombe 1998); None of nothing."""
+    """Score interval of a proportion, in [0, 1] (Wilson 1927; method 3 of Newcombe 1998); None if `total` is 0."""
     if not 0 <= successes <= total:
         raise ValueError(f"{successes} successes out of {total}")
     if total == 0:

@@ -1,4 +1,4 @@
-"""Clean-Label: target-class images made hard to classify, so that a trigger is the easier thing to learn. Labels stay true."""
+"""Clean-Label: target-class images are made hard to classify, so that the network learns the trigger instead. Labels stay true."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ Size = tuple[int, int]
 CHUNK = 256
 """Files that one thread decodes at a time."""
 SMALL_FILE = 16_384
-"""Bytes below which an image decodes faster than threads change hands."""
+"""Bytes below which decoding an image takes less time than switching threads."""
 
 
 def files_text(root: Path, files: Sequence[str]) -> str:
@@ -63,7 +63,7 @@ def decode(files: Sequence[str], mode: Mode, size: Size | None, progress: Callab
             images[row] = image
         return min(CHUNK, len(files) - start)
 
-    # Threads that decode small files spend their time handing the interpreter lock around: one is faster than two.
+    # Threads that decode small files spend their time waiting for the interpreter lock: one is faster than two.
     workers = min(16, os.cpu_count() or 1) if os.stat(files[0]).st_size > SMALL_FILE else 1
     done = 0
     with ThreadPoolExecutor(workers) as pool:

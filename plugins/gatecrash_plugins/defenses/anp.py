@@ -10,7 +10,7 @@ Then w of the neurons with the smallest masks is set to 0; b stays, and the mask
 
 How many to prune: the published code takes the threshold from test accuracy and attack success, which no defender has. Here the default
 is the largest threshold at which the accuracy on hold-out images that the mask was not trained on has dropped by at most `max_drop`: three
-points, so that with the error of a few dozen images the price stays near five.
+points, so that with the error of a few dozen images the drop stays near five.
 
 While the mask is trained BatchNorm normalises by the batch, as in the published code, whose `model.train()` made the paper's figures: each
 layer then takes back part of what was perturbed in the layer before. With the network's own statistics (`statistics: running`) the
@@ -50,7 +50,7 @@ from gatecrash import (
 )
 
 Cut = dict[str, float | int]
-"""A place to stop pruning: `{"threshold": t}` or `{"number": n}`."""
+"""How many neurons to prune: `{"threshold": t}` or `{"number": n}`."""
 
 
 @dataclass(frozen=True)

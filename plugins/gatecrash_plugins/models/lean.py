@@ -17,7 +17,7 @@ HEAD_SCALE = 0.125
 
 
 class Residual(nn.Module):
-    """Two convolutions that a shortcut passes by; the point after the sum reaches the channel itself."""
+    """Two convolutions and a shortcut around them; a mask at the point after the sum switches the whole channel off."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
