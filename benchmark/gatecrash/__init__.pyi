@@ -46,6 +46,7 @@ from .contracts.train import Loss as Loss
 from .contracts.train import OnBatch as OnBatch
 from .contracts.train import Train as Train
 from .contracts.trigger import Trigger as Trigger
+from .datasets.sampling import stratified_split as stratified_split
 from .engine.pruning import PruningCurve as PruningCurve
 from .engine.pruning import accuracy as accuracy
 from .engine.pruning import mean_activations as mean_activations

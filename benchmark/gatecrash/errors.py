@@ -1,4 +1,4 @@
-"""What a user reads when something is wrong.
+"""The errors that Gatecrash raises on purpose, and what a user reads of them.
 
 `UserError` is the one family of errors that the command line shows as a single line (exit code 2): the message names the thing and the
 next action. Everything else is a bug or a failed cell and keeps its traceback.

@@ -1,7 +1,7 @@
 """Gatecrash's version, and the versions that enter keys: raise one of these when the numbers may change for an unchanged spec."""
 
 VERSION = "0.1.0"
-"""Of the package; in no key."""
+"""Of the package. It enters no key."""
 
 ENGINE_VERSION = 1
 """Training, hold-out, streams: part of every victim key."""

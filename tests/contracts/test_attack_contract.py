@@ -353,5 +353,5 @@ def test_an_honest_attack_changes_nothing_it_was_given() -> None:
 
 def test_a_role_that_does_not_exist_is_refused():
     train = ImageSet(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.tensor([0, 1, 0]), ("a", "b"))
-    with pytest.raises(ContractError, match=r"no gatecrash\.Role: \[7\]"):
+    with pytest.raises(ContractError, match=r"not in gatecrash\.Role: \[7\]"):
         replace(Poisoned.untouched(train), role=torch.tensor([0, 7, 0], dtype=torch.uint8)).check(train)

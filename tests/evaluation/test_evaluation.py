@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from gatecrash import Backbone, Backdoor, Classifier, ContractError, ImageSet, Network, Point, Step, Trigger
 from gatecrash.contracts.backdoor import Goal
 from gatecrash.evaluation.exam import attack_success, evaluate
-from gatecrash.evaluation.prediction import apply_trigger, predict
+from gatecrash.evaluation.prediction import predict
 from gatecrash.evaluation.scores import Scores, StepScores
 from gatecrash.evaluation.steps import evaluate_steps
-from gatecrash.process.isolation import full_float32
+from gatecrash.evaluation.triggering import apply_trigger
+from gatecrash.process.settings import full_float32
 
 LN2 = math.log(2)
 UNSEEN = -1

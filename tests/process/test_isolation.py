@@ -17,7 +17,8 @@ import torch
 from torch.nn.modules import module as modules
 from torch.optim import optimizer
 
-from gatecrash.process.isolation import fresh_process_state, full_float32, process_settings
+from gatecrash.process.isolation import fresh_process_state
+from gatecrash.process.settings import full_float32, process_settings
 
 
 def rounding(holder: Any, name: str, exact: Any) -> Callable[[], None]:

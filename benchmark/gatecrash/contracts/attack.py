@@ -1,4 +1,4 @@
-"""The Attack contract: what a backdoor is, which images it may use, and how it gets into a victim."""
+"""The Attack contract: how a backdoor gets into a victim, and what an attack is given for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class Implant:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What planning knows of a dataset without decoding it; counts are per class, of the training set minus the hold-out."""
+    """What is known of a dataset when planning, before it is decoded.
+
+    `shape` is `(channels, height, width)`; `train_counts` are images per class of the training set minus the hold-out.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -46,7 +49,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class AttackContext:
-    """What every attack would otherwise copy. Streams depend on the attack's name and the run's seed only."""
+    """What an attack is given besides the training set. Streams depend on the attack's name and the run's seed only."""
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
@@ -70,7 +73,7 @@ class Attack(ABC):
     """One attack = one subclass in one file.
 
     Attacks that only change data implement `poison`. Attacks that control training override `implant` (their `poison` may stay
-    `Poisoned.untouched`, see `tests/` for a WaNet-like and an input-aware example).
+    `Poisoned.untouched`; `tests/contracts/` has a WaNet-like and an input-aware example).
     """
 
     name: ClassVar[str]
@@ -86,8 +89,11 @@ class Attack(ABC):
     class Config(Options):
         """No options."""
 
-    def __init__(self, config: Config | None = None) -> None:
-        self.config: Any = config if config is not None else self.Config()
+    config: Options
+    """The options of this instance; a plugin writes `config: Config` in its class body, so that a type checker knows its fields."""
+
+    def __init__(self, config: Options | None = None) -> None:
+        self.config = config if config is not None else self.Config()
 
     def check(self, info: DatasetInfo) -> None:  # noqa: B027 - most attacks can check nothing more than their options
         """Raise UserError if this configuration cannot work on the dataset; called when planning, before anything runs."""
@@ -99,5 +105,5 @@ class Attack(ABC):
     def implant(self, train: ImageSet, ctx: AttackContext) -> Implant:
         """The finished victim; the default trains on `poison`'s data as an unsuspecting user would."""
         poisoned = self.poison(train, ctx)
-        poisoned.check(train)  # before the hours of training
+        poisoned.check(train)  # an error is cheaper before training than after it
         return Implant(poisoned, ctx.train(poisoned))

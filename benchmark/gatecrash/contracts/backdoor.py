@@ -1,4 +1,4 @@
-"""What an attacker plants: a goal for the labels, and the trigger that calls it."""
+"""What an attacker plants: a trigger, and a goal that says which labels triggered images are to get."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ GoalKind = Literal["all-to-one", "all-to-all", "one-to-one"]
 
 @dataclass(frozen=True)
 class Goal:
-    """What a backdoor makes of a label.
+    """Which label a triggered image is to get.
 
-    all-to-one: every image becomes `target`. one-to-one: images of `source` become `target`. all-to-all: y becomes (y + 1) mod K
+    all-to-one: every image is to become `target`. one-to-one: images of `source` become `target`. all-to-all: y becomes (y + 1) mod K
     (Gu et al. 2017, section 4.1).
     """
 

@@ -1,7 +1,7 @@
-"""Classifiers: what victims are, what defenses take apart and hand back.
+"""Classifiers: the form of victims and of what defenses return.
 
-A `Classifier` maps images to K logits, or to K + 1 where the last one rejects the input as poisoned. A `Network` is a classifier whose
-inside can be reached: `points` (named places with a readable activation and a channel mask), `norms` and `stages`.
+A `Classifier` maps images to K logits, or to K + 1 where the last one rejects the input as poisoned. A `Network` also gives
+access to its inner layers by name: `points` (places with a readable activation and a channel mask), `norms` and `stages`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Classifier(Portable):
 class Point(nn.Module):
     """A named place in a backbone: the activation [N, C, ...] can be read there and channels can be switched off.
 
-    The mask, float [C], multiplies the activation. Place a point where nothing passes the channel by (after a residual sum, or at a
-    convolution's output inside the branch), or masking means nothing.
+    The mask, float [C], multiplies the activation. Place a point where no shortcut carries the channel around it (after a residual sum, or
+    at a convolution's output inside the branch), because there a mask of 0 switches the whole channel off.
     """
 
     mask: Tensor
@@ -74,7 +74,7 @@ class Backbone(Portable):
     stages: tuple[str, ...] = ()
 
     def start_from(self, images: Tensor) -> None:
-        """Set what starts from the data (a whitening first layer); called once, before the first training. By default nothing does.
+        """Initialise what depends on the data (a whitening first layer); called once, before the first training. The default does nothing.
 
         `images`: float [N, C, H, W], some of the images to be trained on as `forward` gets them.
         """
@@ -109,7 +109,7 @@ class Network(Classifier):
         return logits
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8, or float in [0, 1] -> float with the training set's mean 0 and deviation 1 per channel."""
+        """uint8, or float in [0, 1] -> float in which each channel has mean 0 and standard deviation 1 over the training set."""
         if images.dtype == torch.uint8:
             return torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale / 255)
         return torch.addcmul(self.shift, images, self.scale)
@@ -121,6 +121,7 @@ class Network(Classifier):
 
     @property
     def convolutions(self) -> dict[str, nn.Conv2d]:
+        """Convolutions by name, in definition order."""
         return {name: module for name, module in self.backbone.named_modules() if isinstance(module, nn.Conv2d)}
 
     @property
@@ -144,7 +145,7 @@ class Network(Classifier):
         return seen["head"].flatten(1)
 
     def activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Activations [N, C, ...] at the named points, from one forward pass."""
+        """Activations [N, C, ...] at the named points, from one forward pass; ContractError for a name that is not among `points`."""
         points = self.points
         unknown = [name for name in names if name not in points]
         if unknown:

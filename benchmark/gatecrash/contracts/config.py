@@ -1,4 +1,4 @@
-"""What plugin options are made of: frozen pydantic models whose fields are described and bounded.
+"""Options of plugins: frozen pydantic models whose fields are described and bounded.
 
 The command line, YAML validation, `gatecrash show`, the generated docs and the keys are all derived from the model.
 """
@@ -33,6 +33,7 @@ File = Annotated[Path, _ContentMatters()]
 
 
 def file_hash(path: Path) -> str:
+    """sha256 of the file's content; UserError if it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -40,7 +41,7 @@ def file_hash(path: Path) -> str:
 
 
 def key_fields(config: BaseModel) -> dict[str, Any]:
-    """What of a config enters a key: the fields that differ from their defaults, files by content hash.
+    """The part of the options that enters a key: the fields that differ from their defaults, files by content hash.
 
     Adding a field with a default therefore keeps old keys; changing a default asks for a new plugin version.
     """

@@ -1,6 +1,6 @@
-"""Images with labels, as the whole harness passes them around: uint8 tensors, never files.
+"""Images with labels, in the form that the whole harness uses: uint8 tensors, never files.
 
-Pixels stay uint8 up to the classifier, so that a poisoned image is always one that could have been saved as a PNG.
+Pixels stay uint8 up to the classifier, so that a poisoned image can always be saved as a PNG without loss.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Role(IntEnum):
-    """What a training row is. Only the harness knows; defenses never see it."""
+    """What an attack has done to a training row. Only the harness knows it; defenses never see it."""
 
     CLEAN = 0
     """Byte-identical to the original."""
@@ -123,7 +123,7 @@ class Poisoned:
         return cls(new_images, new_labels, roles, tuple(backdoors))
 
     def as_image_set(self, classes: tuple[str, ...]) -> ImageSet:
-        """What a defender may see of it: images and labels, no roles."""
+        """The part that a defender may see: images and labels, no roles."""
         return ImageSet(self.images, self.labels, classes)
 
     @property
@@ -133,10 +133,23 @@ class Poisoned:
 
     @property
     def poison_share(self) -> float:
+        """Share of all rows whose role is POISON, in [0, 1]."""
         return float((self.role == Role.POISON).double().mean()) if len(self.role) else 0.0
 
     def check(self, train: ImageSet) -> None:
-        """Raise ContractError unless the roles tell the truth about every row."""
+        """Raise ContractError unless shapes, dtypes and labels are those of `train` and the role of every row is true."""
+        self._check_form(train)
+        role = self.role.to(train.device)
+        same_label = self.labels.to(train.device) == train.labels
+        same_image = (self.images.to(train.device) == train.images).flatten(1).all(1)
+        changed = torch.nonzero((role == Role.CLEAN) & ~(same_image & same_label)).flatten()
+        if len(changed):
+            raise ContractError(f"{len(changed)} rows have role CLEAN but were changed (first: row {int(changed[0])})")
+        covers = torch.nonzero((role == Role.COVER) & ~same_label).flatten()
+        if len(covers):
+            raise ContractError(f"{len(covers)} rows have role COVER but another label than the true one (first: row {int(covers[0])})")
+
+    def _check_form(self, train: ImageSet) -> None:
         if self.images.shape != train.images.shape or self.images.dtype != torch.uint8:
             raise ContractError(
                 f"poison() must keep images as uint8 {list(train.images.shape)}; got {self.images.dtype} {list(self.images.shape)}"
@@ -147,27 +160,18 @@ class Poisoned:
             raise ContractError(f"role must have one entry per row, [{len(train)}]; got {list(self.role.shape)}")
         unknown = set(self.role.tolist()) - {int(role) for role in Role}
         if unknown:
-            raise ContractError(f"role has values that are no gatecrash.Role: {sorted(unknown)}")
+            raise ContractError(f"role has values that are not in gatecrash.Role: {sorted(unknown)}")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < train.num_classes:
             raise ContractError(f"poisoned labels must lie in [0, {train.num_classes})")
-        role = self.role.to(self.images.device)
-        same_label = self.labels.to(train.device) == train.labels
-        clean = (role == Role.CLEAN).to(train.device)
-        same_image = (self.images.to(train.device) == train.images).flatten(1).all(1)
-        lying = torch.nonzero(clean & ~(same_image & same_label)).flatten()
-        if len(lying):
-            raise ContractError(f"{len(lying)} rows have role CLEAN but were changed (first: row {int(lying[0])})")
-        covers = torch.nonzero((role == Role.COVER).to(train.device) & ~same_label).flatten()
-        if len(covers):
-            raise ContractError(f"{len(covers)} rows have role COVER but another label than the true one (first: row {int(covers[0])})")
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What a dataset plugin gives.
+    """What a dataset plugin returns.
 
-    `clean` is a defender's clean hold-out where the dataset brings one (else it is cut from `train`); `groups` int64 [len(train)] keeps
-    near-duplicates on one side of that cut; `flip=False` where mirroring an image changes its class.
+    `clean` is the defender's clean hold-out, for a dataset that has one of its own (else it is cut from `train`). `groups`, int64
+    [len(train)], numbers groups of near-duplicates, each of which stays on one side of that cut. `flip=False` says that mirroring an image
+    can change its class.
     """
 
     train: ImageSet

@@ -1,10 +1,10 @@
-"""TODO."""
+"""The Dataset contract: a named source of images that is described cheaply (`manifest`) and decoded on request (`load`)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -27,7 +27,7 @@ class DatasetConfig(Options):
 
 
 class Dataset(ABC):
-    """One dataset = one subclass."""
+    """One dataset = one subclass. Its module must not import torch at the top: planning reads manifests without it."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -37,8 +37,11 @@ class Dataset(ABC):
     class Config(DatasetConfig):
         """No further options."""
 
+    config: DatasetConfig
+    """The options of this instance; a plugin writes `config: Config` in its class body, so that a type checker knows its fields."""
+
     def __init__(self, config: DatasetConfig | None = None) -> None:
-        self.config: Any = config if config is not None else self.Config()
+        self.config = config if config is not None else self.Config()
 
     @abstractmethod
     def manifest(self) -> str:

@@ -1,13 +1,9 @@
-"""The Defense contract: what a defender may see (Evidence) and what it hands back (Outcome).
-
-The evidence holds exactly what the defense declares in `needs`, and never the test set, the trigger, the goal or the attack's name:
-there is nothing in it to tune on that a real defender would not have.
-"""
+"""The Defense contract: from the evidence that a defender has (`Evidence`) to what it returns (`Outcome`)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from gatecrash.contracts.config import Options
 from gatecrash.contracts.evidence import Evidence, Need
@@ -15,7 +11,7 @@ from gatecrash.contracts.outcome import Give, Outcome
 from gatecrash.contracts.reference import Reference
 
 Access = Literal["model + clean data", "training data", "training-time", "input-time"]
-"""Classes of defenses that may be compared with each other."""
+"""Classes of defenses by what they may use; only defenses of one class are compared with each other."""
 
 
 class Defense(ABC):
@@ -32,16 +28,19 @@ class Defense(ABC):
     class Config(Options):
         """No options."""
 
-    def __init__(self, config: Config | None = None) -> None:
-        self.config: Any = config if config is not None else self.Config()
+    config: Options
+    """The options of this instance; a plugin writes `config: Config` in its class body, so that a type checker knows its fields."""
+
+    def __init__(self, config: Options | None = None) -> None:
+        self.config = config if config is not None else self.Config()
 
     @abstractmethod
     def defend(self, evidence: Evidence) -> Outcome:
-        """Use the evidence; never assume more than `needs` declares."""
+        """The outcome of this defense on the evidence, which holds what `needs` declares and nothing else."""
 
 
 def access_class(needs: frozenset[Need], gives: frozenset[Give]) -> Access:
-    """Defenses are ranked within one of these: more access is an easier game."""
+    """The class in which a defense is ranked: the more it may use, the easier its task."""
     if Give.REJECT in gives:
         return "input-time"
     if Need.TRAINING_DATA in needs and not needs & {Need.MODEL, Need.FEATURES}:

@@ -1,6 +1,6 @@
 """What a defender has: exactly what the defense declares in `needs`.
 
-Never the test set, the trigger, the goal or the attack's name: there is nothing in it to tune on that a real defender would not have.
+The test set, the trigger, the goal and the attack's name are never part of it, so a defense can tune only on what a real defender has.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ class Evidence:
 
     @property
     def classifier(self) -> Classifier:
-        """The victim, or the last stage's classifier; yours to change: it is a copy."""
+        """The victim, or in a chain the classifier of the stage before. It is a copy that the defense may change."""
         return self._classifier if self._classifier is not None else _undeclared("classifier", Need.MODEL)
 
     @property
     def network(self) -> Network:
-        """The classifier as a Network, for defenses that reach inside; NotApplicable for any other classifier."""
+        """The classifier as a Network, for defenses that use its points or norms; NotApplicable for any other classifier."""
         if not isinstance(self.classifier, Network):
-            raise NotApplicable(f"the classifier is a {type(self.classifier).__name__}, whose inside (points, norms) cannot be reached")
+            raise NotApplicable(f"the classifier is a {type(self.classifier).__name__}, which gives no access to points and norms")
         return self.classifier
 
     @property
@@ -102,7 +102,7 @@ class Evidence:
 
 
 def no_retraining() -> Network:
-    """What `train` calls for a network where the defense did not declare RETRAIN."""
+    """Raises ContractError: what `train` calls for a new network where the defense did not declare RETRAIN."""
     raise ContractError("evidence.train was called without `network=`, but Need.RETRAIN is not in the defense's `needs`")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from gatecrash.contracts.classifier import Backbone
 from gatecrash.contracts.config import Options
@@ -25,8 +25,11 @@ class Model(ABC):
     class Config(Options):
         """No options."""
 
-    def __init__(self, config: Config | None = None) -> None:
-        self.config: Any = config if config is not None else self.Config()
+    config: Options
+    """The options of this instance; a plugin writes `config: Config` in its class body, so that a type checker knows its fields."""
+
+    def __init__(self, config: Options | None = None) -> None:
+        self.config = config if config is not None else self.Config()
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise UserError if the model cannot take images of this shape; called when planning."""

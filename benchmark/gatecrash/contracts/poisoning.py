@@ -36,7 +36,7 @@ class GoalConfig(Options):
         return self
 
     def make_goal(self, num_classes: int) -> Goal:
-        """Raises UserError where a class does not exist."""
+        """The goal for a dataset of `num_classes` classes; UserError where target or source is not one of them."""
         for role, label in (("target", self.target), ("source", self.source)):
             if label is not None and label >= num_classes:
                 raise UserError(f"{role} class {label} does not exist; the dataset has classes 0 to {num_classes - 1}")
@@ -86,6 +86,8 @@ class TriggerAttack(Attack):
     class Config(PoisonConfig):
         """Goal and poison rate."""
 
+    config: PoisonConfig
+
     @abstractmethod
     def trigger(self, shape: tuple[int, int, int]) -> Trigger:
         """The trigger that the evaluation applies to test images."""
@@ -107,7 +109,7 @@ class TriggerAttack(Attack):
         return goal.eligible(labels)
 
     def choose(self, train: ImageSet, goal: Goal, ctx: AttackContext) -> Tensor:
-        """int64 rows to poison."""
+        """int64 [n], ascending: the rows to poison."""
         rows = torch.nonzero(self.candidates(train.labels.cpu(), goal)).flatten()
         count = poison_count(self.config.poison_rate, len(rows), len(train), self.name)
         order = torch.randperm(len(rows), generator=ctx.stream("poison"))

@@ -22,9 +22,8 @@ Spec = dict[str, Any]
 
 PACKAGE = "gatecrash"
 
-
 OLDER_NAMES = {"gatecrash.classifier:Network": "gatecrash:Network", "gatecrash.triggers:Stamp": "gatecrash:Stamp"}
-"""What stored files call the harness' own classes: their public names. Files written before there were any name modules."""
+"""Names of the harness's own classes in older stored files, and the public names that files have now."""
 
 
 class Portable(nn.Module):
@@ -49,7 +48,7 @@ class Portable(nn.Module):
 
 
 def class_reference(cls: type) -> str:
-    """The name of a class in stored files: its public one, so that modules of the harness can move; for a plugin's class its module's."""
+    """The name of a class in stored files: the public name of a class of the harness, whose modules may move; `module:Qualname` else."""
     if cls.__module__.partition(".")[0] == PACKAGE and getattr(sys.modules.get(PACKAGE), cls.__name__, None) is cls:
         return f"{PACKAGE}:{cls.__qualname__}"
     return f"{cls.__module__}:{cls.__qualname__}"
@@ -121,6 +120,7 @@ def _unpack(value: Any, resolve: Resolver) -> Any:
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names and contents, in the order of the names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())

@@ -30,7 +30,7 @@ def stream(purpose: str, *inputs: object) -> torch.Generator:
 class Streams:
     """The streams of one actor (an attack or a defense in one run), all sharing the actor's inputs.
 
-    Calling it twice with one name gives two generators in the same state: name draws that must differ differently.
+    Calling it twice with one name gives two generators in the same state, so draws that must differ need different names.
     """
 
     def __init__(self, *inputs: object) -> None:

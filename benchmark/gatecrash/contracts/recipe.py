@@ -10,8 +10,8 @@ from gatecrash.contracts.config import Options
 from gatecrash.errors import UserError, did_you_mean
 
 NEWER = frozenset({"bias_lr", "lookahead"})
-"""Fields that a recipe has not always had. They are written down only where they differ from their default: a recipe's fields are in the
-names of random streams and in results, and neither may change because there is one more field."""
+"""Fields that were added later. They are serialised only where they differ from their defaults: that form is part of random streams, keys
+and results, and none of these may change because a recipe has one more field."""
 
 
 class Recipe(Options):

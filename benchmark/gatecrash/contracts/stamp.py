@@ -1,7 +1,7 @@
-"""Triggers that attacks share. A trigger turns a uint8 image into a uint8 image, each on its own.
+"""`Stamp`, the trigger that mixes a fixed pattern into the image, and functions that make its masks and patterns.
 
-Every trigger here is built from `x' = (1 - mask) x + mask ((1 - alpha) x + alpha pattern)` (report A's formula; BadNets, Gu et al. 2017,
-is alpha = 1; Blend, Chen et al. 2017, is a mask of ones).
+A stamped image is `x' = (1 - mask) x + mask ((1 - alpha) x + alpha pattern)`: BadNets (Gu et al. 2017) with alpha = 1, Blend (Chen et al.
+2017) with a mask of ones.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gatecrash.errors import UserError
 
 
 class Stamp(Trigger):
-    """Mixes a fixed pattern into a fixed place.
+    """Mixes a fixed pattern into each image at a fixed place.
 
     `pattern` uint8 [C, H, W] and `mask` float [H, W] in [0, 1] are buffers; `alpha` in (0, 1] is how much of the pattern shows.
     """
@@ -44,7 +44,7 @@ class Stamp(Trigger):
 
 
 Place = Literal["bottom-right", "bottom-left", "top-right", "top-left", "center", "four-corners"]
-"""Where a patch lies; in four corners there are four of it."""
+"""Where a patch lies; `four-corners` places one in each corner."""
 
 
 def patch_mask(shape: tuple[int, int, int], size: int, place: Place, inset: int) -> Tensor:

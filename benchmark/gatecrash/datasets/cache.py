@@ -1,8 +1,8 @@
 """The cache that makes decoding happen once.
 
-An entry is a folder that appears by a rename, under a kernel lock: it is there whole or not at all, and two processes decode once. An entry
-that was damaged later (a file cut short, flipped bits) is noticed by size when planning and by fingerprint when loading, set aside and
-rebuilt. The cache can be deleted at any time.
+An entry is a folder that is written under another name and then renamed, under a kernel lock: it is complete or it does not exist, and two
+processes decode once. An entry that was damaged later (a file cut short, flipped bits) is noticed by size when planning and by fingerprint
+when loading, set aside and rebuilt. The cache can be deleted at any time.
 """
 
 from __future__ import annotations

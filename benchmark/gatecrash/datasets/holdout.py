@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from gatecrash.contracts.config import Options
-from gatecrash.datasets.sampling import stratified_rows
+from gatecrash.datasets.sampling import group_rows, stratified_rows
 from gatecrash.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from gatecrash.contracts.data import ImageSet, Splits
     from gatecrash.datasets.preparation import PreparedDataset
@@ -35,7 +34,7 @@ class HoldoutConfig(Options):
 def holdout_counts(train_counts: Sequence[int], config: HoldoutConfig) -> tuple[int, ...]:
     """Images per class that go to the hold-out: `min(max(round(fraction n), per_class), floor(max_share n))`.
 
-    Raises UserError if that is none at all.
+    Raises UserError if that is not a single image.
     """
     # The tiny term undoes float error: 0.29 * 100 is 28.999999999999996.
     counts = tuple(min(max(round(config.fraction * n), config.per_class), math.floor(config.max_share * n + 1e-9)) for n in train_counts)
@@ -78,7 +77,7 @@ def cut(splits: Splits, config: HoldoutConfig, generator: torch.Generator) -> tu
     if splits.groups is None:
         rows = stratified_rows(labels, counts, generator)
     else:
-        rows = _group_rows(labels, splits.groups.cpu(), counts, config.max_share, generator)
+        rows = group_rows(labels, splits.groups.cpu(), counts, config.max_share, generator)
     if not len(rows):
         raise UserError(
             "the clean hold-out would be empty: every class is one group of near-duplicates; give the dataset a clean set of its own"
@@ -87,31 +86,3 @@ def cut(splits: Splits, config: HoldoutConfig, generator: torch.Generator) -> tu
     held[rows] = True
     held = held.to(train.device)
     return train.subset(~held), train.subset(held)
-
-
-def _group_rows(labels: Tensor, groups: Tensor, counts: Sequence[int], max_share: float, generator: torch.Generator) -> Tensor:
-    import torch
-
-    ids, group_of = torch.unique(groups, return_inverse=True)
-    num_groups, num_classes = len(ids), len(counts)
-    # table[g, c]: rows of class c in group g; a group may span classes.
-    table = torch.bincount(group_of * num_classes + labels, minlength=num_groups * num_classes).view(num_groups, num_classes)
-    totals = table.sum(0)
-    most = torch.floor(totals * max_share + 1e-9).long()
-    held = torch.zeros(num_classes, dtype=torch.int64)
-    taken = torch.zeros(num_groups, dtype=torch.bool)
-    order = torch.randperm(num_groups, generator=generator)
-    for label, count in enumerate(counts):
-        members = order[table[order, label] > 0]
-        for group in members.tolist():
-            if held[label] >= count:
-                break
-            if not taken[group] and bool((held + table[group] <= most).all()):
-                taken[group] = True
-                held += table[group]
-        if held[label] == 0 < count and len(members) > 1:
-            smallest = int(members[table[members, label].argmin()])
-            if bool((held + table[smallest] < totals)[table[smallest] > 0].all()):
-                taken[smallest] = True
-                held += table[smallest]
-    return torch.nonzero(taken[group_of]).flatten()

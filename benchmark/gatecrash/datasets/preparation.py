@@ -1,6 +1,6 @@
 """From a dataset plugin to images in the cache: decoded once, then found by the manifest.
 
-`prepare_dataset` is the one way in, and what it returns can be read without torch.
+`prepare_dataset` is the only entry point. What it returns can be read without torch.
 """
 
 from __future__ import annotations
@@ -49,16 +49,13 @@ class PreparedDataset:
     def train_size(self) -> int:
         return sum(self.train_counts)
 
-    @property
-    def test_size(self) -> int:
-        return sum(self.test_counts)
-
     def splits(self, progress: Progress | None = None) -> Splits:
         """The tensors, on the CPU, mapped from the cache file; `progress` is for the rare case that they must be decoded again.
 
         Raises UserError if the source had to be decoded again and is gone or no longer the same.
         """
-        from gatecrash.datasets.sampling import stratified_rows, take
+        from gatecrash.datasets.sampling import stratified_rows
+        from gatecrash.datasets.splits import take
 
         splits = self._entry.read(progress or _silent)
         if (splits.train.class_counts(), splits.test.class_counts()) == (self.train_counts, self.test_counts):
@@ -110,4 +107,4 @@ def _limited(counts: tuple[int, ...], limit: int | None, what: str, kind: str) -
 
 
 def _silent(_done: int, _total: int) -> None:
-    """Progress that nobody watches."""
+    """Progress that is not reported."""

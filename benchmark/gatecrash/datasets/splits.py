@@ -1,15 +1,24 @@
-"""Checks and fingerprints of what a dataset plugin gives."""
+"""What a dataset plugin gives, `Splits`: checked, fingerprinted, and with fewer rows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gatecrash.errors import ContractError, UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gatecrash.contracts.data import Splits
+
+
+def take(splits: Splits, train_rows: Tensor, test_rows: Tensor) -> Splits:
+    """The splits with only these training and test rows (int64); the clean set stays whole."""
+    groups = None if splits.groups is None else splits.groups[train_rows]
+    return replace(splits, train=splits.train.subset(train_rows), test=splits.test.subset(test_rows), groups=groups)
 
 
 def fingerprint_of(splits: Splits) -> str:

@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from gatecrash.errors import ContractError
 
 _CPU_PIXELS = 2**18
-"""Pixels per batch on a CPU: 256 images of 32x32. More does not run faster, and activations leave the caches."""
-
+"""Pixels per batch on a CPU: 256 images of 32x32. More does not run faster, and activations no longer fit the processor's caches."""
 
 _MOST = 4096
 """No device gains from larger batches."""
 
-
 _SHARE = 4
-"""A batch may take one part in so many of the free memory: activations are counted once, workspaces and copies are not."""
+"""A batch may take a quarter of the free memory: activations are counted once, workspaces and copies are not."""
 
 
 def evaluation_batch_size(network: nn.Module, shape: tuple[int, int, int], device: torch.device | str) -> int:

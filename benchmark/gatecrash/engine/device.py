@@ -1,4 +1,4 @@
-"""Which device to work on, and what it computes well."""
+"""The device to work on, and whether it computes in bfloat16."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
 
 
 def check_data(network: Network, images: Tensor, labels: Tensor) -> None:
+    """Raise ContractError for images and labels that the network cannot be trained on."""
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ContractError(f"training images must be uint8 [N, C, H, W]; got {images.dtype} {list(images.shape)}")
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
@@ -49,7 +50,7 @@ class Feed:
         self.sizes = batch_sizes(len(images), recipe.batch_size)
         self._images, self._labels, self._crop, self._flip, self._on_batch = images, labels, recipe.crop, flip, on_batch
         self._order, self._augment = streams("order"), streams("augment")
-        # Where batches change before they are augmented, there is nothing to pad in advance.
+        # Images that `on_batch` changes cannot be padded in advance.
         self._windows = augment.windows(images, recipe.crop) if on_batch is None else None
 
     def epoch(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -65,7 +66,7 @@ class Feed:
             yield augment.augmented(windows, picks, tops, lefts, mirrored), labels, rows
 
     def _changed(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What `on_batch` makes of a batch, or ContractError."""
+        """What `on_batch` returns for a batch; ContractError if that has another dtype or shape."""
         assert self._on_batch is not None
         images = self._images[rows]
         new_images, new_labels = self._on_batch(images, labels, rows)

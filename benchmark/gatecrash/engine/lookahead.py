@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 EVERY = 5
-"""Steps between two returns."""
-
+"""Steps after which the weights return to the copy."""
 
 MEMORY = 0.95
 """Share of the copy that a step keeps at the end of the run; at the share t of the run it is `MEMORY t^3`, per step."""

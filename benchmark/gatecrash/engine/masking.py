@@ -1,7 +1,7 @@
 """A network under masks at its last point, without passing the images through it again.
 
-As `Backbone` promises, a channel of the last point is a block of the head's input. Where a mask there scales the block and does nothing
-else, the head's input is computed once and serves every mask. Whether it does is tried out, not believed.
+As `Backbone` requires, a channel of the last point is a block of the head's input. Where a mask there scales the block and does nothing
+else, the head's input is computed once and serves every mask. Whether it does is tested on a few images, not assumed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from gatecrash.contracts.classifier import Network
 LARGEST = 2**30
 """Bytes of head inputs to keep; beyond that (a wide map, flattened) every mask costs a pass through the network."""
 
-
 TRIED = 64
-"""Images on which to try what a mask does."""
+"""Images on which to test what a mask does."""
 
 
 def scales_blocks(network: Network, images: Tensor, features: Tensor) -> bool:
     """Whether non-negative masks at the last point scale each channel's block of the head's input, and change nothing else of it.
 
-    So it is where the head reads the point's output flattened or pooled, by mean or maximum, and scaled or not. It is tried on the
+    That is so where the head reads the point's output flattened or pooled, by mean or maximum, and scaled or not. It is tested on the
     first of images uint8 [N, C, H, W], of which `features` [N, F] are the head's inputs under the present mask. The network is left as
     it is.
     """

@@ -1,4 +1,4 @@
-"""The optimiser and the learning rate of every step."""
+"""The optimiser, the learning rate of every step, and the step itself."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gatecrash.contracts.recipe import Recipe
+from gatecrash.engine.lookahead import Lookahead
 from gatecrash.errors import ContractError
 
 
@@ -51,3 +52,29 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.AdamW(options, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
     nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(options, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
+
+
+class Updates:
+    """The steps of one training run: gradients, the learning rate of the step, the recipe's optimiser, and Lookahead if it asks for it."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, steps: int) -> None:
+        """Raises ContractError if nothing can be trained."""
+        self._optimizer = make_optimizer(network, recipe)
+        self._rates = iter(learning_rates(recipe, steps))
+        self._lookahead = Lookahead(network, steps) if recipe.lookahead else None
+
+    def step(self, loss: Tensor) -> None:
+        """One step down the gradient of a scalar loss."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        rate = next(self._rates)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        self._optimizer.step()
+        if self._lookahead is not None:
+            self._lookahead.step()
+
+    def end(self) -> None:
+        """To be called after the last step."""
+        if self._lookahead is not None:
+            self._lookahead.end()

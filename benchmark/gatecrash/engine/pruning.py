@@ -1,7 +1,7 @@
 """What pruning defenses share: accuracy on a hold-out, mean activations, and accuracy as channels are switched off one by one.
 
 Channels are switched off by the mask of a `Point`. Everything before the point is computed once; where a channel of the last point is a
-block of the head's input, as `Backbone` promises, the curve is a running sum over the head's columns and needs no further forward pass.
+block of the head's input, as `Backbone` requires, the curve is a running sum over the head's columns and needs no further forward pass.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class PruningCurve:
 def pruning_curve(network: Network, data: ImageSet, order: Tensor, batches: Batches) -> PruningCurve:
     """The curve over the channels of the network's last point; `order` is int64 [C], the first is switched off first.
 
-    The network is left as it is. Raises ContractError if `order` is no order of the channels.
+    The network is left as it is. Raises ContractError unless `order` holds each channel once.
     """
     name, point = list(network.points.items())[-1]
     channels = point.channels

@@ -1,6 +1,6 @@
 """The training engine: one loop for victims, retrained and fine-tuned models.
 
-The whole set lives on the device as uint8; every batch is one gather (crop and mirroring included, see `augment`), a forward and
+The whole set lives on the device as uint8; every batch is one gather (crop and mirroring included, see `augmentation`), a forward and
 backward pass and one fused optimiser step. Nothing in the loop waits for the device: losses stay there and are read at most four times a
 second for the progress report, and once per epoch for the check that training is still finite. All random choices are drawn on the CPU,
 epoch by epoch, so that every device sees the same images in the same order; on one CPU machine equal thread counts give equal weights to
@@ -26,14 +26,13 @@ from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.train import Loss, OnBatch
 from gatecrash.engine.device import supports_bfloat16
 from gatecrash.engine.feed import Feed, check_data
-from gatecrash.engine.lookahead import Lookahead
-from gatecrash.engine.optimizer import learning_rates, make_optimizer
+from gatecrash.engine.optimizer import Updates
 from gatecrash.engine.watch import TrainProgress, Watch, check_finite, check_learned
 
 
 @dataclass(frozen=True)
 class History:
-    """What a training run did: mean loss per epoch (of the training mode, augmented images), cost, and how it was computed."""
+    """What a training run did: mean loss per epoch (in training mode, on augmented images), seconds, and how it was computed."""
 
     losses: tuple[float, ...]
     seconds: float
@@ -42,10 +41,6 @@ class History:
     precision: str
     """"bfloat16" (autocast) or "float32"."""
     device: str
-
-    @property
-    def images_per_second(self) -> float:
-        return self.images / self.seconds
 
 
 def train(
@@ -63,8 +58,8 @@ def train(
 ) -> History:
     """Train `network` in place on `images` (uint8 [N, C, H, W]) and `labels` (int64 [N]); it ends on `device`, in eval mode.
 
-    `flip` says whether the data set allows mirroring; the recipe decides whether it is done. `on_batch` sees the images of a batch before
-    augmentation, which treats whatever it returns like every other image. `loss` replaces cross-entropy (and its label smoothing).
+    `flip` says whether the data set allows mirroring; the recipe decides whether it is done. `on_batch` gets the images of a batch before
+    augmentation, which is then applied to what it returns. `loss` replaces cross-entropy (and its label smoothing).
     `streams` gives the order ("order"), the crops and mirrorings ("augment") and dropout ("dropout"). Parameters that do not require a
     gradient stay as they are. Global state (random generators, grad mode) is left untouched.
 
@@ -75,11 +70,9 @@ def train(
     check_data(network, images, labels)
     # The weights' format decides how convolutions run; batches may stay as they are.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = make_optimizer(network, recipe)
     feed = Feed(images.to(device), labels.to(device), recipe, recipe.flip and flip, streams, on_batch)
-    steps = recipe.epochs * len(feed.sizes)
-    rates = iter(learning_rates(recipe, steps))
-    slow = Lookahead(network, steps) if recipe.lookahead else None
+    updates = Updates(network, recipe, recipe.epochs * len(feed.sizes))
+    loss_of = loss or _cross_entropy(recipe.label_smoothing)
     bfloat16 = recipe.precision == "auto" and supports_bfloat16(device)
     watch = Watch(recipe.epochs, feed.sizes, device, report)
 
@@ -87,25 +80,14 @@ def train(
     with _private_state(device, streams):
         for epoch in range(recipe.epochs):
             for step, (batch, targets, rows) in enumerate(feed.epoch()):
-                if not network.training:  # `on_batch` or `loss` has looked at the network in eval mode
+                if not network.training:  # `on_batch` or `loss` has put the network into eval mode
                     network.train()
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                    if loss is None:
-                        value = F.cross_entropy(network(batch).float(), targets, label_smoothing=recipe.label_smoothing)
-                    else:
-                        value = loss(network, batch, targets, rows)
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                rate = next(rates)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group["scale"]
-                optimizer.step()
-                if slow is not None:
-                    slow.step()
+                    value = loss_of(network, batch, targets, rows)
+                updates.step(value)
                 watch.step(epoch, step, value)
             watch.end_epoch(epoch, recipe)
-        if slow is not None:
-            slow.end()
+        updates.end()
 
     # The stored form of a network is contiguous: leave it as it will be loaded, so that both give the same logits.
     network.to(memory_format=torch.contiguous_format)
@@ -115,6 +97,13 @@ def train(
     if loss is None:
         check_learned(watch.losses[-1], None if on_batch is not None else labels, network.num_classes, recipe)
     return History(tuple(watch.losses), watch.seconds, recipe.epochs * len(images), "bfloat16" if bfloat16 else "float32", str(device))
+
+
+def _cross_entropy(label_smoothing: float) -> Loss:
+    def loss(network: Network, images: Tensor, labels: Tensor, _rows: Tensor) -> Tensor:
+        return F.cross_entropy(network(images).float(), labels, label_smoothing=label_smoothing)
+
+    return loss
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class TrainProgress:
 
 
 class Watch:
-    """Keeps the losses of an epoch on the device, and reads them as rarely as it can."""
+    """Keeps the losses of an epoch on the device; reads them for progress reports and at the end of the epoch only."""
 
     def __init__(
         self,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gatecrash.evaluation.intervals import Interval
+from gatecrash.evaluation.intervals import Interval, auc_interval, normal_interval
 from gatecrash.evaluation.metrics import share
 
 CLEAN, POISON, COVER = 0, 1, 2
@@ -113,8 +112,8 @@ def verdict_scores(
 ) -> VerdictScores:
     """Score a verdict (`backdoored`, accused `targets`) against what is in the model.
 
-    `names_classes` is False for a method that looks at no classes (it gives neither targets nor anomaly indices, ever): the question which
-    it named does not apply then. One that could have named classes and named none has found none of them.
+    `names_classes` is False for a method that never names classes (it gives neither targets nor anomaly indices): its scores of targets are
+    None. A method that can name classes and named none has found none of them: its recall is 0.
     """
     right = backdoored == is_backdoored
     truth, named = set(true_targets), set(targets)
@@ -138,8 +137,7 @@ def population_scores(probabilities: Sequence[float], truths: Sequence[bool], co
     """Score a detector of models over many victims, as NIST's TrojAI rounds do: ROC-AUC, mean cross-entropy (nats), Brier score.
 
     `probabilities` [M] that each model is backdoored; `truths` [M] whether it is. Everything is None unless both kinds are there.
-    Intervals of the two means are normal ones over models, clipped to what they can be. That of ROC-AUC is Newcombe's score-type interval
-    (2006, Statistics in Medicine 25, method 5), which keeps a width where a handful of models is separated perfectly.
+    Intervals: `auc_interval` of ROC-AUC, `normal_interval` of the two means.
     """
     probability, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(truths, dtype=bool)
     backdoored, benign = int(truth.sum()), int((~truth).sum())
@@ -148,40 +146,16 @@ def population_scores(probabilities: Sequence[float], truths: Sequence[bool], co
         return PopulationScores(backdoored, benign, nothing, nothing, nothing)
     from sklearn.metrics import roc_auc_score
 
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
     area = float(roc_auc_score(truth, probability))
-    # A detector that is certain and wrong would score infinity.
+    # Without the clip a detector that is certain and wrong would score infinity.
     given_to_truth = np.clip(np.where(truth, probability, 1 - probability), 1e-12, 1.0)
     return PopulationScores(
         backdoored,
         benign,
-        Interval(area, _auc_low(area, backdoored, benign, z), 1 - _auc_low(1 - area, backdoored, benign, z)),
-        _mean_interval(-np.log(given_to_truth), z, math.inf),
-        _mean_interval((probability - truth) ** 2, z, 1.0),
+        auc_interval(area, backdoored, benign, confidence),
+        normal_interval(-np.log(given_to_truth), math.inf, confidence),
+        normal_interval((probability - truth) ** 2, 1.0, confidence),
     )
-
-
-def _mean_interval(values: NDArray[np.float64], z: float, most: float) -> Interval:
-    mean = float(values.mean())
-    half = z * float(values.std(ddof=1)) / math.sqrt(len(values))
-    return Interval(mean, max(0.0, mean - half), min(most, mean + half))
-
-
-def _auc_low(area: float, positives: int, negatives: int, z: float) -> float:
-    """Lower limit: the smallest area whose own Hanley-McNeil variance makes `area` plausible."""
-    if area <= 0:
-        return 0.0
-    from scipy.optimize import brentq
-
-    spare = (positives + negatives) / 2 - 1
-
-    def implausibility(theta: float) -> float:
-        variance = theta * (1 - theta) * (1 + spare * (1 - theta) / (2 - theta) + spare * theta / (1 + theta)) / (positives * negatives)
-        return (area - theta) ** 2 - z * z * variance
-
-    root: Callable[..., float] = brentq
-    # Just below `area` the variance wins unless it is 0 there (area 1): hence not at `area` itself.
-    return float(root(implausibility, 0.0, area * (1 - 1e-9)))
 
 
 def _array(values: Any) -> NDArray[Any]:

@@ -1,15 +1,19 @@
-"""Confidence intervals of rates: Wilson over test images, t over seeds."""
+"""Confidence intervals: Wilson over test images, t over seeds, normal and Newcombe's over models."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import NormalDist, fmean, stdev
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Interval(NamedTuple):
-    """A value with the limits of its confidence interval; None where there is nothing to say."""
+    """A value with the limits of its confidence interval; None where there are too few data for it."""
 
     value: float | None
     low: float | None
@@ -17,12 +21,12 @@ class Interval(NamedTuple):
 
 
 def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Score interval of a proportion, in [0, 1] (Wilson 1927; method 3 of Newcombe 1998); None of nothing."""
+    """Score interval of a proportion, in [0, 1] (Wilson 1927; method 3 of Newcombe 1998); None if `total` is 0."""
     if not 0 <= successes <= total:
         raise ValueError(f"{successes} successes out of {total}")
     if total == 0:
         return None
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = _quantile(confidence)
     rate, denominator = successes / total, 1 + z * z / total
     centre = (rate + z * z / (2 * total)) / denominator
     half = z * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total)) / denominator
@@ -54,6 +58,44 @@ def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> In
         return Interval(values[0] if values else None, None, None)
     mean, half = fmean(values), _t_spread(values, confidence) * math.sqrt(1 + 1 / len(values))
     return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def normal_interval(values: NDArray[np.float64], most: float, confidence: float = 0.95) -> Interval:
+    """Mean of at least two values (float64 [N]) and its normal interval, clipped to [0, `most`]."""
+    mean = float(values.mean())
+    half = _quantile(confidence) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return Interval(mean, max(0.0, mean - half), min(most, mean + half))
+
+
+def auc_interval(area: float, positives: int, negatives: int, confidence: float = 0.95) -> Interval:
+    """Newcombe's score-type interval of an area under the ROC curve (2006, Statistics in Medicine 25, method 5).
+
+    It keeps a width where a handful of models is separated perfectly.
+    """
+    z = _quantile(confidence)
+    return Interval(area, _auc_low(area, positives, negatives, z), 1 - _auc_low(1 - area, positives, negatives, z))
+
+
+def _auc_low(area: float, positives: int, negatives: int, z: float) -> float:
+    """Lower limit: the smallest area whose own Hanley-McNeil variance makes `area` plausible."""
+    if area <= 0:
+        return 0.0
+    from scipy.optimize import brentq
+
+    spare = (positives + negatives) / 2 - 1
+
+    def implausibility(theta: float) -> float:
+        variance = theta * (1 - theta) * (1 + spare * (1 - theta) / (2 - theta) + spare * theta / (1 + theta)) / (positives * negatives)
+        return (area - theta) ** 2 - z * z * variance
+
+    root: Callable[..., float] = brentq
+    # Just below `area` the variance wins unless it is 0 there (area 1): hence not at `area` itself.
+    return float(root(implausibility, 0.0, area * (1 - 1e-9)))
+
+
+def _quantile(confidence: float) -> float:
+    """The normal distribution's quantile for a two-sided interval."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _t_spread(values: Sequence[float], confidence: float) -> float:

@@ -1,4 +1,4 @@
-"""Logits of a classifier, and triggered images, computed as deployed: eval mode, full float32, no gradients."""
+"""Logits of a classifier, computed as deployed: eval mode, full float32, no gradients."""
 
 from __future__ import annotations
 
@@ -8,24 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier
-from gatecrash.contracts.randomness import stream
-from gatecrash.contracts.trigger import Trigger
 from gatecrash.engine.batching import evaluation_batch_size
 from gatecrash.errors import ContractError
-from gatecrash.process.isolation import full_float32
-
-SAMPLE = 256
-"""Images that are shown twice to a classifier, and to a trigger, to see whether the batch matters."""
-
-
-RELATIVE_TOLERANCE = 1e-3
-"""How far float32 logits may move between batch sizes, for which BLAS and cuDNN choose other kernels with another order of summation."""
-
-
-NEAR_THRESHOLD = 0.01
-"""Share of the sample that may come out differently: decisions on the edge, which float noise tips over."""
+from gatecrash.process.settings import full_float32
 
 
 def predict(classifier: Classifier, images: Tensor, *, device: torch.device | str, batch_size: int | None = None) -> Tensor:
@@ -37,50 +23,23 @@ def predict(classifier: Classifier, images: Tensor, *, device: torch.device | st
     device = torch.device(device)
     classifier.to(device)
     size = batch_size or evaluation_batch_size(classifier, image_shape(images), device)
-    return predict_batches(classifier, images, _in_batches(torch.arange(len(images)), size), device)
+    return predict_batches(classifier, images, in_batches(torch.arange(len(images)), size), device)
 
 
-def apply_trigger(backdoor: Backdoor, images: Tensor, *, device: torch.device | str, batch_size: int | None = None) -> Tensor:
-    """uint8 [N, C, H, W] on the device of `images`: the images under the trigger, computed in batches on `device`.
-
-    Raises ContractError for a trigger whose output is no image of the same shape, or which lets the rest of the batch into an image.
-    """
-    device = torch.device(device)
-    trigger = backdoor.trigger.to(device)
-    size = batch_size or evaluation_batch_size(trigger, image_shape(images), device)
-    triggered = torch.empty_like(images)
-    sample = torch.randperm(len(images), generator=stream("trigger-check", len(images)))[:SAMPLE]
-    with as_deployed(trigger, device):
-        for rows in _in_batches(torch.arange(len(images)), size):
-            triggered[rows.to(images.device)] = _stamp(backdoor.name, trigger, images, rows, device).to(images.device)
-        for rows in in_small_batches(sample):
-            again = _stamp(backdoor.name, trigger, images, rows, device).to(images.device)
-            apart = (triggered[rows.to(images.device)].int() - again.int()).abs()
-            # Float noise may round a generator network's output to the other side: by one grey level, in a few pixels.
-            if int(apart.max()) > 1 or float((apart > 0).float().mean()) > NEAR_THRESHOLD:
-                raise ContractError(
-                    f"trigger of backdoor {backdoor.name!r} uses the batch or changes from call to call: "
-                    "an image must come out the same in whatever batch it is"
-                )
-    return triggered
-
-
-def _in_batches(rows: Tensor, size: int) -> list[Tensor]:
+def in_batches(rows: Tensor, size: int) -> list[Tensor]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def in_small_batches(rows: Tensor) -> list[Tensor]:
-    """In at least three batches where there are three rows, and smaller ones than evaluation uses otherwise."""
-    return _in_batches(rows, max(1, min(37, len(rows) // 3)))
-
-
 def predict_batches(classifier: Classifier, images: Tensor, batches: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Logits float32 [sum of batch sizes, K or K + 1] of the given rows, batch by batch in that order."""
+    """Logits float32 [sum of batch sizes, K or K + 1] on the CPU of images uint8 [N, C, H, W], for batches of rows (int64) in that order.
+
+    The classifier must be on `device`. Raises ContractError as `predict` does.
+    """
     widths = (classifier.num_classes, classifier.num_classes + 1)
     answers = [torch.empty(0, widths[0])] if not batches else []
     with as_deployed(classifier, device):
         for rows in batches:
-            # Indexing copies: what the classifier does to its input stays there.
+            # Indexing copies: a classifier that writes to its input does not change `images`.
             logits = classifier(images[rows.to(images.device)].to(device))
             if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(rows) or logits.shape[1] not in widths:
                 got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -95,22 +54,12 @@ def predict_batches(classifier: Classifier, images: Tensor, batches: Sequence[Te
     return every
 
 
-def _stamp(name: str, trigger: Trigger, images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """The given rows under the trigger, on `device`; raises ContractError for what is no image of the same shape."""
-    given = images[rows.to(images.device)].to(device)
-    made: object = trigger(given)
-    if not isinstance(made, Tensor) or made.dtype != torch.uint8 or made.shape != given.shape:
-        got = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
-        raise ContractError(f"trigger of backdoor {name!r} must give uint8 {list(given.shape)}; got {got}")
-    return made
-
-
 @contextmanager
 def as_deployed(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode, no gradients, deterministic and full float32 (no TF32, no autocast); everything as before afterwards.
 
-    `no_grad`, not `inference_mode`: a classifier may look at gradients of its own (`torch.enable_grad`), and tensors that it keeps stay
-    ordinary ones.
+    `no_grad`, not `inference_mode`: a classifier may compute gradients of its own (`torch.enable_grad`), and tensors that it keeps must
+    stay ordinary ones.
     """
     settings = [(part, "training", False) for part in module.modules()] + full_float32()
     settings += [(torch.backends.cudnn, "deterministic", True), (torch.backends.cudnn, "benchmark", False)]
@@ -126,6 +75,7 @@ def as_deployed(module: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def image_shape(images: Tensor) -> tuple[int, int, int]:
+    """`(channels, height, width)` of images [N, C, H, W]."""
     channels, height, width = images.shape[1:]
     return channels, height, width
 

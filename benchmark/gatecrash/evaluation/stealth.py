@@ -8,7 +8,7 @@ from torch import Tensor
 from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.randomness import stream
-from gatecrash.evaluation.prediction import apply_trigger
+from gatecrash.evaluation.triggering import apply_trigger
 
 IMAGES = 1000
 """Images that are compared, at most."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,11 +14,11 @@ from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.outcome import Step
 from gatecrash.errors import ContractError
 from gatecrash.evaluation.exam import Exam
-from gatecrash.evaluation.prediction import SAMPLE
+from gatecrash.evaluation.independence import SAMPLE
 from gatecrash.evaluation.scores import StepScores
 
 STEP_SAMPLE = 32
-"""Images that are shown to each step of a trajectory whose logits were found without it."""
+"""Images that are shown to each step of a trajectory but the first, where its logits were computed from the head alone."""
 
 
 def evaluate_steps(
@@ -31,9 +32,9 @@ def evaluate_steps(
 ) -> list[StepScores]:
     """Score every step of a trajectory: `classifier` with the step's state-dict entries exchanged, each step on its own.
 
-    Where the steps change the mask of a network's last point alone, the images pass through the network once, and from there on each
-    step costs no more than the head; a step that changes what the step before it changes has that step's scores. `classifier` is the one
-    that the steps refer to and stays as it is. Raises ContractError for an entry that does not exist in it or has another shape.
+    Where the steps change the mask of a network's last point alone, the images pass through the network once, and each step then costs no
+    more than the head. A step that changes the same as the step before has that step's scores. `classifier` is the one that the steps
+    refer to and stays as it is. Raises ContractError for an entry that does not exist in it or has another shape, and as `evaluate` does.
     """
     if not steps:
         return []
@@ -47,16 +48,23 @@ def evaluate_steps(
     scored: list[StepScores] = []
     for number, step in enumerate(steps, 1):
         if scored and _same_changes(step, steps[number - 2]):
-            scored.append(StepScores(dict(step.params), scored[-1].scores))
-            continue
-        copy.load_state_dict({**start, **step.changes})
-        try:
-            found = exam.masked_logits(head, masks[number - 1]) if head else None
-            scores = exam.scores(copy, batch_size, found, sample=SAMPLE if number == 1 else STEP_SAMPLE)
-            scored.append(StepScores(dict(step.params), scores))
-        except ContractError as error:
-            raise ContractError(f"{_where(step, number)}: {error}") from None
+            scores = scored[-1].scores
+        else:
+            copy.load_state_dict({**start, **step.changes})
+            with _naming(step, number):
+                known = exam.masked_logits(head, masks[number - 1]) if head else None
+                scores = exam.scores(copy, batch_size, known, sample=SAMPLE if number == 1 else STEP_SAMPLE)
+        scored.append(StepScores(dict(step.params), scores))
     return scored
+
+
+@contextmanager
+def _naming(step: Step, number: int) -> Iterator[None]:
+    """What a classifier does wrong at a step is reported with that step's name."""
+    try:
+        yield
+    except ContractError as error:
+        raise ContractError(f"{_where(step, number)}: {error}") from None
 
 
 def _check_changes(step: Step, number: int, start: Mapping[str, Tensor]) -> None:
@@ -76,7 +84,7 @@ def _same_changes(step: Step, before: Step) -> bool:
 
 
 def _last_masks(classifier: Classifier, steps: Sequence[Step]) -> list[Tensor]:
-    """The mask of the last point at each step; empty if the classifier has none, a step changes more, or a mask turns signs round."""
+    """The mask of the last point at each step; empty if the classifier has none, a step changes more, or a mask is negative anywhere."""
     if not isinstance(classifier, Network) or not classifier.points:
         return []
     name, point = list(classifier.points.items())[-1]

@@ -1,4 +1,4 @@
-"""glibc's allocator, told to keep what tasks free until they end.
+"""glibc's allocator, set to keep the memory that a task frees until the task ends.
 
 By default glibc hands every large block back to the kernel as it is freed, and the next step's activations are faulted in again page by
 page: on a CPU that can take a third of the time of a forward and backward pass.

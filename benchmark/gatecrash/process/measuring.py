@@ -42,7 +42,7 @@ class Meter:
 
 
 def peak_of_this_process() -> float:
-    """MiB. Not `ru_maxrss` where it can be avoided: Linux hands that on to every process that one starts."""
+    """MiB. Not `ru_maxrss` where it can be avoided: on Linux a new process inherits it from its parent."""
     with suppress(OSError, StopIteration):
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 2**10
@@ -50,6 +50,6 @@ def peak_of_this_process() -> float:
 
 
 def _forget_peak() -> None:
-    """Let the peak count from now on, where the system can (Linux: proc(5), clear_refs)."""
+    """Reset the peak, where the system can (Linux: proc(5), clear_refs)."""
     with suppress(OSError):
         _CLEAR.write_text("5")

@@ -144,7 +144,8 @@ def is_deterministic(attack: Attack) -> None:
 def poisons_exactly_its_rate(attack: Attack) -> str:
     """The number of POISON rows is poison_rate of the whole training set, rounded; also for another rate."""
     tried, total = [], len(trial(attack).train)
-    for rate in (attack.config.poison_rate, attack.config.poison_rate / 2):
+    given: float = attack.config.model_dump()["poison_rate"]
+    for rate in (given, given / 2):
         try:
             config = type(attack.config).model_validate({**attack.config.model_dump(), "poison_rate": rate})
         except ValidationError:

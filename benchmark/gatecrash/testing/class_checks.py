@@ -93,7 +93,7 @@ def config_round_trips(plugin: Plugin) -> None:
         with finishing(f"validating {form}", mend):
             again = rebuild()
         require(again == config, f"validating {form} to give the same options, {config!r}", repr(again), mend)
-    base = "derive Config from gatecrash.Config (or PoisonConfig, GoalConfig) and leave its model_config alone"
+    base = "derive Config from gatecrash.Options (or PoisonConfig, GoalConfig) and leave its model_config alone"
     try:
         cls.model_validate({**config.model_dump(), "no_such_option": 1})
     except ValidationError:

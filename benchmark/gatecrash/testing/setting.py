@@ -20,7 +20,8 @@ from gatecrash.contracts.portable import Portable, rebuild, spec_of, state_of
 from gatecrash.contracts.randomness import stream
 from gatecrash.contracts.recipe import Recipe, recipe_from
 from gatecrash.datasets.holdout import HoldoutConfig, cut
-from gatecrash.datasets.sampling import stratified_rows, take
+from gatecrash.datasets.sampling import stratified_rows
+from gatecrash.datasets.splits import take
 from gatecrash.host.host import Host
 from gatecrash.host.loading import load_plugins
 from gatecrash.process.isolation import fresh_process_state

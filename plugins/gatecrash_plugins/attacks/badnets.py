@@ -58,6 +58,8 @@ class BadNets(TriggerAttack):
                 raise ValueError(f"image is for pattern given only, not {self.pattern}")
             return self
 
+    config: Config
+
     def trigger(self, shape: tuple[int, int, int]) -> Stamp:
         config = self.config
         mask = patch_mask(shape, config.size, config.place, config.inset)
@@ -67,7 +69,7 @@ class BadNets(TriggerAttack):
     def _patch(self, channels: int) -> Tensor:
         """uint8 [C, size, size]."""
         size = self.config.size
-        if self.config.pattern == "given":
+        if self.config.image is not None:
             return read_image(self.config.image, (channels, size, size))
         if self.config.pattern == "checkerboard":
             return checkerboard(channels, size)

@@ -47,6 +47,8 @@ class Blend(TriggerAttack):
                 raise ValueError(f"image is for pattern given only, not {self.pattern}")
             return self
 
+    config: Config
+
     def trigger(self, shape: tuple[int, int, int]) -> Stamp:
         return self._stamp(shape, self.config.alpha_test)
 
@@ -58,7 +60,7 @@ class Blend(TriggerAttack):
 
     def _pattern(self, shape: tuple[int, int, int]) -> Tensor:
         """uint8 [C, H, W]."""
-        if self.config.pattern == "given":
+        if self.config.image is not None:
             return read_image(self.config.image, shape)
         generator = torch.Generator().manual_seed(self.config.pattern_seed)
         if self.config.pattern == "uniform":

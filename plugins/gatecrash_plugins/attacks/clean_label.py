@@ -1,4 +1,4 @@
-"""Clean-Label: target-class images made hard to classify, so that a trigger is the easier thing to learn. Labels stay true."""
+"""Clean-Label: target-class images are made hard to classify, so that the network learns the trigger instead. Labels stay true."""
 
 from __future__ import annotations
 
@@ -64,6 +64,8 @@ class CleanLabel(TriggerAttack):
         amplitude: float = Field(
             1.0, ge=1 / 255, le=1, description="what the trigger adds to white and takes from black pixels, of [0, 1]; 1 replaces them"
         )
+
+    config: Config
 
     def trigger(self, shape: tuple[int, int, int]) -> Contrast:
         size, place, inset = self.config.size, self.config.place, self.config.inset

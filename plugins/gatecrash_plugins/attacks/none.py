@@ -10,7 +10,7 @@ from gatecrash import Attack, AttackContext, ImageSet, Poisoned, hookimpl
 class NoAttack(Attack):
     """Trains on the training set as it is.
 
-    The benign victim gives detectors their false-positive rate, purifiers the price of being used needlessly, and every trigger its floor.
+    The benign victim gives detectors their false-positive rate, repairs their cost without a backdoor, and every trigger its floor.
     """
 
     name = "none"

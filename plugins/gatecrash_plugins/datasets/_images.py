@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from gatecrash import ImageSet, Splits
+
 Mode = Literal["rgb", "grayscale"]
 Size = tuple[int, int]
 """`(height, width)`."""
@@ -23,7 +25,7 @@ Size = tuple[int, int]
 CHUNK = 256
 """Files that one thread decodes at a time."""
 SMALL_FILE = 16_384
-"""Bytes below which an image decodes faster than threads change hands."""
+"""Bytes below which decoding an image takes less time than switching threads."""
 
 
 def files_text(root: Path, files: Sequence[str]) -> str:
@@ -61,7 +63,7 @@ def decode(files: Sequence[str], mode: Mode, size: Size | None, progress: Callab
             images[row] = image
         return min(CHUNK, len(files) - start)
 
-    # Threads that decode small files spend their time handing the interpreter lock around: one is faster than two.
+    # Threads that decode small files spend their time waiting for the interpreter lock: one is faster than two.
     workers = min(16, os.cpu_count() or 1) if os.stat(files[0]).st_size > SMALL_FILE else 1
     done = 0
     with ThreadPoolExecutor(workers) as pool:
@@ -107,14 +109,12 @@ def resized(images: Tensor, size: Size | None) -> Tensor:
     return torch.cat(parts)
 
 
-def stratified_split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """`(train rows, test rows)`, int64 and ascending: `fraction` of each class is for the test, at least one image and never all."""
+def with_test_share(images: ImageSet, fraction: float, seed: int, *, flip: bool) -> Splits:
+    """One set split into training and test images: `fraction` of each class is for the test, at least one image and never all."""
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
-    test = torch.zeros(len(labels), dtype=torch.bool)
-    for label in range(int(labels.max()) + 1):
-        members = torch.nonzero(labels == label).flatten()
-        count = min(max(math.floor(fraction * len(members) + 0.5), 1), len(members) - 1)
-        test[members[torch.randperm(len(members), generator=generator)[:count]]] = True
-    return torch.nonzero(~test).flatten(), torch.nonzero(test).flatten()
+    from gatecrash import Splits, stratified_split
+
+    counts = [min(max(math.floor(fraction * count + 0.5), 1), count - 1) for count in images.class_counts()]
+    train, test = stratified_split(images.labels, counts, torch.Generator().manual_seed(seed))
+    return Splits(images.subset(train), images.subset(test), flip=flip)

@@ -27,6 +27,8 @@ class DownloadableDataset(Dataset):
     class Config(DownloadConfig):
         """No further options."""
 
+    config: DownloadConfig
+
     folder: ClassVar[str]
     """Folder below root."""
 

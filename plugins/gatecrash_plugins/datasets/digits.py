@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gatecrash import Dataset, Reference, hookimpl
-from gatecrash_plugins.datasets._images import stratified_split
+from gatecrash_plugins.datasets._images import with_test_share
 
 if TYPE_CHECKING:
     from gatecrash import Splits
@@ -32,15 +32,14 @@ class Digits(Dataset):
         from sklearn.datasets import load_digits
         from torch.nn import functional as F
 
-        from gatecrash import ImageSet, Splits
+        from gatecrash import ImageSet
 
         pixels, labels = load_digits(return_X_y=True)
         levels = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) * (255 / 16)
         images = F.interpolate(levels, size=(16, 16), mode="bilinear", align_corners=False).round().to(torch.uint8)
         everything = ImageSet(images, torch.from_numpy(labels).long(), tuple("0123456789"))
-        train, test = stratified_split(everything.labels, fraction=0.2, seed=0)
         progress(len(everything), len(everything))
-        return Splits(everything.subset(train), everything.subset(test), flip=False)
+        return with_test_share(everything, fraction=0.2, seed=0, flip=False)
 
 
 @hookimpl

@@ -34,6 +34,8 @@ class Gtsrb(DownloadableDataset):
 
         resize: int = Field(32, ge=4, le=1024, description="side in pixels to resize images to (bilinear); they are of many sizes")
 
+    config: Config
+
     @property
     def _training(self) -> Path:
         return self.root / self.folder / "GTSRB" / "Training"

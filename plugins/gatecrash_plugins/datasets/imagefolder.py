@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from gatecrash import Dataset, DatasetConfig, UserError, hookimpl
-from gatecrash_plugins.datasets._images import Mode, decode, files_text, stratified_split
+from gatecrash_plugins.datasets._images import Mode, decode, files_text, with_test_share
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +46,8 @@ class ImageFolder(Dataset):
         split_seed: int = Field(0, ge=0, lt=1 << 32, description="draws that test set")
         flip: bool = Field(True, description="whether mirroring an image keeps its class; false for text, digits, signs")
 
+    config: Config
+
     def manifest(self) -> str:
         train, test = self._folders()
         parts = [files_text(train, [path for paths in _list(train).values() for path in paths])]
@@ -75,8 +77,7 @@ class ImageFolder(Dataset):
         if single:
             raise UserError(f"class {single[0]!r} in {train_folder} has one image, too few to split into train and test; add images")
         everything = self._decode(listed[0], classes, lambda done: progress(done, total))
-        train_rows, test_rows = stratified_split(everything.labels, self.config.test_fraction, self.config.split_seed)
-        return Splits(everything.subset(train_rows), everything.subset(test_rows), flip=self.config.flip)
+        return with_test_share(everything, self.config.test_fraction, self.config.split_seed, flip=self.config.flip)
 
     def _folders(self) -> tuple[Path, Path | None]:
         """The training folder, and the test folder if there is one."""

@@ -1,4 +1,5 @@
-"""Reverse engineering of triggers, and who stands out by them (Wang et al. 2019, section IV): what Neural Cleanse's variants share.
+"""Reverse engineering of triggers, and the classes that are outliers by their size (Wang et al. 2019, section IV): what Neural Cleanse's
+variants share.
 
 For every class the smallest mask and pattern are sought that send images of all other classes to it. All classes are optimised side by
 side: an Adam step passes classes x images through the classifier together, and classes that have settled drop out.
@@ -6,7 +7,7 @@ side: an Adam step passes classes x images through the classifier together, and 
 The paper (equation 3) minimises `CE(target, f((1 - m) x + m p)) + cost |m|_1` with a cost that adapts; how it adapts, when a class stops
 and the constants are those of the authors' published code. Two things are ours: images of the target class itself take no part (they need
 no trigger, and would count as successes), and all classes start from one random mask and pattern (so that norms differ by class and not by
-the luck of the start).
+the random start).
 """
 
 from __future__ import annotations

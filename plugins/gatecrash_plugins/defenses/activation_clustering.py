@@ -1,7 +1,7 @@
 """Activation Clustering: poison and clean rows of one label lie apart in the penultimate layer, although the network gives them one class.
 
 Every class of the training set is split in two by its activations; the decision says which half, if any, is poison; the suspects are
-removed and a model is trained from scratch on the rest. All indices are rows of the training set from the first line to the last: nothing
+removed and a model is trained from scratch on the rest. All indices are rows of the training set throughout: nothing
 is shuffled and each class is clustered as a whole, so cluster ids never have to be matched.
 
 Which decision is the default, and why: exclusionary reclassification. A threshold on relative size or on the silhouette is a statement
@@ -114,7 +114,7 @@ class ActivationClustering(Defense):
             "and never mistaken for the clean minority by exclusionary-reclassification",
         )
         silhouette: float = Field(0.15, ge=-1, le=1, description="silhouette: poison only if the class's two clusters score above this")
-        retrain: bool = Field(True, description="train from scratch without the suspects; else the victim is handed back as it is")
+        retrain: bool = Field(True, description="train from scratch without the suspects; else the victim is returned as it is")
 
     config: Config
 
@@ -162,7 +162,7 @@ class ActivationClustering(Defense):
         """A cluster is poison if a model trained without it takes it for another class: l / p < `ratio`.
 
         One model is trained without the smaller cluster of every class. Where it does not recognise a cluster, either this is poison, or it
-        is all that was clean in a class where poison is the majority (without it, the label stands for nothing but the trigger). So a
+        is all that was clean in a class where poison is the majority (without it, all images of that label carry the trigger). So a
         second model is trained without the larger clusters of these classes. If it recognises them, the smaller ones are poison. If neither
         model recognises what it has not seen and neither cluster is small (below `size`), poison is what is taken for another class with
         more confidence: a poisoned image is an ordinary image of another class, while a class that was left out resembles none.
@@ -170,7 +170,7 @@ class ActivationClustering(Defense):
         if not halves:
             return []
         first = reclassify(halves, [half.smaller for half in halves], evidence)
-        doubtful = [index for index, said in enumerate(first) if said.poisonous(self.config.ratio)]
+        doubtful = [index for index, answer in enumerate(first) if answer.poisonous(self.config.ratio)]
         second: dict[int, Reclassified] = {}
         if doubtful:
             chosen = [halves[index] for index in doubtful]
@@ -196,7 +196,7 @@ def reduce(features: NDArray[np.float64], dimensions: int, whiten: bool) -> NDAr
     Independent components are a rotation of the whitened principal components (Hyvärinen and Oja 2000, section 5), and 2-means and the
     silhouette see nothing but distances: whitening gives the clusters of an ICA without its iterations, which need not converge.
     """
-    from sklearn.decomposition import PCA  # a second to import, which only this defense should pay
+    from sklearn.decomposition import PCA  # takes a second to import, which only this defense needs
 
     if len(features) < 3 or (features == features[0]).all():
         return None

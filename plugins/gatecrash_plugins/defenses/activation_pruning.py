@@ -18,8 +18,8 @@ class ActivationPruning(Defense):
     """The pruning defense of Liu et al. (section 3.1), without fine-tuning and in either order.
 
     Channels of the last point are switched off one by one, ordered by mean activation on the clean hold-out (ties: lowest index first),
-    until hold-out accuracy is at least `max_drop` (absolute) below the original: the channel that crossed the line is off too. At least one
-    channel stays. The trajectory goes over the whole curve.
+    until hold-out accuracy is at least `max_drop` (absolute) below the original; the channel with which that happens is off too. At least
+    one channel stays. The trajectory goes over the whole curve.
     """
 
     name = "activation-pruning"
@@ -36,6 +36,8 @@ class ActivationPruning(Defense):
             "increasing", description="prune dormant channels first, or the most active ones"
         )
 
+    config: Config
+
     def defend(self, evidence: Evidence) -> Outcome:
         network = evidence.network
         name = list(network.points)[-1]
@@ -43,7 +45,7 @@ class ActivationPruning(Defense):
         order = means.argsort(stable=True, descending=self.config.order == "decreasing")
         curve = pruning_curve(network, evidence.clean, order, evidence.batches)
         steps = range(1, len(curve.correct))
-        # A net with one channel has nothing to prune; one whose accuracy never drops so far keeps its last channel.
+        # A net with one channel has nothing to prune; one whose accuracy never drops that far keeps its last channel.
         chosen = next((pruned for pruned in steps if curve.lost(pruned, self.config.max_drop)), len(curve.correct) - 1)
         network.points[name].set_mask(curve.mask(chosen))
         return Outcome(classifier=network, trajectory=curve.trajectory(chosen), tables={"pruning": curve.table(means)})

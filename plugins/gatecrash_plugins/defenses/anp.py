@@ -10,7 +10,7 @@ Then w of the neurons with the smallest masks is set to 0; b stays, and the mask
 
 How many to prune: the published code takes the threshold from test accuracy and attack success, which no defender has. Here the default
 is the largest threshold at which the accuracy on hold-out images that the mask was not trained on has dropped by at most `max_drop`: three
-points, so that with the error of a few dozen images the price stays near five.
+points, so that with the error of a few dozen images the drop stays near five.
 
 While the mask is trained BatchNorm normalises by the batch, as in the published code, whose `model.train()` made the paper's figures: each
 layer then takes back part of what was perturbed in the layer before. With the network's own statistics (`statistics: running`) the
@@ -33,10 +33,24 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from gatecrash import Defense, Evidence, Give, ImageSet, Need, Network, NotApplicable, Options, Outcome, Reference, Step, hookimpl
+from gatecrash import (
+    Defense,
+    Evidence,
+    Give,
+    ImageSet,
+    Need,
+    Network,
+    NotApplicable,
+    Options,
+    Outcome,
+    Reference,
+    Step,
+    hookimpl,
+    stratified_split,
+)
 
 Cut = dict[str, float | int]
-"""A place to stop pruning: `{"threshold": t}` or `{"number": n}`."""
+"""How many neurons to prune: `{"threshold": t}` or `{"number": n}`."""
 
 
 @dataclass(frozen=True)
@@ -233,14 +247,9 @@ def worst(neurons: Neurons, mask: Tensor, images: Tensor, labels: Tensor, start:
 
 def split(data: ImageSet, held_back: float, generator: torch.Generator) -> tuple[ImageSet, ImageSet]:
     """(for the mask, held back): disjoint; of each class `held_back` of the rows, rounded, but at least one stays for the mask."""
-    held = torch.zeros(len(data), dtype=torch.bool)
-    labels = data.labels.cpu()
-    for label in range(data.num_classes):
-        members = torch.nonzero(labels == label).flatten()
-        take = min(round(held_back * len(members)), len(members) - 1)
-        held[members[torch.randperm(len(members), generator=generator)[: max(take, 0)]]] = True
-    held = held.to(data.device)
-    return data.subset(~held), data.subset(held)
+    counts = [max(min(round(held_back * count), count - 1), 0) for count in data.class_counts()]
+    rest, held = stratified_split(data.labels, counts, generator)
+    return data.subset(rest.to(data.device)), data.subset(held.to(data.device))
 
 
 def endless(rows: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

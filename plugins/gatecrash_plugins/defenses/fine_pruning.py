@@ -37,7 +37,7 @@ FRACTIONS = tuple(step / 20 for step in range(20))
 
 @dataclass(frozen=True)
 class Pruning:
-    """What a selection rule decided: a mask per point, and what it saw on the way."""
+    """What a selection rule decided: a mask per point, the trajectory and the tables of its search."""
 
     masks: Mapping[str, Tensor]
     trajectory: Sequence[Step]
@@ -100,6 +100,8 @@ class FinePruning(Defense):
                 raise ValueError("prune: false with epochs: 0 does nothing; use the defense none")
             return self
 
+    config: Config
+
     def defend(self, evidence: Evidence) -> Outcome:
         network, config = evidence.network, self.config
         before = accuracy(network, evidence.clean, evidence.batches)
@@ -138,12 +140,12 @@ class FinePruning(Defense):
 
 
 def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG001
-    """Given as a loss of its own, because a network that was pruned too far to recover is a result and no diverged training."""
+    """Passed as a loss, so that training does not count as diverged: a network that was pruned too far to recover is a result."""
     return F.cross_entropy(network(images).float(), labels)
 
 
 def last_conv(network: Network, evidence: Evidence, max_drop: float) -> Pruning:
-    """Channels of the last point in increasing mean activation (ties: lowest index first), up to the one that costs too much."""
+    """Channels of the last point in increasing mean activation (ties: lowest index first), while accuracy drops by at most `max_drop`."""
     last = list(network.points)[-1]
     means = mean_activations(network, evidence.clean.images, evidence.batches, [last])[last]
     curve = pruning_curve(network, evidence.clean, means.argsort(stable=True), evidence.batches)
@@ -160,7 +162,7 @@ def weakest(means: Tensor, fraction: float) -> Tensor:
 
 
 def below(means: Tensor, threshold: float) -> Tensor:
-    """bool [C]: channels whose mean activation is below `threshold` times the layer's mean; one on the line stays, however it rounds."""
+    """bool [C]: channels whose mean activation is below `threshold` times the layer's mean; one at the threshold stays."""
     return means < threshold * means.mean() * (1 - 1e-9)
 
 
@@ -191,7 +193,7 @@ def every_point(
 
 
 def _kept(pruned: Tensor, means: Tensor) -> Tensor:
-    """Everything but the pruned channels; of a layer pruned whole, the most active one: a dead layer classifies nothing."""
+    """Everything but the pruned channels; of a layer whose channels are all pruned, the most active one stays."""
     kept = ~pruned
     if not bool(kept.any()):
         kept[means.argmax()] = True

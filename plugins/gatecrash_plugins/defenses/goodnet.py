@@ -33,7 +33,7 @@ class GoodNet(Classifier):
         original, pruned = self.original(images), self.pruned(images)
         top = original.amax(1)
         reject = top - torch.minimum(_leads(original), _leads(pruned)).amax(1)
-        # Rounding may swallow a small lead, and a tie has none: the decisions themselves have the last word.
+        # Rounding may swallow a small lead, and a tie has none: then the decisions themselves decide.
         differ = original.argmax(1) != pruned.argmax(1)
         edge = top.detach()  # not every torch release has a gradient for nextafter
         above, below = (torch.nextafter(edge, torch.full_like(edge, side)) for side in (torch.inf, -torch.inf))
@@ -65,6 +65,8 @@ class GoodNetDefense(Defense):
 
     class Config(ActivationPruning.Config):
         """How the second network is pruned: the options of activation-pruning."""
+
+    config: Config
 
     def defend(self, evidence: Evidence) -> Outcome:
         original = evidence.network.duplicate()

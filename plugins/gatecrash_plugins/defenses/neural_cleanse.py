@@ -1,4 +1,4 @@
-"""Neural Cleanse: reverse the trigger of every class, accuse classes whose trigger is abnormally small, and take the backdoor out."""
+"""Neural Cleanse: reverse the trigger of every class, accuse classes whose trigger is abnormally small, and remove the backdoor."""
 
 from __future__ import annotations
 
@@ -64,6 +64,8 @@ class NeuralCleanse(Defense):
         unlearn_batch_size: int = Field(32, ge=1, le=65_536, description="unlearn: images per step")
         max_success: float = Field(0.05, ge=0, lt=1, description="prune: success of the reversed triggers at which pruning stops")
 
+    config: Config
+
     def defend(self, evidence: Evidence) -> Outcome:
         found = _search(evidence, self.config)
         repaired = evidence.network
@@ -79,7 +81,7 @@ class NeuralCleanse(Defense):
         return Outcome(classifier=repaired, verdict=found.verdict(), trajectory=trajectory, figures=found.figures(), tables=tables)
 
     def _unlearn(self, evidence: Evidence, found: Reversed) -> Network:
-        """Section VI-C: fine-tune so that the trigger no longer means anything."""
+        """Section VI-C: fine-tune on images that carry the trigger under their true labels."""
         config = self.config
         data = with_triggers(evidence.clean, found, config.trigger_share, evidence.stream("unlearn"))
         recipe = Recipe(
@@ -111,6 +113,8 @@ class NeuralCleanseFilter(Defense):
 
         neurons: float = Field(0.01, gt=0, le=1, description="share of the penultimate neurons that is watched, at least one")
         false_positives: float = Field(0.05, ge=0, lt=1, description="share of the clean hold-out that may be rejected")
+
+    config: Config
 
     def defend(self, evidence: Evidence) -> Outcome:
         found = _search(evidence, self.config)
@@ -179,8 +183,8 @@ def with_triggers(clean: ImageSet, found: Reversed, share: float, generator: tor
 def prune(network: Network, evidence: Evidence, found: Reversed, max_success: float) -> list[Step]:
     """Section VI-B, in place: switch off channels of the last point, those first that a reversed trigger excites most above clean images.
 
-    Stops when no accused class's trigger succeeds on more than `max_success` of the hold-out; where it never comes to that, it returns to
-    the least success on the way. At least one channel stays. Returns the steps tried.
+    Stops when no accused class's trigger succeeds on more than `max_success` of the hold-out; where that is never reached, it keeps the
+    mask of least success. At least one channel stays. Returns the steps tried.
     """
     name, point = list(network.points.items())[-1]
     channels = point.channels

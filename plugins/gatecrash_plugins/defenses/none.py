@@ -1,4 +1,4 @@
-"""No defense: the column that every other one is measured against."""
+"""No defense: the column that all others are compared with."""
 
 from __future__ import annotations
 

@@ -97,6 +97,8 @@ class Airbench(Model):
 
         widths: tuple[Channels, Channels, Channels] = Field((64, 256, 256), description="channels of the three groups")
 
+    config: Config
+
     def build(self, num_classes: int, shape: tuple[int, int, int]) -> Backbone:
         self.check(shape)
         return AirbenchBackbone(num_classes, shape[0], self.config.widths)

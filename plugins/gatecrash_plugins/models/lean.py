@@ -17,7 +17,7 @@ HEAD_SCALE = 0.125
 
 
 class Residual(nn.Module):
-    """Two convolutions that a shortcut passes by; the point after the sum reaches the channel itself."""
+    """Two convolutions and a shortcut around them; a mask at the point after the sum switches the whole channel off."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,6 +71,8 @@ class Lean(Model):
         """Width."""
 
         width: float = Field(1.0, gt=0, le=8, description="multiplies the channels 64-128-256-256")
+
+    config: Config
 
     def build(self, num_classes: int, shape: tuple[int, int, int]) -> Backbone:
         self.check(shape)

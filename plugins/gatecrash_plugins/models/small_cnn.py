@@ -54,6 +54,8 @@ class SmallCnn(Model):
 
         width: int = Field(16, ge=1, le=512, description="channels of the first convolution; the next ones have 2 and 4 times as many")
 
+    config: Config
+
     def build(self, num_classes: int, shape: tuple[int, int, int]) -> Backbone:
         self.check(shape)
         return SmallCnnBackbone(num_classes, shape, self.config.width)

@@ -19,11 +19,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
 """Constructor arguments that make these nets return logits alone."""
 
 ATOMS = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Dropout)
-"""Modules that are no stage by themselves; the pooling behind them is, which also reads them activated."""
+"""Modules that do not count as stages; the pooling behind them does, and its output is activated."""
 
 
 class StagePoint(Point):
-    """A point behind a module that is not ours to edit."""
+    """A point that is applied to the output of one of torchvision's modules."""
 
     def after(self, _module: nn.Module, _inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         """Forward hook: the module's output passes through the point."""
@@ -77,6 +77,8 @@ class Torchvision(Model):
         """Which net."""
 
         arch: str = Field("resnet18", description="name of a torchvision classification model, such as mobilenet_v2 or vit_b_16")
+
+    config: Config
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise UserError for an unknown net, one without a linear head, or one that cannot take such images."""

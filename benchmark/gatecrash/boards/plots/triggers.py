@@ -16,8 +16,8 @@ from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.data import ImageSet
 from gatecrash.datasets.preparation import PreparedDataset, prepare_dataset
 from gatecrash.errors import UserError
-from gatecrash.evaluation.prediction import apply_trigger
 from gatecrash.evaluation.stealth import stealth
+from gatecrash.evaluation.triggering import apply_trigger
 from gatecrash.host.host import Host
 from gatecrash.planning.grid import parse_grid
 from gatecrash.planning.resolve import resolve

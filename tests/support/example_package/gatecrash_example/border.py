@@ -45,6 +45,8 @@ class ExampleBorder(TriggerAttack):
         width: int = Field(1, ge=1, le=8, description="width of the frame in pixels")
         level: int = Field(255, ge=0, le=255, description="grey level of the frame")
 
+    config: Config
+
     def trigger(self, shape: tuple[int, int, int]) -> Frame:
         return Frame(self.config.width, self.config.level)
 

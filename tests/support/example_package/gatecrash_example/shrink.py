@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from gatecrash import Classifier, Config, Defense, Evidence, Give, Need, Outcome, Reference, hookimpl
+from gatecrash import Classifier, Defense, Evidence, Give, Need, Options, Outcome, Reference, hookimpl
 
 
 class FewLevels(Classifier):
@@ -42,10 +42,12 @@ class ExampleShrink(Defense):
     needs = frozenset({Need.MODEL})
     gives = frozenset({Give.CLASSIFIER})
 
-    class Config(Config):
+    class Config(Options):
         """How many levels."""
 
         levels: int = Field(8, ge=2, le=256, description="grey levels that are left")
+
+    config: Config
 
     def defend(self, evidence: Evidence) -> Outcome:
         return Outcome(classifier=FewLevels(evidence.classifier, self.config.levels).eval())
