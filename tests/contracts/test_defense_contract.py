@@ -1,4 +1,4 @@
-"""The Defense contract, proved with awkward defenses: what they may see, what they must hand back, and chains of them."""
+"""The Defense contract, proved with awkward defenses: what they may see, what they must return, and chains of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from gatecrash import (
     Outcome,
     Recipe,
     Step,
-    Verdict,
     hookimpl,
 )
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
@@ -36,139 +35,8 @@ from gatecrash.running.tasks.defend import defend
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.features import Features, features
 from gatecrash.running.tasks.ground import Ground
-from gatecrash.testing import make_evidence
+from support.five_channels import COUNTS, Tiny
 from support.planted_networks import one_channel_per_class, one_pixel_per_class
-
-COUNTS = (4, 4, 4, 4, 4)
-
-
-class Probe(Defense):
-    """Reads one field."""
-
-    name = "probe"
-    summary = "reads one field"
-    needs = frozenset()
-    gives = frozenset()
-
-    def __init__(self, needs: frozenset[Need], field: str) -> None:
-        super().__init__()
-        self.needs, self.field = needs, field  # type: ignore[misc]
-
-    def defend(self, evidence: Evidence) -> Outcome:
-        assert getattr(evidence, self.field) is not None
-        return Outcome()
-
-
-class Tiny(Model):
-    """The hand-built network as a model, with nothing learnt yet."""
-
-    name = "tiny"
-    summary = "five channels"
-
-    def build(self, num_classes: int, shape: tuple[int, int, int]) -> Any:
-        backbone = one_channel_per_class().backbone
-        torch.nn.init.normal_(backbone.head.weight)
-        return backbone
-
-
-FIELDS = [
-    ("classifier", Need.MODEL),
-    ("network", Need.MODEL),
-    ("clean", Need.CLEAN_DATA),
-    ("training_data", Need.TRAINING_DATA),
-    ("features", Need.FEATURES),
-    ("recipe", Need.RETRAIN),
-    ("new_model", Need.RETRAIN),
-]
-
-
-def read(field: str, needs: set[Need]) -> None:
-    data = one_pixel_per_class(COUNTS)
-    probe = Probe(frozenset(needs), field)
-    probe.defend(make_evidence(probe, one_channel_per_class(), data, training_data=data, model=Tiny()))
-
-
-class TestEvidence:
-    @pytest.mark.parametrize(("field", "need"), FIELDS)
-    def test_a_field_can_be_read_when_its_need_is_declared(self, field: str, need: Need) -> None:
-        read(field, {need})
-
-    @pytest.mark.parametrize(("field", "need"), FIELDS)
-    def test_reading_an_undeclared_field_names_the_need(self, field: str, need: Need) -> None:
-        with pytest.raises(ContractError, match=rf"Need\.{need.name} is not in the defense's `needs`"):
-            read(field, set(Need) - {need})
-
-    def test_training_from_scratch_without_the_need_names_it(self) -> None:
-        data = one_pixel_per_class(COUNTS)
-        evidence = make_evidence(Probe(frozenset({Need.CLEAN_DATA}), "clean"), one_channel_per_class(), data, model=Tiny())
-        with pytest.raises(ContractError, match=r"without `network=`, but Need\.RETRAIN is not in the defense's `needs`"):
-            evidence.train(data)
-
-    @pytest.mark.parametrize("secret", ["test", "trigger", "goal", "attack", "backdoors", "role", "roles"])
-    def test_there_is_nothing_of_the_attackers_in_it(self, secret: str) -> None:
-        data = one_pixel_per_class(COUNTS)
-        everything = Probe(frozenset(Need), "classes")
-        evidence = make_evidence(everything, one_channel_per_class(), data, training_data=data, model=Tiny())
-        assert not hasattr(evidence, secret)
-        assert not hasattr(evidence.training_data, secret)
-
-
-CLASSIFIER = frozenset({Give.CLASSIFIER})
-SUSPECTS = frozenset({Give.SUSPECTS})
-
-
-def picture(*shape: int) -> Tensor:
-    return torch.zeros(shape, dtype=torch.uint8)
-
-
-class TestOutcome:
-    @pytest.mark.parametrize(
-        ("gives", "outcome", "message"),
-        [
-            (CLASSIFIER, lambda: Outcome(), "declares a classifier but its outcome has none"),
-            (frozenset({Give.REJECT}), lambda: Outcome(), "declares a classifier but its outcome has none"),
-            (frozenset(), lambda: Outcome(classifier=one_channel_per_class()), "does not declare CLASSIFIER or REJECT"),
-            (SUSPECTS, lambda: Outcome(), "declares SUSPECTS"),
-            (frozenset({Give.VERDICT}), lambda: Outcome(), "declares VERDICT"),
-            (SUSPECTS, lambda: Outcome(suspects=torch.zeros(3, dtype=torch.bool)), r"bool \[20\]; got torch.bool \[3\]"),
-            (SUSPECTS, lambda: Outcome(suspects=torch.zeros(20)), r"bool \[20\]; got torch.float32"),
-            (frozenset(), lambda: Outcome(suspicion=torch.full((20,), torch.nan)), "NaN"),
-            (frozenset(), lambda: Outcome(verdict=Verdict(True, targets=(6,))), "classes outside 0..5"),
-            (frozenset(), lambda: Outcome(verdict=Verdict(True, anomaly={-1: 3.0})), "classes outside 0..5"),
-            (frozenset(), lambda: Outcome(verdict=Verdict(True, probability=1.1)), "probability"),
-            (CLASSIFIER, lambda: Outcome(classifier=one_channel_per_class(), trajectory=[Step({}, {})] * 33), "at most 32"),
-            (frozenset(), lambda: Outcome(trajectory=[Step({}, {})]), "trajectory needs a classifier"),
-            (frozenset(), lambda: Outcome(figures={"mask": torch.zeros(1, 2, 2)}), r"'mask' must be a picture.* torch.float32 \[1, 2, 2\]"),
-            (frozenset(), lambda: Outcome(figures={"mask": picture(2, 2)}), r"uint8 \[1 or 3, H, W\]; got torch.uint8 \[2, 2\]"),
-            (frozenset(), lambda: Outcome(figures={"mask": picture(2, 4, 4)}), r"got torch.uint8 \[2, 4, 4\]"),
-            (frozenset(), lambda: Outcome(figures={"mask": picture(3, 0, 4)}), r"got torch.uint8 \[3, 0, 4\]"),
-            (frozenset(), lambda: Outcome(figures={"mask": [[0]]}), "got list"),  # type: ignore[dict-item]
-            (frozenset(), lambda: Outcome(figures={"": picture(1, 2, 2)}), "a figure's name must be text"),
-            (
-                frozenset(),
-                lambda: Outcome(figures={"a\nb": picture(1, 2, 2)}),
-                r"a figure's name must be text that can be printed; got 'a\\nb'",
-            ),
-            (frozenset(), lambda: Outcome(figures={0: picture(1, 2, 2)}), "a figure's name must be text"),  # type: ignore[dict-item]
-        ],
-    )
-    def test_what_breaks_the_promise_is_named(self, gives: frozenset[Give], outcome: Callable[[], Outcome], message: str) -> None:
-        with pytest.raises(ContractError, match=message):
-            outcome().check(gives, 20, 6)
-
-    def test_suspects_need_the_training_data(self) -> None:
-        with pytest.raises(ContractError, match="does not need TRAINING_DATA"):
-            Outcome(suspects=torch.zeros(20, dtype=torch.bool)).check(SUSPECTS, None, 6)
-
-    def test_everything_at_once_is_allowed(self) -> None:
-        Outcome(
-            classifier=one_channel_per_class(),
-            suspects=torch.zeros(20, dtype=torch.bool),
-            suspicion=torch.zeros(20),
-            verdict=Verdict(True, 1.0, (5,), {0: 0.0}),
-            trajectory=[Step({}, {})] * 32,
-            figures={"mask": picture(1, 1, 1), "pattern of ../é": picture(3, 2, 5)},
-        ).check(frozenset(Give), 20, 6)
 
 
 class Suspicious(Defense):

@@ -12,14 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gatecrash import ContractError, Dataset, DatasetConfig, ImageSet, Splits, UserError
 from gatecrash.datasets.cache import cache_folder
 from gatecrash.datasets.holdout import HoldoutConfig, remaining_counts
 from gatecrash.datasets.preparation import prepare_dataset
-from gatecrash.datasets.sampling import stratified_counts
 from gatecrash_plugins.datasets.digits import Digits
 
 
@@ -268,18 +265,6 @@ def test_a_limit_that_cannot_be_met_is_a_user_error(counting: type[Counting], tm
         limited(counting, tmp_path, limit_test=13)
     with pytest.raises(UserError, match="limit 2 is smaller than its 3 classes"):
         limited(counting, tmp_path, limit=2)
-
-
-@given(st.data())
-def test_stratified_counts_add_up_stay_in_proportion_and_leave_no_class_out(data: st.DataObject) -> None:
-    counts = data.draw(st.lists(st.integers(0, 200), min_size=1, max_size=8).filter(any))
-    total = data.draw(st.integers(sum(1 for count in counts if count), sum(counts)))
-    shares = stratified_counts(counts, total)
-    assert sum(shares) == total
-    assert all(min(count, 1) <= share <= count for share, count in zip(shares, counts, strict=True))
-    exact = [total * count / sum(counts) for count in counts]
-    if min(value for value in exact if value) >= 1:
-        assert all(abs(share - value) < 1 for share, value in zip(shares, exact, strict=True))
 
 
 # What a run has left, known without loading

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from gatecrash import ImageSet, Splits, UserError
 from gatecrash.datasets.holdout import HoldoutConfig, cut, holdout_counts
-from gatecrash.datasets.sampling import stratified_rows
 
 
 def numbered(labels: list[int], groups: list[int] | None = None, classes: int = 3) -> Splits:
@@ -134,9 +133,3 @@ def test_a_dataset_with_its_own_clean_set_keeps_its_training_set_whole() -> None
     rest, held = cut(Splits(splits.train, splits.test, clean=clean), HoldoutConfig(), generator())
     assert rest is splits.train
     assert held is clean
-
-
-def test_a_smaller_stratified_draw_is_part_of_a_larger_one() -> None:
-    labels = torch.tensor([0, 1] * 50)
-    small, large = (set(stratified_rows(labels, [n, n], generator()).tolist()) for n in (5, 20))
-    assert small < large

@@ -1,108 +1,16 @@
-"""Neural Cleanse on hand-worked norms and on nets whose backdoor is planted by hand."""
+"""Neural Cleanse's repairs and filter, on nets whose backdoor is planted by hand."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-from gatecrash import Backbone, Defense, Evidence, ImageSet, Network, NotApplicable, Outcome, Point, Stamp
+from gatecrash import Defense, Network
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
 from gatecrash.testing import make_evidence
-from gatecrash_plugins.defenses._reverse_triggers import (
-    CostSchedule,
-    ReverseConfig,
-    Reversed,
-    anomaly_indices,
-    attack_success,
-    reverse_triggers,
-)
+from gatecrash_plugins.defenses._reverse_triggers import Reversed
 from gatecrash_plugins.defenses.neural_cleanse import FilteredNetwork, NeuralCleanse, NeuralCleanseFilter, make_filter, with_triggers
-
-CLASSES = 5
-SIDE = 8
-TARGET = 2
-
-
-class PlantedNet(Backbone):
-    """Class k is the brightest of K horizontal stripes (rows k); a white 2x2 corner of the last rows adds `shortcut` to the target's logit.
-
-    Features are K stripe sums and one corner detector that no dark corner lets through.
-    """
-
-    def __init__(self, shortcut: float) -> None:
-        super().__init__()
-        self.shortcut = shortcut
-        self.read = nn.Conv2d(1, CLASSES + 1, SIDE)
-        self.point = Point(CLASSES + 1)
-        self.head = nn.Linear(CLASSES + 1, CLASSES)
-        with torch.no_grad():
-            self.read.weight.zero_()
-            self.read.bias.zero_()
-            for label in range(CLASSES):
-                self.read.weight[label, 0, label] = 1 / SIDE
-            self.read.weight[CLASSES, 0, -2:, -2:] = 1.0
-            self.read.bias[CLASSES] = -1.0
-            self.head.weight.copy_(torch.cat([20 * torch.eye(CLASSES), torch.zeros(CLASSES, 1)], 1))
-            self.head.weight[TARGET, CLASSES] = shortcut
-            self.head.bias.zero_()
-
-    def config(self) -> dict[str, Any]:
-        return {"shortcut": self.shortcut}
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.point(self.read(images).relu()).flatten(1))
-        return logits
-
-
-def planted(shortcut: float = 15.0) -> Network:
-    return Network(PlantedNet(shortcut), [0.0], [1.0]).eval()
-
-
-def stripes(count: int = 60, classes: int = CLASSES) -> ImageSet:
-    """Grey noise with one bright row per class; the corner stays dark."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 60, (count, 1, SIDE, SIDE), generator=generator, dtype=torch.uint8)
-    labels = torch.arange(count) % classes
-    images[torch.arange(count), 0, labels] += 150
-    return ImageSet(images, labels, tuple(f"stripe {label}" for label in range(classes)))
-
-
-def corner() -> Stamp:
-    """The trigger that was planted."""
-    mask = torch.zeros(SIDE, SIDE)
-    mask[-2:, -2:] = 1
-    return Stamp((1, SIDE, SIDE), 1.0, torch.full((1, SIDE, SIDE), 255, dtype=torch.uint8), mask)
-
-
-QUICK = {"rounds": 60, "batch_size": 60, "lr": 0.3, "cost": 0.01, "patience": 3}
-
-
-def defend(defense: Defense, network: Network, data: ImageSet | None = None) -> tuple[Outcome, Evidence]:
-    evidence = make_evidence(defense, network, data or stripes())
-    outcome = defense.defend(evidence)
-    outcome.check(frozenset(defense.gives), None, CLASSES)
-    return outcome, evidence
-
-
-def success(network: nn.Module, stamp: Stamp, data: ImageSet) -> float:
-    images = data.images[data.labels != TARGET]
-    with torch.no_grad():
-        return float((network(stamp(images)).argmax(1) == TARGET).float().mean())
-
-
-def accuracy(network: nn.Module, data: ImageSet) -> float:
-    with torch.no_grad():
-        return float((network(data.images).argmax(1) == data.labels).float().mean())
-
-
-@pytest.fixture(scope="module")
-def unlearned() -> tuple[Outcome, Evidence]:
-    return defend(NeuralCleanse(NeuralCleanse.Config(**QUICK, unlearn_lr=0.01)), planted())
+from support.planted_shortcut import CLASSES, QUICK, SIDE, TARGET, accuracy, corner, defend, planted, stripes, success, unlearned
 
 
 @pytest.fixture(scope="module")
@@ -113,159 +21,10 @@ def filtered() -> FilteredNetwork:
     return outcome.classifier
 
 
-class TestAnomalyIndex:
-    def test_is_the_distance_from_the_median_in_scaled_median_deviations(self) -> None:
-        # median 50 (between 48 and 52); deviations 40 8 6 2 2 4 10 10 -> sorted 2 2 4 6 8 10 10 40, median 7
-        norms = [10.0, 42.0, 44.0, 48.0, 52.0, 54.0, 60.0, 60.0]
-        assert anomaly_indices(norms)[0] == pytest.approx(40 / (1.4826 * 7))
-        assert anomaly_indices(norms)[1:4] == pytest.approx([8 / 10.3782, 6 / 10.3782, 2 / 10.3782])
-
-    def test_large_norms_have_negative_indices_and_cannot_be_accused(self) -> None:
-        norms = [50.0, 49.0, 51.0, 48.0, 52.0, 500.0]
-        # median 50.5; deviations .5 1.5 .5 2.5 1.5 449.5 -> median 1.5
-        indices = anomaly_indices(norms)
-        assert indices[5] == pytest.approx(-449.5 / (1.4826 * 1.5))
-        assert (indices > 2).sum() == 0
-
-    def test_stays_finite_where_most_norms_are_equal(self) -> None:
-        indices = anomaly_indices([10.0] * 9 + [1.0])
-        assert indices[:9].tolist() == [0.0] * 9
-        assert indices[9] == pytest.approx(9 / 0.01)
-
-    def test_ignores_differences_below_a_thousandth_of_the_median(self) -> None:
-        assert anomaly_indices([10.0] * 9 + [9.99])[9] == pytest.approx(1.0)
-
-    def test_of_masks_that_are_all_empty_is_zero(self) -> None:
-        assert anomaly_indices([0.0] * 4).tolist() == [0.0] * 4
-
-    @pytest.mark.parametrize(("distribution", "share"), [("normal", 1 / 3), ("lognormal", 1 / 8)])
-    def test_above_two_accuses_benign_ten_class_models_by_construction(self, distribution: str, share: float) -> None:
-        draws = np.random.default_rng(0).normal(size=(4000, 10))
-        norms = 100 + 10 * draws if distribution == "normal" else np.exp(0.45 * draws)
-        accused = np.mean([(anomaly_indices(row) > 2).any() for row in norms])
-        assert accused == pytest.approx(share, abs=0.03)
-
-
-class TestCost:
-    def rounds(self, outcomes: str, **options: Any) -> CostSchedule:
-        schedule = CostSchedule(ReverseConfig(patience=2, cost=1e-3, cost_factor=4, **options), 1)
-        for outcome in outcomes:
-            schedule.update(np.array([outcome == "+"]))
-        return schedule
-
-    @pytest.mark.parametrize(
-        ("outcomes", "cost"),
-        [
-            ("+", 0.0),
-            ("++", 1e-3),  # starts
-            ("+++", 1e-3),
-            ("++++", 4e-3),  # up by 4
-            ("+++++++", 16e-3),
-            ("++-+-+-+", 1e-3),  # no two in a row
-            ("++--", 1e-3 / 8),  # down by 4 ** 1.5
-            ("++----", 1e-3 / 64),
-            ("----", 0.0),  # never succeeded: the norm stays out of the loss
-        ],
-    )
-    def test_follows_runs_of_success_and_failure(self, outcomes: str, cost: float) -> None:
-        assert self.rounds(outcomes).cost[0] == pytest.approx(cost)
-
-    def test_has_bracketed_the_answer_once_it_went_both_ways(self) -> None:
-        assert not self.rounds("++++").moved[0]
-        assert not self.rounds("--++++").moved[0]  # failures before the start are no lowering
-        assert self.rounds("++++--").moved[0]
-
-    def test_is_kept_apart_for_each_class(self) -> None:
-        schedule = CostSchedule(ReverseConfig(patience=1, cost=1.0, cost_factor=4), 3)
-        schedule.update(np.array([True, True, False]))
-        schedule.update(np.array([True, False, False]))
-        assert schedule.cost.tolist() == [4.0, 1 / 8, 0.0]
-
-
-class TestSearch:
-    def test_finds_the_planted_patch_and_names_its_target(self, unlearned: tuple[Outcome, Evidence]) -> None:
-        outcome, _ = unlearned
-        assert outcome.verdict is not None
-        assert outcome.verdict.backdoored
-        assert outcome.verdict.targets == (TARGET,)
-        assert outcome.verdict.probability is None
-        assert outcome.verdict.anomaly[TARGET] > 2
-        mask = outcome.figures[f"mask-{TARGET}"].float() / 255
-        assert mask[0, -2:, -2:].sum() > 0.8 * mask.sum()
-        # Where the mask is open the pattern is bright: the loss lowers the cross-entropy to the target, it does not raise it.
-        shown = outcome.figures[f"pattern-{TARGET}"][0, -2:, -2:][mask[0, -2:, -2:] > 0.5]
-        assert len(shown)
-        assert shown.float().mean() > 200
-
-    def test_reports_every_class_and_keeps_its_images(self, unlearned: tuple[Outcome, Evidence]) -> None:
-        outcome, _ = unlearned
-        rows = outcome.tables["classes"]
-        assert [row["name"] for row in rows] == list(stripes().classes)
-        assert [row["accused"] for row in rows] == [label == TARGET for label in range(CLASSES)]
-        assert all(row["success_rate"] > 0.9 for row in rows)
-        for label, row in enumerate(rows):
-            mask, pattern = outcome.figures[f"mask-{label}"], outcome.figures[f"pattern-{label}"]
-            assert (mask.dtype, tuple(mask.shape)) == (torch.uint8, (1, SIDE, SIDE))
-            assert (pattern.dtype, tuple(pattern.shape)) == (torch.uint8, (1, SIDE, SIDE))
-            assert row["norm"] == pytest.approx(float(mask.float().sum() / 255), abs=SIDE * SIDE / 255 / 2)
-
-    def test_gives_each_class_what_it_would_find_alone(self) -> None:
-        """Classes share batches, not losses: also when memory splits them over several passes."""
-        evidence = make_evidence(NeuralCleanse(), planted(), stripes())
-        config = ReverseConfig(rounds=12, batch_size=20, stop_patience=1)
-        together = reverse_triggers(evidence.network.requires_grad_(False), evidence, config)
-
-        def few(*tensors: Tensor, size: int | None = None) -> Any:
-            return evidence.batches(*tensors, size=size or 20)
-
-        apart = reverse_triggers(evidence.network, replace(evidence, batches=few), config)
-        torch.testing.assert_close(together.masks, apart.masks, atol=1e-4, rtol=0)
-        assert together.rounds == apart.rounds
-
-    def test_repeats_exactly(self) -> None:
-        config = ReverseConfig(rounds=8, batch_size=20)
-        first, second = (
-            reverse_triggers(evidence.network, evidence, config)
-            for evidence in (make_evidence(NeuralCleanse(), planted(), stripes()) for _ in range(2))
-        )
-        assert torch.equal(first.masks, second.masks)
-        assert torch.equal(first.patterns, second.patterns)
-        assert first.success == second.success
-
-    def test_stops_classes_that_have_settled(self) -> None:
-        evidence = make_evidence(NeuralCleanse(), planted(), stripes())
-        config = ReverseConfig(rounds=200, batch_size=60, patience=2, stop_patience=4)
-        found = reverse_triggers(evidence.network.requires_grad_(False), evidence, config)
-        assert max(found.rounds) < 200
-        assert len(set(found.rounds)) > 1
-
-    def test_does_not_count_images_of_the_class_itself(self) -> None:
-        evidence = make_evidence(NeuralCleanse(), planted(), stripes())
-        invisible = Stamp((1, SIDE, SIDE), 1.0)  # an empty mask: every image stays in its class
-        assert attack_success(evidence.network, evidence, invisible, TARGET) == 0.0
-
-    def test_accuses_no_class_whose_trigger_never_worked(self) -> None:
-        """Everything is class 0, so that the masks of the others mean nothing."""
-        network = planted()
-        with torch.no_grad():
-            network.head.bias[0] = 1e4
-        evidence = make_evidence(NeuralCleanse(), network, stripes())
-        found = reverse_triggers(evidence.network.requires_grad_(False), evidence, ReverseConfig(rounds=5, anomaly=1e-9))
-        assert found.success == (1.0, 0.0, 0.0, 0.0, 0.0)
-        assert max(found.indices[1:]) > 1e-9
-        assert set(found.accused) <= {0}
-
-    def test_needs_three_classes(self) -> None:
-        data = stripes()
-        two = ImageSet(data.images, data.labels % 2, ("even", "odd"))
-        with pytest.raises(NotApplicable, match="three classes"):
-            defend(NeuralCleanse(), planted(), two)
-
-
 class TestUnlearning:
-    def test_takes_the_backdoor_out_of_the_model_it_returns(self, unlearned: tuple[Outcome, Evidence]) -> None:
+    def test_takes_the_backdoor_out_of_the_model_it_returns(self) -> None:
         """Not the attacked model, as another toolbox saves."""
-        outcome, _ = unlearned
+        outcome = unlearned()
         assert outcome.classifier is not None
         assert success(planted(), corner(), stripes()) == 1.0
         assert success(outcome.classifier, corner(), stripes()) < 0.1

@@ -1,71 +1,23 @@
-"""The models that ship, each against the whole of what a Network promises."""
+"""The models that ship, each against everything that a Network must do."""
 
 from __future__ import annotations
 
 import copy
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from gatecrash import ImageSet, Model, Network, UserError
+from gatecrash import Model, Network, UserError
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
-from gatecrash.contracts.randomness import Streams
-from gatecrash.contracts.recipe import PRESETS
-from gatecrash.engine.training import train
-from gatecrash.testing import model_factory
 from gatecrash_plugins.models.airbench import Airbench
 from gatecrash_plugins.models.lean import Lean
 from gatecrash_plugins.models.preact_resnet18 import PreActResNet18
 from gatecrash_plugins.models.resnet18 import ResNet18
 from gatecrash_plugins.models.small_cnn import SmallCnn
-from gatecrash_plugins.models.torchvision import Torchvision
 from gatecrash_plugins.models.vgg11_bn import Vgg11
-
-CLASSES = 7
-
-
-def torchvision(arch: str) -> Model:
-    return Torchvision(Torchvision.Config(arch=arch))
-
-
-CASES: dict[str, tuple[Model, tuple[int, int, int]]] = {
-    "small-cnn-gray-16": (SmallCnn(), (1, 16, 16)),
-    "small-cnn-8": (SmallCnn(), (3, 8, 8)),
-    "small-cnn-oblong": (SmallCnn(), (3, 20, 32)),
-    "small-cnn": (SmallCnn(), (3, 32, 32)),
-    "lean": (Lean(), (3, 32, 32)),
-    "lean-narrow-gray": (Lean(Lean.Config(width=0.25)), (1, 32, 32)),
-    "airbench": (Airbench(), (3, 32, 32)),
-    "airbench-narrow-gray": (Airbench(Airbench.Config(widths=(4, 9, 16))), (1, 28, 20)),
-    "resnet18": (ResNet18(), (3, 32, 32)),
-    "resnet18-gray-16": (ResNet18(), (1, 16, 16)),
-    "preact-resnet18": (PreActResNet18(), (3, 32, 32)),
-    "preact-resnet18-gray-16": (PreActResNet18(), (1, 16, 16)),
-    "vgg11-bn": (Vgg11(), (3, 32, 32)),
-    "vgg11-bn-gray": (Vgg11(), (1, 32, 32)),
-    "torchvision-resnet18": (torchvision("resnet18"), (3, 32, 32)),
-    "torchvision-mobilenet_v3_small-gray": (torchvision("mobilenet_v3_small"), (1, 32, 32)),
-    "torchvision-shufflenet_v2_x0_5": (torchvision("shufflenet_v2_x0_5"), (3, 32, 32)),
-}
-
-
-@cache
-def _network(case: str) -> Network:
-    """The model with norms as after training: their statistics fit the images, their weights and biases are anything."""
-    model, shape = CASES[case]
-    torch.manual_seed(0)
-    network = Network(model.build(CLASSES, shape), [0.5] * shape[0], [0.25] * shape[0])
-    for norm in network.norms.values():
-        nn.init.uniform_(norm.weight, 0.5, 1.5)
-        nn.init.uniform_(norm.bias, -0.5, 0.5)
-        norm.momentum = 1.0
-    with torch.no_grad():
-        network.train()(torch.randint(0, 256, (8, *shape), dtype=torch.uint8))
-    return network.eval()
+from support.shipped_models import CASES, CLASSES, built_network, torchvision
 
 
 @pytest.fixture(params=CASES)
@@ -76,7 +28,7 @@ def case(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def network(case: str) -> Network:
-    return _network(case).duplicate()
+    return built_network(case).duplicate()
 
 
 @pytest.fixture
@@ -228,14 +180,14 @@ def test_parameter_counts_are_the_published_ones(model: Model, count: int) -> No
 
 def test_residual_nets_have_points_in_the_branch_and_after_the_sum() -> None:
     for model in (ResNet18(), PreActResNet18()):
-        points = list(_network(model.name).points)
+        points = list(built_network(model.name).points)
         assert points[:4] == ["stem", "layer1.0.mid", "layer1.0.branch", "layer1.0.out"]
         assert len(points) == 1 + 8 * 3
 
 
 @torch.no_grad()
 def test_masking_a_convolution_in_a_branch_leaves_the_shortcut() -> None:
-    network = _network("resnet18").duplicate()
+    network = built_network("resnet18").duplicate()
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     branch, out = network.points["layer4.1.branch"], network.points["layer4.1.out"]
     branch.set_mask(torch.zeros(512))
@@ -246,7 +198,7 @@ def test_masking_a_convolution_in_a_branch_leaves_the_shortcut() -> None:
 
 
 def test_parameters_are_named_as_in_the_usual_cifar_implementations() -> None:
-    resnet = _network("resnet18").backbone.state_dict()
+    resnet = built_network("resnet18").backbone.state_dict()
     assert {
         "conv1.weight",
         "bn1.weight",
@@ -254,17 +206,10 @@ def test_parameters_are_named_as_in_the_usual_cifar_implementations() -> None:
         "layer2.0.bn2.running_var",
         "layer2.0.shortcut.1.weight",
     } <= resnet.keys()
-    preact = _network("preact-resnet18").backbone.state_dict()
+    preact = built_network("preact-resnet18").backbone.state_dict()
     assert {"conv1.weight", "layer2.0.bn1.weight", "layer2.0.shortcut.0.weight"} <= preact.keys()
-    vgg = _network("vgg11-bn").backbone.state_dict()
+    vgg = built_network("vgg11-bn").backbone.state_dict()
     assert {"features.0.weight", "features.1.running_mean", "features.4.weight", "features.25.weight", "features.27.mask"} <= vgg.keys()
-
-
-def test_torchvision_parameters_keep_torchvisions_names() -> None:
-    from torchvision.models import resnet18
-
-    ours = set(_network("torchvision-resnet18").backbone.net.state_dict())  # type: ignore[union-attr]
-    assert ours == {name for name in resnet18().state_dict() if not name.startswith("fc.")}
 
 
 @pytest.mark.parametrize(
@@ -307,88 +252,3 @@ def test_width_sets_the_channels() -> None:
     assert [point.channels for point in points.values()] == [5, 10, 20]
     half = Network(Lean(Lean.Config(width=0.5)).build(10, (3, 32, 32)), [0] * 3, [1] * 3)
     assert [half.points[name].channels for name in half.stages] == [64, 128, 128, 128]
-
-
-def test_airbenchs_first_layer_whitens_patches_of_the_training_images_and_stays() -> None:
-    """Jordan 2024, section 3.2: over the patches the filters' answers have variance 1 and no covariance."""
-    data = natural_images()
-    network = model_factory(Airbench(Airbench.Config(widths=(4, 4, 4))), data)()
-    stem = network.backbone.stem
-    assert isinstance(stem, nn.Conv2d)
-    answers = F.conv2d(network.normalise(data.images), stem.weight).movedim(1, 3).flatten(0, 2).double()
-    half = answers.shape[1] // 2
-    assert torch.equal(answers[:, half:], -answers[:, :half])
-    covariance = answers[:, :half].T @ answers[:, :half] / len(answers)
-    torch.testing.assert_close(covariance, torch.eye(half).double(), rtol=0, atol=0.05)
-
-    before = stem.weight.clone()
-    recipe = PRESETS["airbench"].model_copy(update={"epochs": 1, "batch_size": 50, "lr": 0.01})
-    train(network, data.images, data.labels, recipe, streams=Streams("test"), flip=True, device="cpu")
-    assert torch.equal(stem.weight, before)
-
-
-@torch.no_grad()
-def test_airbenchs_convolutions_start_as_the_identity() -> None:
-    network = _network("airbench")
-    for name, convolution in network.convolutions.items():
-        if name != "stem":
-            x = torch.rand(1, convolution.in_channels, 5, 5)
-            assert torch.equal(convolution(x)[:, : convolution.in_channels], x)
-
-
-def natural_images() -> ImageSet:
-    """200 RGB images whose neighbouring pixels resemble each other: blurred noise, darker in class "a"."""
-    generator = torch.Generator().manual_seed(0)
-    noise = F.avg_pool2d(torch.rand(200, 3, 18, 18, generator=generator), 3, 1)
-    images = ((noise + 0.05 * torch.rand(noise.shape, generator=generator)) * 255 / 1.05).to(torch.uint8)
-    images[::2] //= 2
-    return ImageSet(images, torch.arange(200) % 2, ("a", "b"))
-
-
-# torchvision by name
-
-
-def test_an_unknown_net_gets_a_suggestion() -> None:
-    with pytest.raises(UserError, match=r"no classification model 'resnet19'; did you mean .*'resnet18'"):
-        torchvision("resnet19").check((3, 32, 32))
-    with pytest.raises(UserError, match="no classification model 'fasterrcnn_resnet50_fpn'"):
-        torchvision("fasterrcnn_resnet50_fpn").build(10, (3, 32, 32))
-
-
-def test_a_net_without_a_linear_head_is_a_user_error() -> None:
-    with pytest.raises(UserError, match="squeezenet1_0 does not end in a linear layer"):
-        torchvision("squeezenet1_0").check((3, 64, 64))
-
-
-FAMILIES = [
-    ("alexnet", 64, 4),
-    ("vgg11_bn", 32, 6),
-    ("regnet_y_400mf", 32, 5),
-    ("vit_b_16", 32, 0),
-    *(
-        pytest.param(*family, marks=pytest.mark.slow)
-        for family in (
-            ("convnext_tiny", 32, 4),
-            ("densenet121", 32, 4),
-            ("efficientnet_b0", 32, 5),
-            ("googlenet", 32, 5),
-            ("inception_v3", 96, 7),
-            ("maxvit_t", 224, 5),
-            ("mnasnet0_5", 32, 4),
-            ("swin_t", 32, 0),
-        )
-    ),
-]
-
-
-@pytest.mark.parametrize(("arch", "side", "stages"), FAMILIES)
-def test_every_family_of_torchvision_has_its_points(arch: str, side: int, stages: int) -> None:
-    model = torchvision(arch)
-    model.check((1, side, side))
-    with torch.device("cpu" if arch == "regnet_y_400mf" else "meta"):
-        network = Network(model.build(CLASSES, (1, side, side)), [0.5], [0.25]).eval()
-        logits = network(torch.zeros(2, 1, side, side))
-    assert logits.shape == (2, CLASSES)
-    assert len(network.stages) == stages
-    assert list(network.points)[-1] == "last"
-    assert network.points["last"].channels == network.head.in_features

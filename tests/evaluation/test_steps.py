@@ -1,0 +1,105 @@
+"""Every step of a trajectory is scored on its own."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gatecrash import Backbone, Backdoor, ContractError, ImageSet, Network, Point, Step
+from gatecrash.contracts.backdoor import Goal
+from gatecrash.evaluation.scores import StepScores
+from gatecrash.evaluation.steps import evaluate_steps
+from support.written_answers import Mark
+
+
+class Body(Backbone):
+    """Two channels: `last` passes pixel (0, 0) on as 'a' and the mark in pixel (0, 1) on as 'b'."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = Point(2)
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.last(images[:, 0, 0, :2]))
+
+
+@pytest.fixture
+def network() -> Network:
+    """Class 'b' for a marked image, else what pixel (0, 0) says: dark is 'b', bright is 'a'."""
+    network = Network(Body(), mean=(0.0,), std=(1.0,))
+    network.head.load_state_dict({"weight": torch.tensor([[4.0, -9.0], [0.0, 0.0]]), "bias": torch.tensor([-1.0, 0.0])})
+    return network.eval()
+
+
+@pytest.fixture
+def bright_and_dark() -> ImageSet:
+    images = torch.zeros(10, 1, 4, 4, dtype=torch.uint8)
+    images[:6, 0, 0, 0] = 255
+    return ImageSet(images, torch.tensor([0] * 6 + [1] * 4), ("a", "b"))
+
+
+STEPS = [
+    Step({"pruned": 0}, {}),
+    Step({"pruned": 1}, {"backbone.last.mask": torch.tensor([1.0, 0.0])}),
+    Step({"pruned": 2}, {"backbone.last.mask": torch.zeros(2)}),
+    Step({"pruned": 0, "bias": "raised"}, {"backbone.head.bias": torch.tensor([4.0, 0.0])}),
+]
+
+
+def test_every_step_of_a_trajectory_is_scored_on_its_own(network, bright_and_dark):
+    planted = Backdoor("mark", Goal("all-to-one", 2, target=1), Mark())
+    scored = evaluate_steps(network, STEPS, bright_and_dark, [planted], device="cpu")
+    assert [(step.scores.acc, step.scores.asr) for step in scored] == [
+        (1.0, 1.0),
+        (1.0, 0.0),  # the trigger's channel is off
+        (0.4, 1.0),  # both are off: everything is 'b'
+        (0.6, 1.0),  # clean images are all 'a'; the trigger works, so the masks of the steps before are open again
+    ]
+    assert scored[3].params == {"pruned": 0, "bias": "raised"}
+
+
+def test_a_step_that_changes_nothing_more_costs_no_image(network, bright_and_dark, monkeypatch):
+    shown, forward = [], Body.forward
+    monkeypatch.setattr(Body, "forward", lambda body, images: shown.append(len(images)) or forward(body, images))
+
+    def scored(*biases: float) -> list[StepScores]:
+        steps = [Step({"number": number}, {"backbone.head.bias": torch.tensor([bias, 0.0])}) for number, bias in enumerate(biases)]
+        return evaluate_steps(network, steps, bright_and_dark, device="cpu")
+
+    raised, lowered = (step.scores for step in scored(4.0, -1.0))
+    images = sum(shown)
+    steps = scored(4.0, 4.0, -1.0, -1.0)
+    assert [step.scores for step in steps] == [raised, raised, lowered, lowered]
+    assert raised != lowered
+    assert [step.params for step in steps] == [{"number": number} for number in range(4)]
+    assert sum(shown) == 2 * images
+
+
+def test_a_trajectory_leaves_the_classifier_as_it_was(network, bright_and_dark):
+    network.train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    evaluate_steps(network, STEPS, bright_and_dark, device="cpu")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert network.training
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"backbone.lost.mask": torch.ones(2)}, "changes 'backbone.lost.mask', which the classifier does not have"),
+        ({"backbone.last.mask": torch.ones(3)}, r"changes 'backbone.last.mask' to shape \[3\]; in the classifier it is \[2\]"),
+        ({"backbone.head.bias": torch.tensor([math.nan, 0.0])}, "the classifier gave NaN or infinite logits for 10 of 10 images"),
+    ],
+)
+def test_a_step_that_does_not_fit_is_named(network, bright_and_dark, changes, complaint):
+    steps = [STEPS[0], Step({"threshold": 0.3}, changes)]
+    with pytest.raises(ContractError, match=r"step 2 of the trajectory \(threshold=0.3\):? " + complaint):
+        evaluate_steps(network, steps, bright_and_dark, device="cpu")
+
+
+def test_no_steps_no_scores(network, bright_and_dark):
+    assert evaluate_steps(network, [], bright_and_dark, device="cpu") == []
