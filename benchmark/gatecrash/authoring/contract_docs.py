@@ -25,7 +25,7 @@ SUBJECTS = {
     "Models and classifiers": ("contracts.model", "contracts.classifier", "contracts.portable"),
     "Options and references": ("contracts.config", "contracts.reference"),
     "Pruning": ("engine.pruning",),
-    "What observers are given": (
+    "Plans and results": (
         "records.plan",
         "records.result",
         "records.measures",
@@ -39,15 +39,19 @@ SUBJECTS = {
 
 INTERNAL = frozenset(
     {
+        "Measures.limits",
+        "Measures.scores",
+        "Measures.value",
         "Outcome.check",
         "Poisoned.check",
         "Result.from_text",
         "Result.log",
         "Result.schema_version",
         "Result.to_text",
+        "TrajectoryStep.value",
     }
 )
-"""Public members that the harness calls and plugin authors do not need."""
+"""Public members that the harness uses and plugin authors do not need."""
 
 
 def page() -> str:

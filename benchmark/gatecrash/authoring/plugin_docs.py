@@ -118,8 +118,8 @@ def page(host: Host, costs: Costs | None = None) -> str:
     lines = [
         "# Plugins",
         "",
-        "Everything that ships, one file each. `make docs` makes this page from the plugins. `gatecrash show NAME` prints the same with the "
-        "full description. How to write one: [Write a plugin](../plugins.md); what a plugin is called with: "
+        "Everything that ships, one file each. `make docs` makes this page from the plugins. `gatecrash show NAME` prints the same with",
+        "the full description. How to write one: [Write a plugin](../plugins.md). What a plugin is called with:",
         "[Contracts and hooks](contracts.md).",
     ]
     for kind in KINDS:

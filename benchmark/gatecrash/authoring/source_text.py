@@ -19,7 +19,7 @@ def property_text(member: Function) -> str | None:
 
 
 def attribute(node: ast.AnnAssign) -> tuple[str, str]:
-    """An attribute as a reader sees it, and what it is if its type or default says so: a measure's title, an option's description and bounds.
+    """An attribute as a reader sees it, and what its type or default says of it: a measure's title, an option's description and bounds.
 
     `field(...)`, `Field(...)` and `Annotated[..., Measure(label, title)]` are taken apart.
     """
