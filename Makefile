@@ -30,7 +30,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m pytest tests/benchmarks/bench_*.py -p no:cacheprovider -s --override-ini timeout=0
 
 docs: $(VENV)/installed
-	$(BIN)/python -m gatecrash.authoring.plugin_docs plugins leaderboards
+	$(BIN)/python -m gatecrash.authoring.plugin_docs docs/reference leaderboards
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

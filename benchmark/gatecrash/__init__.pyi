@@ -56,10 +56,14 @@ from .errors import NotApplicable as NotApplicable
 from .errors import TrainingDiverged as TrainingDiverged
 from .errors import UserError as UserError
 from .host.hookspecs import hookimpl as hookimpl
+from .records.measures import Measures as Measures
+from .records.measures import TrajectoryStep as TrajectoryStep
 from .records.plan import Cell as Cell
 from .records.plan import Plan as Plan
 from .records.plan import Victim as Victim
+from .records.provenance import Provenance as Provenance
 from .records.result import Result as Result
+from .records.stage import Stage as Stage
 from .records.summary import Summary as Summary
 
 __version__: str

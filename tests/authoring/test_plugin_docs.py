@@ -1,4 +1,4 @@
-"""plugins/README.md is what the plugins say of themselves."""
+"""docs/reference/plugins.md is what the plugins say of themselves."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Literal
 
 from pydantic import Field
 
-from gatecrash import Config
+from gatecrash import Options
 from gatecrash.authoring.plugin_docs import costs_of, costs_on_board, main, options_of, page
 from gatecrash.host.loading import load_plugins
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
 from support.paths import ROOT
 
-PAGE, BOARDS = ROOT / "plugins" / "README.md", ROOT / "leaderboards"
+PAGE, BOARDS = ROOT / "docs" / "reference" / "plugins.md", ROOT / "leaderboards"
 
 
 def test_the_page_is_up_to_date() -> None:
     expected = page(load_plugins(installed=False), costs_on_board(BOARDS))
-    assert PAGE.read_text(encoding="utf-8") == expected, "run `make docs` and commit plugins/README.md"
+    assert PAGE.read_text(encoding="utf-8") == expected, "run `make docs` and commit docs/reference/plugins.md"
 
 
-def test_writing_the_page_gives_the_page(tmp_path: Path) -> None:
+def test_writing_the_pages_gives_the_pages(tmp_path: Path) -> None:
     main(tmp_path, BOARDS)
-    for name in ("README.md", "CONTRACTS.md"):
-        assert (tmp_path / name).read_text(encoding="utf-8") == (ROOT / "plugins" / name).read_text(encoding="utf-8")
+    for name in ("plugins.md", "contracts.md"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (PAGE.parent / name).read_text(encoding="utf-8")
 
 
 def test_every_plugin_and_option_is_on_the_page() -> None:
@@ -72,7 +72,7 @@ def test_costs_are_medians_over_victims_and_over_cells() -> None:
         ]
     )
     assert set(costs) == {("attack", "badnets"), ("defense", "anp")}
-    where = "Cost on the [digits](../leaderboards/digits.md): "
+    where = "Cost on the [digits](../../leaderboards/digits.md): "
     assert costs["attack", "badnets"] == f"{where}4 s per victim, training included (median of 2)."
     assert costs["defense", "anp"] == f"{where}0.31 s per cell (median of 2)."
     written = page(load_plugins(installed=False), costs)
@@ -85,7 +85,7 @@ def test_without_a_board_of_the_digits_no_costs_are_claimed(tmp_path: Path) -> N
     assert "Cost on the" not in page(load_plugins(installed=False))
 
 
-class Options(Config):
+class Some(Options):
     rate: float | None = Field(None, gt=0, le=1, description="a share")
     way: Literal["a", "b"] = Field("a", description="one of two")
     sizes: tuple[int, ...] = Field((1, 2), description="some")
@@ -93,7 +93,7 @@ class Options(Config):
 
 
 def test_options_as_a_person_reads_them() -> None:
-    rate, way, sizes, needed = options_of(Options)
+    rate, way, sizes, needed = options_of(Some)
     assert (rate.type, rate.default, rate.bounds, rate.is_number) == ("float | none", "null", "> 0, <= 1", True)
     assert (way.type, way.default, way.bounds, way.is_number) == ("a | b", '"a"', "", False)
     assert (sizes.type, sizes.default, sizes.is_number) == ("tuple[int, ...]", "[1, 2]", False)

@@ -1,4 +1,4 @@
-"""Hooks through the real command line: the observer that CONTRIBUTING.md shows, and a dataset and a model from a file."""
+"""Hooks through the real command line: the observer that docs/plugins.md shows, and a dataset and a model from a file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from support.documents import code_blocks
+from support.documents import code_block
 
 Gatecrash = Callable[..., Any]
 
-OBSERVER = code_blocks("CONTRIBUTING.md", "python")[2]
+OBSERVER = code_block("docs/plugins.md", "def cell_finished(")
 
 
-def test_the_observer_in_contributing_logs_each_cell_to_a_csv(
+def test_the_observer_in_the_tutorial_logs_each_cell_to_a_csv(
     gatecrash: Gatecrash, small_grid: Callable[..., Path], write: Callable[[str, str], Path], tmp_path: Path, monkeypatch: Any
 ) -> None:
     assert len([line for line in OBSERVER.splitlines() if line.strip()]) <= 12

@@ -1,22 +1,57 @@
-"""plugins/CONTRACTS.md: every hook, and every name that a plugin author imports, from their docstrings.
+"""docs/reference/contracts.md: every hook and every public name of `gatecrash`, from their docstrings.
 
-Read from the sources and not from imported objects: an attribute's docstring, and a default as it was written, are only there.
+Read from the sources and not from imported objects, because only the sources have docstrings of attributes and defaults as written.
 """
 
 from __future__ import annotations
 
 import ast
-import inspect
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-Function = ast.FunctionDef
+from gatecrash.authoring.source_text import Function, assigned, attribute, documented, paragraph, property_text, prose, signature, text_of
+
 PACKAGE = Path(__file__).parents[1]
 
+HOOKS = "Hooks"
+SUBJECTS = {
+    HOOKS: ("host.hookspecs",),
+    "Attacks": ("contracts.attack", "contracts.poisoning", "contracts.backdoor"),
+    "Triggers": ("contracts.trigger", "contracts.stamp"),
+    "Defenses": ("contracts.defense", "contracts.evidence", "contracts.outcome"),
+    "Training": ("contracts.train", "contracts.recipe", "contracts.randomness"),
+    "Images and datasets": ("contracts.data", "contracts.dataset"),
+    "Models and classifiers": ("contracts.model", "contracts.classifier", "contracts.portable"),
+    "Options and references": ("contracts.config", "contracts.reference"),
+    "Pruning": ("engine.pruning",),
+    "Plans and results": (
+        "records.plan",
+        "records.result",
+        "records.measures",
+        "records.provenance",
+        "records.stage",
+        "records.summary",
+    ),
+    "Errors": ("errors",),
+}
+"""Headings of the page, each with the modules whose public names stand under it."""
 
-Home = dict[str, tuple[str, ...]]
+INTERNAL = frozenset(
+    {
+        "Measures.limits",
+        "Measures.scores",
+        "Measures.value",
+        "Outcome.check",
+        "Poisoned.check",
+        "Result.from_text",
+        "Result.log",
+        "Result.schema_version",
+        "Result.to_text",
+        "TrajectoryStep.value",
+    }
+)
+"""Public members that the harness uses and plugin authors do not need."""
 
 
 def page() -> str:
@@ -24,21 +59,20 @@ def page() -> str:
     lines = [
         "# Contracts and hooks",
         "",
-        "What a plugin is called with and what it may import. This page is made by `make docs` from the docstrings; edit those. "
-        "A walk through an attack and a defense: [CONTRIBUTING.md](../CONTRIBUTING.md). What ships: [README.md](README.md).",
+        "What a plugin is called with, and everything that `import gatecrash` offers. `make docs` makes this page from the docstrings.",
+        "A tutorial: [Write a plugin](../plugins.md). What ships: [Plugins](plugins.md).",
         "",
-        "## Hooks",
-        "",
-        "Functions of these names, marked with `@gatecrash.hookimpl`, in a plugin's module. An implementation takes those of the arguments "
-        "that it wants.",
+        "Contents: " + " · ".join(f"[{title}](#{title.lower().replace(' ', '-')})" for title in SUBJECTS),
     ]
-    for hook in hooks():
-        lines += ["", f"### {hook.name}", "", f"`{_signature(hook)}`", "", _text(hook)]
-    for module, names in _homes().items():
-        tree = _tree(module)
-        lines += ["", f"## {module}", "", _prose((ast.get_docstring(tree) or "").partition("\n\n")[0])]
-        for name in names:
-            lines += ["", *_entry(tree, name)]
+    for title, modules in SUBJECTS.items():
+        lines += ["", f"## {title}"]
+        if title == HOOKS:
+            lines += ["", "Functions of these names in a plugin's module. An implementation may leave out arguments that it does not use."]
+            for hook in hooks():
+                lines += ["", f"### {hook.name}", "", f"`{signature(hook)}`", "", text_of(hook)]
+        for module in modules:
+            for name in _homes()[module]:
+                lines += ["", *_entry(_tree(module), name)]
     return "\n".join(lines) + "\n"
 
 
@@ -49,13 +83,14 @@ def hooks() -> list[Function]:
 
 
 def public_names() -> list[str]:
-    return [name for names in _homes().values() for name in names]
+    """The names on the page, in its order."""
+    return [name for modules in SUBJECTS.values() for module in modules for name in _homes()[module]]
 
 
 @cache
-def _homes() -> Home:
+def _homes() -> dict[str, tuple[str, ...]]:
     """The public names by module, as `gatecrash/__init__.pyi` lists them."""
-    homes: Home = {}
+    homes: dict[str, tuple[str, ...]] = {}
     for node in ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module:
             homes[node.module] = (*homes.get(node.module, ()), *(alias.name for alias in node.names))
@@ -67,100 +102,75 @@ def _tree(module: str) -> ast.Module:
     return ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
 
 
+@cache
+def classes() -> dict[str, ast.ClassDef]:
+    """The public classes by name."""
+    nodes = (node for module in _homes() for node in _tree(module).body)
+    return {node.name: node for node in nodes if isinstance(node, ast.ClassDef) and node.name in public_names()}
+
+
 def _entry(tree: ast.Module, name: str) -> Iterator[str]:
     """A name's heading, signature, docstring and members."""
     yield f"### {name}"
     yield ""
-    for node, doc in _documented(tree.body):
+    for node, doc in documented(tree.body):
         if isinstance(node, ast.ClassDef) and node.name == name:
             yield f"`class {_class_line(node)}`"
             yield ""
-            yield _text(node)
+            yield text_of(node)
             members = [f"- {member}" for member in _members(node)]
             if members:
                 yield ""
                 yield from members
         elif isinstance(node, Function) and node.name == name:
-            yield f"`{_signature(node)}`"
+            yield f"`{signature(node)}`"
             yield ""
-            yield _text(node)
-        elif _assigned(node) == name:
+            yield text_of(node)
+        elif assigned(node) == name:
             yield f"`{ast.unparse(node)}`"
             if doc:
                 yield ""
-                yield _prose(doc)
+                yield prose(doc)
 
 
 def _class_line(node: ast.ClassDef) -> str:
-    """Name, bases and the arguments of its own constructor."""
+    """Name, bases, and the arguments of its own constructor."""
     bases = [ast.unparse(base) for base in node.bases]
     line = f"{node.name}({', '.join(bases)})" if bases else node.name
-    for member in node.body:
-        if isinstance(member, Function) and member.name == "__init__":
-            line += f"`, made with `{_signature(member).replace('__init__', node.name, 1).removesuffix(' -> None')}"
+    made = _method(node, "__init__")
+    if made is not None:
+        line += f"`, made with `{signature(made, node.name).removesuffix(' -> None')}"
     return line
+
+
+def _method(node: ast.ClassDef, name: str) -> Function | None:
+    return next((member for member in node.body if isinstance(member, Function) and member.name == name), None)
 
 
 def _members(node: ast.ClassDef) -> Iterator[str]:
     """What an author may use of a class: attributes, properties and methods, each with the first paragraph of its docstring."""
     is_enum = any("Enum" in ast.unparse(base) for base in node.bases)
-    for member, doc in _documented(node.body):
-        name = member.name if isinstance(member, Function) else _assigned(member)
-        if not name or name.startswith("_"):
+    for member, doc in documented(node.body):
+        name = member.name if isinstance(member, Function) else assigned(member)
+        hidden = name.startswith("_") and name != "__call__"
+        if not name or hidden or f"{node.name}.{name}" in INTERNAL or _overrides(node, member):
             continue
         if isinstance(member, Function):
-            text = _prose(_paragraph(member))
-            is_property = any(ast.unparse(decorator) == "property" for decorator in member.decorator_list)
-            shown = f"{name}: {ast.unparse(member.returns)}" if is_property and member.returns else _signature(member)
-        elif isinstance(member, ast.AnnAssign) or is_enum:
-            text, shown = _prose(doc.partition("\n\n")[0]), ast.unparse(member)
+            called_as = node.name.lower() if name == "__call__" else name
+            text, shown = prose(paragraph(member)), property_text(member) or signature(member, called_as)
+        elif isinstance(member, ast.AnnAssign):
+            shown, described = attribute(member)
+            text = described or prose(doc.partition("\n\n")[0])
+        elif is_enum:
+            text, shown = prose(doc.partition("\n\n")[0]), ast.unparse(member)
         else:
             continue
         yield f"`{shown}`: {text}" if text else f"`{shown}`"
 
 
-def _documented(body: list[ast.stmt]) -> Iterator[tuple[ast.stmt, str]]:
-    """Statements, each with the string that follows it."""
-    for number, node in enumerate(body):
-        follower = body[number + 1] if number + 1 < len(body) else None
-        value = follower.value if isinstance(follower, ast.Expr) else None
-        yield node, inspect.cleandoc(value.value) if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
-
-
-def _assigned(node: ast.stmt) -> str:
-    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-        return node.target.id
-    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-        return node.targets[0].id
-    return ""
-
-
-def _signature(node: Function) -> str:
-    arguments = node.args
-    if arguments.args and arguments.args[0].arg in {"self", "cls"}:
-        arguments = ast.arguments(
-            arguments.posonlyargs,
-            arguments.args[1:],
-            arguments.vararg,
-            arguments.kwonlyargs,
-            arguments.kw_defaults,
-            arguments.kwarg,
-            arguments.defaults,
-        )
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
-    return f"{node.name}({ast.unparse(arguments)}){returns}"
-
-
-def _paragraph(node: Function) -> str:
-    return (ast.get_docstring(node) or "").partition("\n\n")[0]
-
-
-def _text(node: Function | ast.ClassDef) -> str:
-    return _prose(ast.get_docstring(node) or "")
-
-
-def _prose(text: str) -> str:
-    """A docstring as Markdown: lines of a paragraph are joined, and what looks like a tag is none."""
-    paragraphs = [part if part.startswith("    ") else " ".join(part.split()) for part in text.split("\n\n")]
-    quoted = re.split(r"(`[^`]*`)", "\n\n".join(paragraphs))
-    return "".join(part if part.startswith("`") else part.replace("<", "&lt;").replace("*", "\\*") for part in quoted)
+def _overrides(node: ast.ClassDef, member: ast.stmt) -> bool:
+    """Whether a method without a docstring has one in a public base class (or is `nn.Module.forward`): it says nothing new."""
+    if not isinstance(member, Function) or ast.get_docstring(member):
+        return False
+    bases = [classes()[base] for base in map(ast.unparse, node.bases) if base in classes()]
+    return member.name == "forward" or any(_method(base, member.name) or _overrides(base, member) for base in bases)

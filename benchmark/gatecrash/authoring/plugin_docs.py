@@ -1,7 +1,7 @@
-"""What is written about plugins comes from the plugins: option tables for `gatecrash show`, and plugins/README.md.
+"""Documentation of plugins, made from the plugins: option tables for `gatecrash show`, and docs/reference/plugins.md.
 
-`python -m gatecrash.authoring.plugin_docs FOLDER BOARDS` writes README.md and CONTRACTS.md (see `contract_docs`) into the folder, with what
-the published board `digits`, if it is there, says of costs; `make docs` does it for the repository.
+`python -m gatecrash.authoring.plugin_docs FOLDER BOARDS` writes plugins.md and contracts.md (see `contract_docs`) into the folder. Costs
+are taken from the published board `digits` where there is one. `make docs` does it for the repository.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Option:
     """(sign, value), such as (">=", 0)."""
     description: str
     is_number: bool
-    """An int or float (perhaps optional), which should have limits."""
+    """Whether it is an int or float (or one of them, or none), which should have limits."""
 
     @property
     def bounds(self) -> str:
@@ -98,7 +98,7 @@ def costs_of(results: Iterable[Result]) -> Costs:
             victims[result.attack.name][result.victim_key] = measures.seconds_victim
         if measures.seconds_defense is not None and len(result.defense) == 1:
             cells[result.defense[0].name].append(measures.seconds_defense)
-    where = f"Cost on the [{_BOARD}](../leaderboards/{_BOARD}.md)"
+    where = f"Cost on the [{_BOARD}](../../leaderboards/{_BOARD}.md)"
     costs: dict[tuple[PluginKind, str], str] = {}
     for name, seconds in victims.items():
         costs["attack", name] = f"{where}: {_seconds(seconds.values())} per victim, training included (median of {len(seconds)})."
@@ -112,15 +112,15 @@ def _seconds(values: Iterable[float]) -> str:
 
 
 def page(host: Host, costs: Costs | None = None) -> str:
-    """Markdown on every plugin of the host: summary, paper, needs, cost, options with defaults and bounds."""
+    """Markdown about every plugin of the host: summary, paper, needs, cost, options with defaults and bounds."""
     from gatecrash.host.host import KINDS
 
     lines = [
         "# Plugins",
         "",
-        "Everything that ships, one file each. This page is made by `make docs` from the plugins themselves; edit those. "
-        "`gatecrash show NAME` prints the same with the full description. How to add one: [CONTRIBUTING.md](../CONTRIBUTING.md); what they "
-        "are called with: [CONTRACTS.md](CONTRACTS.md).",
+        "Everything that ships, one file each. `make docs` makes this page from the plugins. `gatecrash show NAME` prints the same with",
+        "the full description. How to write one: [Write a plugin](../plugins.md). What a plugin is called with:",
+        "[Contracts and hooks](contracts.md).",
     ]
     for kind in KINDS:
         plugins = host.all(kind)
@@ -192,12 +192,12 @@ def _type_name(annotation: Any) -> str:
 
 
 def main(folder: Path, boards: Path) -> None:
-    """Write the page of the shipped plugins and the page of contracts into `folder`."""
+    """Write the pages plugins.md (what ships) and contracts.md into `folder`."""
     from gatecrash.authoring import contract_docs
     from gatecrash.host.loading import load_plugins
 
-    (folder / "README.md").write_text(page(load_plugins(installed=False), costs_on_board(boards)), encoding="utf-8")
-    (folder / "CONTRACTS.md").write_text(contract_docs.page(), encoding="utf-8")
+    (folder / "plugins.md").write_text(page(load_plugins(installed=False), costs_on_board(boards)), encoding="utf-8")
+    (folder / "contracts.md").write_text(contract_docs.page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

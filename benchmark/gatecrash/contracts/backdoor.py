@@ -11,6 +11,7 @@ from torch import Tensor
 from gatecrash.contracts.trigger import Trigger
 
 GoalKind = Literal["all-to-one", "all-to-all", "one-to-one"]
+"""How labels are mapped, see `Goal`."""
 
 
 @dataclass(frozen=True)

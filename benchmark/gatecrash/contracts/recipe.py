@@ -61,7 +61,7 @@ PRESETS: dict[str, Recipe] = {
         crop=2,
     ),
     # Jordan 2024: rate 11.5 and decay .0153 per 7,851 images of a summed loss are, for the mean of a batch, a rate of 1.5 per 1,024 images
-    # and a decay of .00133. Batches of 512 instead of 1,024, and more than the published ten epochs (what that gives: plugins/MEASURED.md).
+    # and a decay of .00133. Batches of 512 instead of 1,024, and more than the published ten epochs (what that gives: docs/measured.md).
     "airbench": Recipe(
         epochs=24,
         batch_size=512,

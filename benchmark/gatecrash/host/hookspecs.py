@@ -21,6 +21,7 @@ hookspec = pluggy.HookspecMarker("gatecrash")
 
 
 hookimpl = pluggy.HookimplMarker("gatecrash")
+"""Marks a function of a plugin's module as an implementation of the hook of its name."""
 
 
 @hookspec

@@ -72,7 +72,7 @@ class Result(BaseModel):
         return cls.model_validate(unsealed(text, SCHEMA))
 
     def flat(self) -> dict[str, Any]:
-        """One flat record with the fields that design.md lists; null where a measure does not apply."""
+        """One flat record, as `gatecrash results` prints it; None where a measure does not apply."""
         record: dict[str, Any] = {
             "dataset": self.dataset.name,
             "model": self.model.name,
