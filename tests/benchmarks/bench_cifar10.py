@@ -2,7 +2,7 @@
 
 1. The time a victim takes to ACC 91 (ResNet-18: 93) and ASR 99 under BadNets. A run ends when its schedule does, so that is the time of the
    shortest run that ends above them: of `fast` on a GPU; on a CPU of airbench's net, which gets furthest in the same time.
-2. The whole grid of report A's attacks against all shipped defenses, one seed: `cifar10` on a GPU, `cifar10-cpu` on a CPU.
+2. The whole grid of BadNets, Blend and Clean-Label against all shipped defenses, one seed: `cifar10` on a GPU, `cifar10-cpu` on a CPU.
 
 With nothing else running; seconds of the clock.
 """
