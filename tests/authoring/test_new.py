@@ -81,7 +81,7 @@ def test_in_a_checkout_the_files_go_where_the_shipped_ones_are(
 ) -> None:
     monkeypatch.chdir(repository / "plugins")
     assert gatecrash("new", "defense", "my-method").code == 0
-    test = repository / "tests" / "test_my_method.py"
+    test = repository / "tests" / "plugins" / "defenses" / "test_my_method.py"
     assert (repository / "plugins" / "gatecrash_plugins" / "defenses" / "my_method.py").is_file()
     assert "from gatecrash_plugins.defenses.my_method import MyMethod" in test.read_text()
 

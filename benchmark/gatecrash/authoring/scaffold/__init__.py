@@ -71,7 +71,7 @@ def files(kind: NewKind, names: Names, start: Path, *, package: bool) -> dict[Pa
         module = f"gatecrash_plugins.{kind}s.{names.module}"
         return {
             root / SHIPPED / f"{kind}s" / f"{names.module}.py": _filled(kind, kind, names, module),
-            root / "tests" / f"test_{names.module}.py": _filled(f"test_{kind}", kind, names, module),
+            root / "tests" / "plugins" / f"{kind}s" / f"test_{names.module}.py": _filled(f"test_{kind}", kind, names, module),
         }
     return {
         start / f"{names.module}.py": _filled(kind, kind, names, names.module),
