@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatecrash.boards.source import ResultSource, boards_in, flat_records
+from gatecrash.boards.source import ResultSource, flat_records
 from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier
 from gatecrash.errors import UserError
+from gatecrash.host.loading import load_plugins
 from gatecrash.records.result import Result
 from gatecrash.records.store import Store
 from gatecrash.records.victim import VictimRecord
@@ -53,10 +54,10 @@ def results(store: str | Path | Store | None = None, *, grid: str | Path | None 
 
     folder = _folder(store)
     if folder is not None and _is_board(folder):
-        found = boards_in(folder.parent.parent).results(folder.name)
+        source = ResultSource(board=folder.name, boards_path=folder.parent.parent, grid=_text(grid))
     else:
-        found = _source(folder, grid).results()
-    return pd.DataFrame(list(flat_records(found)))
+        source = ResultSource(folder, grid=_text(grid))
+    return pd.DataFrame(list(flat_records(source.results())))
 
 
 def load_victim(
@@ -73,8 +74,9 @@ def load_victim(
     `attack` is a name; `none` is the benign victim. `plugins` are the files or folders that define classes of the victim, as for
     `--plugins`. Raises UserError where no victim fits, or more than one.
     """
-    source = _source(_folder(store), grid, tuple(Path(path) for path in plugins))
-    source.host  # noqa: B018  # loads the plugins, whose classes the stored victim names
+    paths = tuple(Path(path) for path in plugins)
+    load_plugins(paths)  # a stored victim names their classes
+    source = ResultSource(_folder(store), grid=_text(grid), plugin_paths=paths)
     if key is None:
         key = _only_key(source.results(), attack, seed)
     elif (cell := source.store.result(key)) is not None:
@@ -100,8 +102,8 @@ def _folder(store: str | Path | Store | None) -> Path | None:
     return store.root if isinstance(store, Store) else None if store is None else Path(store)
 
 
-def _source(folder: Path | None, grid: str | Path | None, plugins: tuple[Path, ...] = ()) -> ResultSource:
-    return ResultSource(folder, grid=None if grid is None else str(grid), plugin_paths=plugins)
+def _text(grid: str | Path | None) -> str | None:
+    return None if grid is None else str(grid)
 
 
 def _is_board(folder: Path) -> bool:

@@ -52,11 +52,23 @@ class ResultSource:
 
     @cached_property
     def store(self) -> Store:
-        return existing_store(self.store_path)
+        """By default $GATECRASH_STORE, else ./gatecrash-store. Raises UserError where there is none."""
+        root = self.store_path if self.store_path is not None else default_store()
+        if not root.exists():
+            raise UserError(f"no store at {root}; run a grid first (gatecrash run quickstart), or choose another with --store")
+        store = Store(root)
+        store.check()
+        if not (root / "store.json").exists() and next((root / "results").glob("*/*.json"), None) is not None:
+            # reading it as a store would move its files to damaged/
+            raise UserError(f"{root} is a folder of published boards, not a store; name a board of it with --boards {root}")
+        return store
 
     @cached_property
     def boards(self) -> Boards:
-        return boards_in(self.boards_path)
+        """The folder of published boards, by default leaderboards/. Raises UserError where there is none."""
+        from gatecrash.boards.published import Boards, default_boards
+
+        return Boards(self.boards_path if self.boards_path is not None else default_boards())
 
     @cached_property
     def host(self) -> Host:
@@ -125,26 +137,6 @@ class ResultSource:
         from gatecrash.boards.outdated import with_traits
 
         return with_traits(results, self.host)
-
-
-def existing_store(path: Path | None) -> Store:
-    """A store to read from, by default $GATECRASH_STORE or ./gatecrash-store. Raises UserError where there is none."""
-    root = path if path is not None else default_store()
-    if not root.exists():
-        raise UserError(f"no store at {root}; run a grid first (gatecrash run quickstart), or choose another with --store")
-    store = Store(root)
-    store.check()
-    if not (root / "store.json").exists() and next((root / "results").glob("*/*.json"), None) is not None:
-        # reading it as a store would move its files to damaged/
-        raise UserError(f"{root} is a folder of published boards, not a store; name a board of it with --boards {root}")
-    return store
-
-
-def boards_in(path: Path | None) -> Boards:
-    """The folder of published boards, by default leaderboards/. Raises UserError where there is none."""
-    from gatecrash.boards.published import Boards, default_boards
-
-    return Boards(path if path is not None else default_boards())
 
 
 def flat_records(results: Iterable[Result]) -> Iterator[dict[str, Any]]:
