@@ -15,6 +15,7 @@ from support.paths import ROOT
 SOURCE = ROOT / "benchmark" / "gatecrash"
 ROOMS = (
     "cli",
+    "notebook",
     "testing",
     "authoring",
     "boards",

@@ -56,6 +56,9 @@ from .errors import NotApplicable as NotApplicable
 from .errors import TrainingDiverged as TrainingDiverged
 from .errors import UserError as UserError
 from .host.hookspecs import hookimpl as hookimpl
+from .notebook import LoadedVictim as LoadedVictim
+from .notebook import load_victim as load_victim
+from .notebook import results as results
 from .records.measures import Measures as Measures
 from .records.measures import TrajectoryStep as TrajectoryStep
 from .records.plan import Cell as Cell
@@ -65,5 +68,7 @@ from .records.provenance import Provenance as Provenance
 from .records.result import Result as Result
 from .records.stage import Stage as Stage
 from .records.summary import Summary as Summary
+from .records.victim import VictimRecord as VictimRecord
+from .running.run import run as run
 
 __version__: str

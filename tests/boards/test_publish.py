@@ -221,7 +221,7 @@ def test_an_incomplete_grid_is_published_only_on_request(gatecrash: Gatecrash, r
     [
         (["leaderboard", "--board", "smal", "--boards", "."], "no board 'smal' in .; "),
         (["leaderboard", "--board", "../x", "--boards", "."], "no board '../x'"),
-        (["leaderboard", "--check", "--store", "x"], "--board and --check are about published boards"),
+        (["leaderboard", "--check", "--store", "x"], "--check is about published boards"),
         (["verify", "nothing.json"], "nothing.json is no sound result (No such file or directory)"),
         (["publish", "quickstart", "--board", "x", "--boards", ".", "--store", "nowhere"], "no store at nowhere"),
     ],

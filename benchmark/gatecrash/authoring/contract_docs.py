@@ -32,7 +32,9 @@ SUBJECTS = {
         "records.provenance",
         "records.stage",
         "records.summary",
+        "records.victim",
     ),
+    "Notebooks": ("running.run", "notebook"),
     "Errors": ("errors",),
 }
 """Headings of the page, each with the modules whose public names stand under it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,11 +44,37 @@ def boards_option(function: F) -> F:
     )(function)
 
 
-def boards_in(path: Path | None) -> Any:
-    """The folder of published boards. Raises UserError where there is none."""
-    from gatecrash.boards.published import Boards, default_boards
+def grid_option(function: F) -> F:
+    return click.option(
+        "--grid",
+        default=None,
+        metavar="GRID",
+        help="Only cells of this grid: those of its last runs for a name, exactly its own for a YAML file.",
+    )(function)
 
-    return Boards(path if path is not None else default_boards())
+
+def board_option(function: F) -> F:
+    return click.option("--board", default=None, metavar="NAME", help="Read this published board instead of a store.")(function)
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--store`, `--grid`, `--boards` and `--plugins`; the command is given these, and its parameter `board` if it has one, as `source`."""
+
+    @functools.wraps(command)
+    def with_source(
+        *arguments: Any,
+        store: Path | None,
+        grid: str | None,
+        plugin_paths: tuple[Path, ...],
+        boards_path: Path | None = None,
+        board: str | None = None,
+        **others: Any,
+    ) -> Any:
+        from gatecrash.boards.source import ResultSource
+
+        return command(*arguments, source=ResultSource(store, board, boards_path, grid, plugin_paths), **others)
+
+    return store_option(grid_option(boards_option(plugins_option(with_source))))
 
 
 def overrides_option(function: F) -> F:
@@ -103,13 +130,9 @@ def warn_of_problems(host: Any) -> None:
         click.echo(f"warning: plugin {problem.origin}: {problem.message} (see `gatecrash plugins`)", err=True)
 
 
-def existing_store(path: Path | None) -> Any:
-    """An existing store to read from. Raises UserError where there is none."""
-    from gatecrash.records.store import Store, default_store
-
-    root = path or default_store()
-    if not root.exists():
-        raise UserError(f"no store at {root}; run a grid first (gatecrash run quickstart), or choose another with --store")
-    store = Store(root)
-    store.check()
-    return store
+def write_text(path: Path, text: str) -> None:
+    """Raises UserError where the file cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --output") from None

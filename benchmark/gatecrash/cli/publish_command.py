@@ -9,9 +9,7 @@ from typing import Any
 import click
 
 from gatecrash.cli.options import (
-    boards_in,
     boards_option,
-    existing_store,
     overrides_option,
     parse_overrides,
     parse_seeds,
@@ -51,38 +49,38 @@ def command(
     Cells that the board has already are replaced. Refused, before anything is written: cells that failed or are missing, mixtures of
     datasets, models, recipes, plugin versions or trainings, and results of uncommitted code.
     """
-    from gatecrash.boards.outdated import with_traits
-    from gatecrash.host.loading import load_plugins
+    from gatecrash.boards.source import ResultSource
     from gatecrash.planning.grid import load_grid
     from gatecrash.planning.planned import plan_grid
 
     seed_list = parse_seeds(seeds)
     parsed = load_grid(grid, parse_overrides(overrides))
-    boards, place = boards_in(boards_path), existing_store(store)
-    host = load_plugins(plugin_paths)
+    source = ResultSource(store, boards_path=boards_path, plugin_paths=plugin_paths)
+    boards, root, host = source.boards, source.store.root, source.host
     warn_of_problems(host)
     planned = plan_grid(parsed, host, seeds=seed_list)
-    cells = planned.plan.cells
-    found = {key: place.result(key) for key in cells}
+    found = source.cells(planned.plan)
     there = [result for result in found.values() if result is not None]
     lost = [
-        f"{cell.title}: {'missing' if (one := found[key]) is None else one.status}" for key, cell in cells.items() if not _ok(found[key])
+        f"{planned.plan.cells[key].title}: {'missing' if result is None else result.status}"
+        for key, result in found.items()
+        if result is None or result.status not in {"ok", "not-applicable"}
     ]
     if lost and not partial:
-        raise UserError(f"{len(lost)} of {len(cells)} cells have no scores ({lost[0]}); run `gatecrash run {grid}`, or --partial")
+        raise UserError(f"{len(lost)} of {len(found)} cells have no scores ({lost[0]}); run `gatecrash run {grid}`, or --partial")
     if not there:
-        raise UserError(f"the store {place.root} has no results of {parsed.name}; run `gatecrash run {grid}`")
-    total = boards.publish(board, with_traits(there, host), host, pictures=place.root, allow_dirty=allow_dirty)
-    _draw(boards, board, place, planned.prepared)
+        raise UserError(f"the store {root} has no results of {parsed.name}; run `gatecrash run {grid}`")
+    total = boards.publish(board, there, host, pictures=root, allow_dirty=allow_dirty)
+    _draw(boards, board, source.store, planned.prepared)
     boards.regenerate(board, host)
-    size = sum(path.stat().st_size for path in (boards.root / "results" / board).rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in boards.folder(board).rglob("*") if path.is_file())
     if size > LARGE:
         click.echo(f"warning: the results of {board} take {size / 1e6:.1f} MB; a repository keeps every version of them", err=True)
     click.echo(f"{board}: {len(there)} cells published, {total} in the board: {boards.root / board}.md")
 
 
 def _draw(boards: Any, board: str, store: Any, dataset: Any) -> None:
-    """The board's pictures, from its results and this store's victims. What cannot be drawn is said, and is not left behind as it was."""
+    """Draw the board's pictures from its results and this store's victims; where one cannot be drawn, warn and remove the older file."""
     from gatecrash.boards.panel import panel
     from gatecrash.boards.plots.heatmap import heatmap
     from gatecrash.boards.plots.style import save
@@ -101,7 +99,3 @@ def _draw(boards: Any, board: str, store: Any, dataset: Any) -> None:
         except UserError as error:
             path.unlink(missing_ok=True)
             click.echo(f"warning: no {kind}: {error}", err=True)
-
-
-def _ok(result: object) -> bool:
-    return getattr(result, "status", None) in {"ok", "not-applicable"}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatecrash.cli.options import existing_store, store_option
+from gatecrash.cli.options import board_option, source_options
+
+if TYPE_CHECKING:
+    from gatecrash.boards.source import ResultSource
 
 TABLE = (
     "dataset",
@@ -28,17 +30,16 @@ TABLE = (
 
 
 @click.command("results")
-@store_option
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True, help="Output format.")
-@click.option("--grid", default=None, metavar="NAME", help="Only cells of this grid's last runs.")
-def command(store: Path | None, form: str, grid: str | None) -> None:
-    """Print one flat record per cell in the store: rates are fractions in [0, 1], null where a measure does not apply."""
+@board_option
+@source_options
+def command(source: ResultSource, form: str) -> None:
+    """Print one flat record per cell: rates are fractions in [0, 1], null where a measure does not apply."""
     import pandas as pd
 
-    records = [result.flat() for result in existing_store(store).results() if grid is None or result.grid == grid]
-    records.sort(
-        key=lambda record: (record["dataset"], record["model"], record["attack"], record["defense"], record["seed"], record["key"])
-    )
+    from gatecrash.boards.source import flat_records
+
+    records = list(flat_records(source.results()))
     if form == "json":
         click.echo(json.dumps(records, indent=1))
     elif form == "csv":

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import click
 
-from gatecrash.cli.options import boards_in, boards_option, check_device, overrides_option, parse_overrides, plugins_option
+from gatecrash.cli.options import boards_option, check_device, overrides_option, parse_overrides, plugins_option
 from gatecrash.errors import UserError
 
 
@@ -29,26 +28,22 @@ def command(
     here: -o dataset.imagefolder.root=DIR. Exit code 1: not all confirmed.
     """
     from gatecrash.boards.published import read_result
+    from gatecrash.boards.source import ResultSource
     from gatecrash.boards.verify import sample, verify
-    from gatecrash.host.loading import load_plugins
     from gatecrash.records.store import Store
 
     changes = parse_overrides(overrides)
     check_device(device)
-    if what.endswith(".json"):
-        results = [read_result(Path(what))]
-        siblings: list[Any] = []
-    else:
-        results = siblings = boards_in(boards_path).results(what)
-    chosen = sample(results, size)
+    source = ResultSource(board=what, boards_path=boards_path, plugin_paths=plugin_paths)
+    siblings = [] if what.endswith(".json") else source.results()
+    chosen = sample(siblings or [read_result(Path(what))], size)
     if not chosen:
         raise UserError(f"{what} has no finished cell; there is nothing to verify")
-    host = load_plugins(plugin_paths)
     confirmed = 0
     with tempfile.TemporaryDirectory(prefix="gatecrash-verify-") as folder:
         store = Store(Path(folder)).open()
         for result in chosen:
-            found = verify(result, store, host, siblings=siblings, overrides=changes, device=device)
+            found = verify(result, store, source.host, siblings=siblings, overrides=changes, device=device)
             confirmed += found.good
             title = f"{result.attack.name} × {result.defense_name} (seed {result.seed})"
             click.echo(f"{found.outcome:9} {title}{f': {found.detail}' if found.detail else ''}")

@@ -54,6 +54,14 @@ def shipped_grids() -> list[str]:
     )
 
 
+def is_grid_file(name: str) -> bool:
+    """Whether a grid is named by a file's path, not by its own name."""
+    try:
+        return Path(name).suffix in {".yaml", ".yml"} or Path(name).is_file()
+    except (OSError, ValueError):  # too long, or a null character
+        return False
+
+
 def load_grid(name: str, overrides: Mapping[str, str] | None = None) -> Grid:
     """The grid of that shipped name or YAML path, with `-o path.to.field=value` overrides. Raises UserError."""
     text, origin = _read(name)
@@ -83,12 +91,11 @@ def parse_grid(data: Any, origin: str = "grid", overrides: Mapping[str, str] | N
 
 
 def _read(name: str) -> tuple[str, str]:
-    path = Path(name)
-    try:
-        if path.suffix in {".yaml", ".yml"} or path.is_file():
-            return path.read_text(encoding="utf-8"), str(path)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"cannot read grid {name}: {getattr(error, 'strerror', None) or error}") from None
+    if is_grid_file(name):
+        try:
+            return Path(name).read_text(encoding="utf-8"), str(Path(name))
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise UserError(f"cannot read grid {name}: {getattr(error, 'strerror', None) or error}") from None
     if name not in shipped_grids():
         raise UserError(f"no grid file or shipped grid {name!r}; {did_you_mean(name, shipped_grids())}")
     return resources.files("gatecrash.grids").joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name

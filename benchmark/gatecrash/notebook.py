@@ -1,0 +1,111 @@
+"""What a notebook needs beside `gatecrash.run`: results as a table, and victims to look at.
+
+import gatecrash
+
+summary = gatecrash.run("quickstart", store="my-store")
+table = gatecrash.results("my-store")
+victim = gatecrash.load_victim("my-store", attack="badnets", seed=0)
+triggered = victim.backdoors[0].trigger(images)    # uint8 [N, C, H, W]
+classes = victim.classifier(triggered).argmax(1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gatecrash.boards.source import ResultSource, flat_records
+from gatecrash.contracts.backdoor import Backdoor
+from gatecrash.contracts.classifier import Classifier
+from gatecrash.errors import UserError
+from gatecrash.host.loading import load_plugins
+from gatecrash.records.result import Result
+from gatecrash.records.store import Store
+from gatecrash.records.victim import VictimRecord
+from gatecrash.running.tasks.stored import backdoors_of, classifier_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class LoadedVictim:
+    """A stored victim to work with, as `gatecrash.load_victim` returns it."""
+
+    key: str
+    classifier: Classifier
+    """On the CPU, in eval mode."""
+    backdoors: Sequence[Backdoor]
+    """What was planted, each with its goal and its trigger; empty for a benign victim."""
+    record: VictimRecord
+    """How it was trained: losses, seconds, device, share of poisoned rows."""
+
+
+def results(store: str | Path | Store | None = None, *, grid: str | Path | None = None) -> pd.DataFrame:
+    """One flat row per cell, with the columns of `gatecrash results`; rates are fractions in [0, 1], missing where none applies.
+
+    `store` is a store or its folder (by default $GATECRASH_STORE, else ./gatecrash-store), or the folder of a published board's results,
+    such as leaderboards/results/digits. `grid` keeps the cells of one grid: the name of one that was run, or a YAML file. Raises UserError
+    for a store or grid that does not exist. A store without results gives an empty table.
+    """
+    import pandas as pd
+
+    folder = _folder(store)
+    if folder is not None and _is_board(folder):
+        source = ResultSource(board=folder.name, boards_path=folder.parent.parent, grid=_text(grid))
+    else:
+        source = ResultSource(folder, grid=_text(grid))
+    return pd.DataFrame(list(flat_records(source.results())))
+
+
+def load_victim(
+    store: str | Path | Store | None = None,
+    key: str | None = None,
+    *,
+    attack: str | None = None,
+    seed: int | None = None,
+    grid: str | Path | None = None,
+    plugins: Iterable[str | Path] = (),
+) -> LoadedVictim:
+    """The stored victim with this key (its own, or that of one of its cells), or the only one of this attack, seed and grid.
+
+    `attack` is a name; `none` is the benign victim. `plugins` are the files or folders that define classes of the victim, as for
+    `--plugins`. Raises UserError where no victim fits, or more than one.
+    """
+    paths = tuple(Path(path) for path in plugins)
+    load_plugins(paths)  # a stored victim names their classes
+    source = ResultSource(_folder(store), grid=_text(grid), plugin_paths=paths)
+    if key is None:
+        key = _only_key(source.results(), attack, seed)
+    elif (cell := source.store.result(key)) is not None:
+        key = cell.victim_key
+    stored = source.store.victim(key)
+    if stored is None:
+        raise UserError(f"the store {source.store.root} has no victim {key}; run its grid again")
+    return LoadedVictim(key, classifier_of(stored), tuple(backdoors_of(stored)), stored.record)
+
+
+def _only_key(results: Sequence[Result], attack: str | None, seed: int | None) -> str:
+    known = {result.victim_key: f"{result.attack.name} (seed {result.seed}, grid {result.grid}): {result.victim_key}" for result in results}
+    fitting = {result.victim_key for result in results if attack in {None, result.attack.name} and seed in {None, result.seed}}
+    if len(fitting) == 1:
+        return fitting.pop()
+    named = "; ".join(sorted(text for key, text in known.items() if not fitting or key in fitting))
+    if fitting:
+        raise UserError(f"{len(fitting)} victims fit; name one by attack, seed and grid, or by its key: {named}")
+    raise UserError(f"no victim fits; there are: {named}" if known else "the store has no results yet; run a grid first")
+
+
+def _folder(store: str | Path | Store | None) -> Path | None:
+    return store.root if isinstance(store, Store) else None if store is None else Path(store)
+
+
+def _text(grid: str | Path | None) -> str | None:
+    return None if grid is None else str(grid)
+
+
+def _is_board(folder: Path) -> bool:
+    """Whether JSON files of results lie in the folder itself, as those of a published board do."""
+    return not (folder / "store.json").exists() and next(folder.glob("*.json"), None) is not None
