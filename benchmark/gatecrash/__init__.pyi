@@ -59,6 +59,7 @@ from .host.hookspecs import hookimpl as hookimpl
 from .notebook import LoadedVictim as LoadedVictim
 from .notebook import load_victim as load_victim
 from .notebook import results as results
+from .planning.grid import Grid as Grid
 from .records.measures import Measures as Measures
 from .records.measures import TrajectoryStep as TrajectoryStep
 from .records.plan import Cell as Cell
@@ -67,8 +68,14 @@ from .records.plan import Victim as Victim
 from .records.provenance import Provenance as Provenance
 from .records.result import Result as Result
 from .records.stage import Stage as Stage
+from .records.store import Store as Store
 from .records.summary import Summary as Summary
+from .records.victim import BackdoorRecord as BackdoorRecord
+from .records.victim import GoalRecord as GoalRecord
+from .records.victim import TrainingRecord as TrainingRecord
 from .records.victim import VictimRecord as VictimRecord
+from .running.display import Display as Display
+from .running.options import RunOptions as RunOptions
 from .running.run import run as run
 
 __version__: str

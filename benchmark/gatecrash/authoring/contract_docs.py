@@ -34,7 +34,7 @@ SUBJECTS = {
         "records.summary",
         "records.victim",
     ),
-    "Notebooks": ("running.run", "notebook"),
+    "Notebooks": ("running.run", "notebook", "planning.grid", "running.options", "running.display", "records.store"),
     "Errors": ("errors",),
 }
 """Headings of the page, each with the modules whose public names stand under it."""
