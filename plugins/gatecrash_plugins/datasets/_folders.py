@@ -42,19 +42,13 @@ def find_splits(root: Path, layout: Layout) -> tuple[Path, Path | None, list[str
         return root, None, []
     folders = _folders(root)
     train, test = _named(folders, TRAINING), _named(folders, TEST)
-    all_splits = bool(folders) and all(name.casefold() in TRAINING + TEST for name in folders)
-    if layout == "auto" and not all_splits and (train is None or _holds_images(root / train)):
+    if layout == "auto" and not _all_splits(folders) and (train is None or _holds_images(root / train)):
         _check_level(root, folders)
         return root, None, []
     if train is None:
         raise UserError(f"image folder {root} has no training folder (train/, training/ or Final_Training/); add it{_or_classes(folders)}")
-    if layout == "auto" and _holds_images(root / train):
-        raise UserError(f"{root / train} has images outside class folders; put each into the folder of its class{_or_classes(folders)}")
-    if layout == "auto" and test is None and len(folders) > 1:
-        raise UserError(
-            f"image folder {root} has {train}/ but no test/ (or testing/, Final_Test/, val/, valid/, validation/); add it, or set root to "
-            f"{root / train} to split that{_or_classes(folders)}"
-        )
+    if layout == "auto":
+        _check_found(root, folders, train, test)
     level = _first_branch(root / train)
     if level != root / train and not _holds_images(level):
         raise UserError(f"the class folders are in {level}; set root to it to split that, or move them into {root / train}")
@@ -62,12 +56,27 @@ def find_splits(root: Path, layout: Layout) -> tuple[Path, Path | None, list[str
     return root / train, None if test is None else root / test, beside
 
 
+def _all_splits(folders: Sequence[str]) -> bool:
+    return bool(folders) and all(name.casefold() in TRAINING + TEST for name in folders)
+
+
+def _check_found(root: Path, folders: Sequence[str], train: str, test: str | None) -> None:
+    """Raise UserError where folders with names of splits may be classes, or the test folder has an unknown name."""
+    if _holds_images(root / train):
+        raise UserError(f"{root / train} has images outside class folders; put each into the folder of its class{_or_classes(folders)}")
+    if test is None and len(folders) > 1:
+        raise UserError(
+            f"image folder {root} has {train}/ but no test/ (or testing/, Final_Test/, val/, valid/, validation/); add it, or set root to "
+            f"{root / train} to split that{_or_classes(folders)}"
+        )
+
+
 def find_images(folder: Path) -> Found:
     """Image files by class; those in sub-folders of a class belong to it. UserError for a class without any, or without classes."""
     images: dict[str, list[str]] = {}
     unread = []
     for entry in sorted(_entries(folder), key=lambda entry: entry.name):
-        if not entry.is_dir():
+        if not _is_folder(entry):
             unread.append(entry.path)
             continue
         files = list(_files(entry.path))
@@ -127,12 +136,19 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         _fail(error)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
+
+
 def _folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    return sorted(entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(_is_image(entry.name) and not entry.is_dir() for entry in _entries(folder))
+    return any(_is_image(entry.name) and not _is_folder(entry) for entry in _entries(folder))
 
 
 def _files(folder: str) -> Iterator[str]:

@@ -142,3 +142,10 @@ def test_folders_below_a_class_that_has_images_itself_belong_to_it(tmp_path: Pat
 def test_classes_are_numbered_by_name_as_text(tmp_path: Path) -> None:
     write_classes(tmp_path, "2", "10", "b", "B")
     assert load(folder_of(tmp_path)).train.classes == ("10", "2", "B", "b")
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    write_classes(tmp_path, "cat", "dog")
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "bird" / "again").symlink_to(tmp_path / "bird")
+    assert "class 'bird'" in refused(tmp_path)
