@@ -28,6 +28,7 @@ from .contracts.outcome import Give as Give
 from .contracts.outcome import Outcome as Outcome
 from .contracts.outcome import Step as Step
 from .contracts.outcome import Verdict as Verdict
+from .contracts.picture import open_image as open_image
 from .contracts.poisoning import GoalConfig as GoalConfig
 from .contracts.poisoning import PoisonConfig as PoisonConfig
 from .contracts.poisoning import TriggerAttack as TriggerAttack
@@ -42,10 +43,12 @@ from .contracts.stamp import checkerboard as checkerboard
 from .contracts.stamp import patch_mask as patch_mask
 from .contracts.stamp import patch_pattern as patch_pattern
 from .contracts.stamp import read_image as read_image
+from .contracts.stamp import read_sticker as read_sticker
 from .contracts.train import Loss as Loss
 from .contracts.train import OnBatch as OnBatch
 from .contracts.train import Train as Train
 from .contracts.trigger import Trigger as Trigger
+from .datasets.sampling import group_rows as group_rows
 from .datasets.sampling import stratified_split as stratified_split
 from .engine.pruning import PruningCurve as PruningCurve
 from .engine.pruning import accuracy as accuracy

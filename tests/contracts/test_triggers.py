@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from gatecrash import Place, Stamp, UserError, checkerboard, patch_mask, patch_pattern, read_image
+from gatecrash import Place, Stamp, UserError, checkerboard, patch_mask, patch_pattern, read_image, read_sticker
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
 
 PATCH = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8)
@@ -150,6 +150,44 @@ def test_an_image_file_becomes_pixels_of_the_wanted_shape(tmp_path: Path) -> Non
     assert read_image(path, (3, 6, 4))[0, 0].tolist() == sorted(read_image(path, (3, 6, 4))[0, 0].tolist(), reverse=True)
 
 
+def test_a_sticker_is_pixels_and_how_opaque_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "sticker.png"
+    Image.fromarray(np.array([[[255, 0, 0, 255], [0, 0, 255, 51]]], dtype=np.uint8)).save(path)
+    pattern, mask = read_sticker(path, (3, 1, 2))
+    assert pattern.tolist() == [[[255, 0]], [[0, 0]], [[0, 255]]]
+    assert mask.tolist() == [[1, pytest.approx(0.2)]]
+    assert mask.dtype == torch.float32
+
+
+def test_the_colour_of_transparent_pixels_does_not_show_when_a_sticker_is_resized(tmp_path: Path) -> None:
+    path = tmp_path / "sticker.png"
+    pixels = np.full((8, 8, 4), (0, 255, 0, 0), dtype=np.uint8)  # invisible green
+    pixels[2:6, 2:6] = (255, 0, 0, 255)
+    Image.fromarray(pixels).save(path)
+    pattern, mask = read_sticker(path, (3, 5, 5))
+    assert 0 < mask.sum() < 25
+    assert (pattern[1] == 0).all()
+
+
+def test_a_file_without_transparency_is_opaque_whether_it_has_an_alpha_channel_or_not(tmp_path: Path) -> None:
+    image = Image.fromarray(noise(7, 9, 3).numpy())
+    image.save(tmp_path / "plain.png")
+    image.convert("RGBA").save(tmp_path / "alpha.png")
+    for channels in (1, 3):
+        (plain, mask), (alpha, same) = (read_sticker(tmp_path / f"{name}.png", (channels, 5, 4)) for name in ("plain", "alpha"))
+        assert plain.equal(alpha)
+        assert plain.equal(read_image(tmp_path / "alpha.png", (channels, 5, 4)))
+        assert mask.equal(torch.ones(5, 4))
+        assert same.equal(mask)
+
+
+def test_an_invisible_sticker_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sticker.png"
+    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(path)
+    with pytest.raises(UserError, match="is transparent everywhere"):
+        read_sticker(path, (3, 4, 4))
+
+
 def test_an_unusable_image_file_is_one_line_that_names_it(tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG no image")
@@ -157,11 +195,14 @@ def test_an_unusable_image_file_is_one_line_that_names_it(tmp_path: Path) -> Non
     Image.fromarray(np.full((2, 2), 40_000, dtype=np.uint16)).save(deep)
     grey = tmp_path / "grey.png"
     Image.new("L", (2, 2)).save(grey)
+    sticker = tmp_path / "sticker.png"
+    Image.new("LA", (2, 2), (9, 254)).save(sticker)
     for path, channels, reason in [
         (tmp_path / "missing.png", 1, "No such file"),
-        (broken, 1, "cannot identify"),
-        (deep, 1, "more than 8 bits"),
+        (broken, 1, "its content is not"),
+        (deep, 1, "16 bits per channel"),
         (grey, 2, "2 channels"),
+        (sticker, 1, "has transparent pixels"),
     ]:
         with pytest.raises(UserError, match=reason) as caught:
             read_image(path, (channels, 4, 4))

@@ -21,7 +21,7 @@ SUBJECTS = {
     "Triggers": ("contracts.trigger", "contracts.stamp"),
     "Defenses": ("contracts.defense", "contracts.evidence", "contracts.outcome"),
     "Training": ("contracts.train", "contracts.recipe", "contracts.randomness"),
-    "Images and datasets": ("contracts.data", "contracts.dataset", "datasets.sampling"),
+    "Images and datasets": ("contracts.data", "contracts.dataset", "contracts.picture", "datasets.sampling"),
     "Models and classifiers": ("contracts.model", "contracts.classifier", "contracts.portable"),
     "Options and references": ("contracts.config", "contracts.reference"),
     "Pruning": ("engine.pruning",),

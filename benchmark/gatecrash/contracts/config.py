@@ -34,6 +34,8 @@ File = Annotated[Path, _ContentMatters()]
 
 def file_hash(path: Path) -> str:
     """sha256 of the file's content; UserError if it cannot be read."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read {path}: it is not a regular file; check the path")
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gatecrash.contracts.picture import open_image
 from gatecrash.contracts.trigger import Trigger
 from gatecrash.errors import UserError
 
@@ -65,13 +66,13 @@ def patch_mask(shape: tuple[int, int, int], size: int, place: Place, inset: int)
 
 
 def patch_pattern(shape: tuple[int, int, int], patch: Tensor, place: Place, inset: int) -> Tensor:
-    """uint8 [C, H, W]: `patch` uint8 [C, s, s] copied to its place(s); zeros elsewhere.
+    """[C, H, W]: `patch` [C, s, s] (uint8 pixels, or float opacities) copied to its place(s); zeros elsewhere.
 
     Of four corners the left ones show the patch mirrored, so that a random flip in training leaves the trigger as it is (as in the code
     published with Turner et al. 2019).
     """
     size = patch.shape[-1]
-    pattern = torch.zeros(shape, dtype=torch.uint8)
+    pattern = torch.zeros(shape, dtype=patch.dtype)
     for top, left in _corners(shape, size, place, inset):
         mirrored = place == "four-corners" and left == inset
         pattern[:, top : top + size, left : left + size] = patch.flip(2) if mirrored else patch
@@ -90,21 +91,35 @@ def checkerboard(channels: int, size: int) -> Tensor:
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:
     """uint8 [C, H, W] from an image file, as grey levels (one channel) or RGB (three), resized (bilinear) to `shape`.
 
-    Raises UserError naming a file that cannot be decoded, and for images of other numbers of channels.
+    Raises UserError naming a file that cannot be decoded or has transparent pixels (see `read_sticker`), and for images of other numbers
+    of channels.
+    """
+    pattern, mask = read_sticker(path, shape)
+    if not bool((mask == 1).all()):
+        raise UserError(f"the image {path} has transparent pixels, which this trigger cannot leave out; give one without transparency")
+    return pattern
+
+
+def read_sticker(path: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """`(pattern, mask)` from an image file: uint8 [C, H, W] as from `read_image`, and how opaque it is, float [H, W] in [0, 1].
+
+    Without transparency in the file the mask is ones. Raises UserError naming a file that cannot be decoded or is transparent everywhere,
+    and for images of other numbers of channels.
     """
     channels, height, width = shape
     if channels not in (1, 3):
         raise UserError(f"{path} cannot be a pattern for images of {channels} channels; files give 1 (grey) or 3 (RGB)")
-    try:
-        with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):
-                raise ValueError("more than 8 bits per channel")
-            image = file.convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # Pillow raises errors of many types for broken files
-        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        raise UserError(f"cannot decode the image {path}: {reason}; give an 8-bit PNG or JPEG") from None
-    pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    return torch.from_numpy(pixels.copy()).view(height, width, channels).permute(2, 0, 1).contiguous()
+    mode = "L" if channels == 1 else "RGB"
+    image = open_image(path)
+    if image.mode != "RGBA" or image.getchannel("A").getextrema() == (255, 255):
+        image = image.convert(mode)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    opacity = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else np.full((height, width), 255, np.uint8)
+    if not opacity.any():
+        raise UserError(f"the image {path} is transparent everywhere at {height}x{width} pixels; give one that shows something")
+    pixels = np.asarray(image.convert(mode))
+    pattern = torch.from_numpy(pixels.copy()).view(height, width, channels).permute(2, 0, 1).contiguous()
+    return pattern, torch.from_numpy(opacity / np.float32(255))
 
 
 def _corners(shape: tuple[int, int, int], size: int, place: Place, inset: int) -> list[tuple[int, int]]:

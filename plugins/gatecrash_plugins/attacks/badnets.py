@@ -21,7 +21,7 @@ from gatecrash import (
     hookimpl,
     patch_mask,
     patch_pattern,
-    read_image,
+    read_sticker,
 )
 
 
@@ -44,7 +44,7 @@ class BadNets(TriggerAttack):
         """Patch, place, goal and rate."""
 
         pattern: Literal["white", "checkerboard", "given"] = Field("white", description="what the patch shows; given: the image file")
-        image: File | None = Field(None, description="image file for pattern given, resized to the patch")
+        image: File | None = Field(None, description="image file for pattern given, resized to the patch; transparent pixels stamp nothing")
         size: int = Field(3, ge=1, le=1024, description="side of the patch in pixels")
         place: Place = Field("bottom-right", description="where the patch lies")
         inset: int = Field(0, ge=0, le=1024, description="distance of the patch from the border in pixels (ignored in the center)")
@@ -63,17 +63,19 @@ class BadNets(TriggerAttack):
     def trigger(self, shape: tuple[int, int, int]) -> Stamp:
         config = self.config
         mask = patch_mask(shape, config.size, config.place, config.inset)
-        pattern = patch_pattern(shape, self._patch(shape[0]), config.place, config.inset)
+        patch, opacity = self._patch(shape[0])
+        pattern = patch_pattern(shape, patch, config.place, config.inset)
+        mask *= patch_pattern((1, *shape[1:]), opacity[None], config.place, config.inset)[0]
         return Stamp(shape, config.alpha, pattern, mask)
 
-    def _patch(self, channels: int) -> Tensor:
-        """uint8 [C, size, size]."""
+    def _patch(self, channels: int) -> tuple[Tensor, Tensor]:
+        """uint8 [C, size, size], and how opaque it is: float [size, size]."""
         size = self.config.size
         if self.config.image is not None:
-            return read_image(self.config.image, (channels, size, size))
+            return read_sticker(self.config.image, (channels, size, size))
         if self.config.pattern == "checkerboard":
-            return checkerboard(channels, size)
-        return torch.full((channels, size, size), 255, dtype=torch.uint8)
+            return checkerboard(channels, size), torch.ones(size, size)
+        return torch.full((channels, size, size), 255, dtype=torch.uint8), torch.ones(size, size)
 
 
 @hookimpl

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from gatecrash import Attack, File, PoisonConfig, Reference, Stamp, TriggerAttack, hookimpl, read_image
+from gatecrash import Attack, File, PoisonConfig, Reference, Stamp, TriggerAttack, hookimpl, read_sticker
 
 
 class Blend(TriggerAttack):
@@ -35,7 +35,9 @@ class Blend(TriggerAttack):
             description="noise per value (gaussian: mean 127.5, deviation 64, clipped; uniform: 0 to 255), or given: the image file",
         )
         pattern_seed: int = Field(0, ge=0, lt=2**63, description="seed of the noise; the run's seed does not change it")
-        image: File | None = Field(None, description="image file for pattern given, resized to the images")
+        image: File | None = Field(
+            None, description="image file for pattern given, resized to the images; its transparent pixels change nothing"
+        )
         alpha_train: float = Field(0.2, gt=0, le=1, description="opacity of the pattern on poisoned training images")
         alpha_test: float = Field(0.2, gt=0, le=1, description="opacity of the pattern on test images")
 
@@ -56,12 +58,13 @@ class Blend(TriggerAttack):
         return self._stamp(shape, self.config.alpha_train)
 
     def _stamp(self, shape: tuple[int, int, int], alpha: float) -> Stamp:
-        return Stamp(shape, alpha, self._pattern(shape), torch.ones(shape[1:]))
-
-    def _pattern(self, shape: tuple[int, int, int]) -> Tensor:
-        """uint8 [C, H, W]."""
         if self.config.image is not None:
-            return read_image(self.config.image, shape)
+            pattern, mask = read_sticker(self.config.image, shape)
+            return Stamp(shape, alpha, pattern, mask)
+        return Stamp(shape, alpha, self._noise(shape), torch.ones(shape[1:]))
+
+    def _noise(self, shape: tuple[int, int, int]) -> Tensor:
+        """uint8 [C, H, W]."""
         generator = torch.Generator().manual_seed(self.config.pattern_seed)
         if self.config.pattern == "uniform":
             return torch.randint(256, shape, generator=generator, dtype=torch.uint8)

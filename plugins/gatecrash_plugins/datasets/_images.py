@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gatecrash import ImageSet, Splits
 
 Mode = Literal["rgb", "grayscale"]
+Background = Literal["white", "black"]
 Size = tuple[int, int]
 """`(height, width)`."""
 
@@ -43,23 +44,24 @@ def files_text(root: Path, files: Sequence[str]) -> str:
     return f"{len(files)} files {digest.hexdigest()}"
 
 
-def decode(files: Sequence[str], mode: Mode, size: Size | None, progress: Callable[[int], None]) -> Tensor:
+def decode(
+    files: Sequence[str], mode: Mode, size: Size | None, progress: Callable[[int], None], background: Background = "white"
+) -> Tensor:
     """uint8 [N, C, H, W] of image files, resized (bilinear) to `size` if given; `progress` gets the number done.
 
-    Raises UserError naming a corrupt file, or one of another size than the first where nothing is resized.
+    Raises UserError naming a file that `gatecrash.open_image` refuses, or one of another size than the first where nothing is resized, and
+    for images that do not fit this machine's free memory.
     """
-    import numpy as np
     import torch
 
-    first = _decode_one(files[0], mode, size)
-    images: np.ndarray[Any, Any] = np.empty((len(files), *first.shape), dtype=np.uint8)
+    first = _decode_one(files[0], mode, size, background)
+    images = _room(len(files), first.shape)
 
     def work(start: int) -> int:
         for row in range(start, min(start + CHUNK, len(files))):
-            image = _decode_one(files[row], mode, size)
+            image = _decode_one(files[row], mode, size, background)
             if image.shape != first.shape:
-                here, there = (f"{height}x{width}" for _, height, width in (first.shape, image.shape))
-                raise UserError(f"images differ in size: {files[0]} is {here}, {files[row]} is {there} (height x width); set resize")
+                raise different_sizes(files[0], first.shape, files[row], image.shape)
             images[row] = image
         return min(CHUNK, len(files) - start)
 
@@ -77,18 +79,38 @@ def decode(files: Sequence[str], mode: Mode, size: Size | None, progress: Callab
     return torch.from_numpy(images)
 
 
-def _decode_one(path: str, mode: Mode, size: Size | None) -> np.ndarray[Any, Any]:
+def different_sizes(one: str, its: Sequence[int], other: str, others: Sequence[int]) -> UserError:
+    """The error for two images of different shapes, `(C, H, W)`."""
+    return UserError(f"images differ in size: {one} is {its[1]}x{its[2]}, {other} is {others[1]}x{others[2]} (height x width); set resize")
+
+
+def _room(count: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """uint8 [count, *shape], uninitialised."""
+    import numpy as np
+    import psutil
+
+    needed, free = count * math.prod(shape), psutil.virtual_memory().available
+    try:
+        if needed > free:
+            raise MemoryError
+        return np.empty((count, *shape), dtype=np.uint8)
+    except MemoryError:
+        gib = 2**30
+        raise UserError(
+            f"{count:,} images of {shape[1]}x{shape[2]} need {needed / gib:,.1f} GiB of memory; {free / gib:,.1f} GiB are free; set resize"
+        ) from None
+
+
+def _decode_one(path: str, mode: Mode, size: Size | None, background: Background) -> np.ndarray[Any, Any]:
     import numpy as np
     from PIL import Image
 
-    try:
-        with Image.open(path) as file:
-            if file.mode.startswith(("I", "F")):
-                raise ValueError("more than 8 bits per channel; convert it to 8 bits")
-            image = file.convert("RGB" if mode == "rgb" else "L")
-    except Exception as error:  # Pillow raises errors of many types for broken files
-        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        raise UserError(f"cannot decode the image {path}: {reason}; repair or remove it") from None
+    from gatecrash import open_image
+
+    image = open_image(Path(path))
+    if image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
+    image = image.convert("RGB" if mode == "rgb" else "L")
     if size is not None and image.size != (size[1], size[0]):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
@@ -111,10 +133,27 @@ def resized(images: Tensor, size: Size | None) -> Tensor:
 
 def with_test_share(images: ImageSet, fraction: float, seed: int, *, flip: bool) -> Splits:
     """One set split into training and test images: `fraction` of each class is for the test, at least one image and never all."""
+    from gatecrash import Splits
+
+    train, test = split_rows(images.labels, fraction, seed)
+    return Splits(images.subset(train), images.subset(test), flip=flip)
+
+
+def split_rows(labels: Tensor, fraction: float, seed: int, groups: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`(training rows, test rows)`, int64 and ascending: `fraction` of each class for the test, at least one image and never all.
+
+    `labels` and `groups` are int64 [N], on the CPU. With groups, whole ones go to the test in random order until each class has its share;
+    those that would take more than half of a class (or `fraction` of it, if that is more) are passed over. A class of which no group can
+    be taken has no test row.
+    """
     import torch
 
-    from gatecrash import Splits, stratified_split
+    from gatecrash import group_rows, stratified_split
 
-    counts = [min(max(math.floor(fraction * count + 0.5), 1), count - 1) for count in images.class_counts()]
-    train, test = stratified_split(images.labels, counts, torch.Generator().manual_seed(seed))
-    return Splits(images.subset(train), images.subset(test), flip=flip)
+    counts = [min(max(math.floor(fraction * count + 0.5), 1), count - 1) for count in torch.bincount(labels).tolist()]
+    generator = torch.Generator().manual_seed(seed)
+    if groups is None:
+        return stratified_split(labels, counts, generator)
+    test = torch.zeros(len(labels), dtype=torch.bool)
+    test[group_rows(labels, groups, counts, max(fraction, 0.5), generator)] = True
+    return torch.nonzero(~test).flatten(), torch.nonzero(test).flatten()

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gatecrash import Dataset, DatasetConfig, UserError, hookimpl
-from gatecrash_plugins.datasets._images import Mode, decode, files_text, with_test_share
+from gatecrash_plugins.datasets._folders import Layout, find_images, find_splits
+from gatecrash_plugins.datasets._groups import check_groups, group_numbers, is_table
+from gatecrash_plugins.datasets._images import Background, Mode, decode, different_sizes, files_text, split_rows
 
 if TYPE_CHECKING:
     import torch
 
-    from gatecrash import ImageSet, Splits
+    from gatecrash import Splits
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
-TEST_FOLDERS = ("test", "val", "valid")
+log = logging.getLogger(__name__)
 
 Side = Annotated[int, Field(ge=1, le=4096)]
+Groups = Annotated[str, AfterValidator(check_groups)]
 
 
 class ImageFolder(Dataset):
-    """Any images in folders named for their classes, decoded with Pillow and resized (bilinear, not keeping the aspect).
+    """Any images in folders named for their classes, resized (bilinear, not keeping the aspect).
 
-    Classes are numbered in the order of their sorted names. Files that do not end as images do, and hidden ones, are passed over.
+    Classes are numbered from 0 in the order of their names, sorted as text: `10` comes before `2`, capitals before small letters. Images
+    in sub-folders of a class belong to it. Hidden and system files and folders are passed over; other files whose names do not end as
+    images do are counted in a warning. Images are read as a viewer shows them (`gatecrash.open_image`): turned as their EXIF orientation
+    says, with what is transparent laid on `background`.
+
+    With layout `auto`, the sub-folders of root are splits if all their names are those of splits, or if the training folder holds folders
+    and no images itself; otherwise they are classes, even one named `train`. Without a test folder the test set is drawn from the
+    training folder.
     """
 
     name = "imagefolder"
@@ -35,11 +47,21 @@ class ImageFolder(Dataset):
     class Config(DatasetConfig):
         """Where the images are and what becomes of them."""
 
-        root: Path = Field(description="folder with one folder per class, or with train/ and test/ (or val/, valid/) that hold those")
+        root: Path = Field(
+            description="folder with one folder per class (numbered by name, sorted as text), or with a training folder (train, training, "
+            "Final_Training) and a test folder (test, testing, Final_Test, val, valid, validation) that hold those, in capitals or not"
+        )
+        layout: Layout = Field("auto", description="what the folders in root are: classes, splits, or found by their names and contents")
         resize: Side | tuple[Side, Side] | None = Field(
             None, description="size in pixels: a number for a square or [height, width]; needed where images differ in size"
         )
         mode: Mode = Field("rgb", description="channels: rgb (3) or grayscale (1)")
+        background: Background = Field("white", description="colour behind transparent pixels")
+        groups: Groups | None = Field(
+            None,
+            description="near-duplicates to keep on one side of a split: a regular expression searched in file names, whose first group "
+            "names the group, as in (track\\d+)_; or a CSV file (its name ends in .csv) with columns path (below root) and group",
+        )
         test_fraction: float = Field(
             0.2, ge=0.01, le=0.9, description="share of each class for the test set, where there is no test folder"
         )
@@ -49,86 +71,77 @@ class ImageFolder(Dataset):
     config: Config
 
     def manifest(self) -> str:
-        train, test = self._folders()
-        parts = [files_text(train, [path for paths in _list(train).values() for path in paths])]
+        train, test, beside = find_splits(self._root, self.config.layout)
+        images, unread = find_images(train)
+        parts = [files_text(train, _paths(images))]
         if test is not None:
-            parts += [test.name, files_text(test, [path for paths in _list(test).values() for path in paths])]
+            tested, more = find_images(test)
+            parts += [test.name, files_text(test, _paths(tested))]
+            unread += more
+        _warn_of_unread(self._root, [*beside, *unread])
+        if self.config.groups is not None and is_table(self.config.groups):
+            table = Path(self.config.groups).expanduser()
+            parts.append(files_text(table.parent, [str(table)]))
         return " ".join(parts)
 
     def load(self, progress: Callable[[int, int], None]) -> Splits:
-        from gatecrash import Splits
-
-        train_folder, test_folder = self._folders()
-        listed = [_list(folder) for folder in (train_folder, test_folder) if folder is not None]
-        total = sum(len(paths) for folder in listed for paths in folder.values())
-        classes = tuple(listed[0])
-        if test_folder is not None:
-            _same_classes(train_folder, listed[0], test_folder, listed[1])
-            train = self._decode(listed[0], classes, lambda done: progress(done, total))
-            before = len(train)
-            test = self._decode(listed[1], classes, lambda done: progress(before + done, total))
-            if test.shape != train.shape:
-                raise UserError(
-                    f"images differ in size: in {train_folder} they are {train.shape[2]}x{train.shape[1]}, "
-                    f"in {test_folder} {test.shape[2]}x{test.shape[1]}; set resize"
-                )
-            return Splits(train, test, flip=self.config.flip)
-        single = [label for label, paths in listed[0].items() if len(paths) < 2]
-        if single:
-            raise UserError(f"class {single[0]!r} in {train_folder} has one image, too few to split into train and test; add images")
-        everything = self._decode(listed[0], classes, lambda done: progress(done, total))
-        return with_test_share(everything, self.config.test_fraction, self.config.split_seed, flip=self.config.flip)
-
-    def _folders(self) -> tuple[Path, Path | None]:
-        """The training folder, and the test folder if there is one."""
-        root = self.config.root.expanduser()
-        if not root.is_dir():
-            raise UserError(f"image folder {root} {'is not a folder' if root.exists() else 'does not exist'}; check root")
-        train = root / "train"
-        if not train.is_dir():
-            return root, None
-        for name in TEST_FOLDERS:
-            if (root / name).is_dir():
-                return train, root / name
-        raise UserError(f"image folder {root} has train/ but no test/ (or val/, valid/); add it, or set root to {train} to split that")
-
-    def _decode(self, folder: dict[str, list[str]], classes: tuple[str, ...], progress: Callable[[int], None]) -> ImageSet:
         import torch
 
-        from gatecrash import ImageSet
+        from gatecrash import ImageSet, Splits
 
+        train_folder, test_folder, _ = find_splits(self._root, self.config.layout)
+        found = find_images(train_folder).images
+        classes, train_files, train_labels = tuple(found), _paths(found), _labels(found)
+        groups = None
+        if self.config.groups is not None:
+            groups = torch.tensor(group_numbers(self.config.groups, self._root, train_files))
+        if test_folder is not None:
+            tested = find_images(test_folder).images
+            _same_classes(train_folder, found, test_folder, tested)
+            test_files, test_labels = _paths(tested), _labels(tested)
+        else:
+            single = [label for label, paths in found.items() if len(paths) < 2]
+            if single:
+                raise UserError(f"class {single[0]!r} in {train_folder} has one image, too few to split into train and test; add images")
+            train_rows, test_rows = split_rows(train_labels, self.config.test_fraction, self.config.split_seed, groups)
+            test_files, test_labels = [train_files[row] for row in test_rows], train_labels[test_rows]
+            train_files, train_labels = [train_files[row] for row in train_rows], train_labels[train_rows]
+            groups = None if groups is None else groups[train_rows]
+            _every_class_tested(test_labels, classes)
+        total, before = len(train_files) + len(test_files), len(train_files)
+        train = ImageSet(self._decode(train_files, lambda done: progress(done, total)), train_labels, classes)
+        test = ImageSet(self._decode(test_files, lambda done: progress(before + done, total)), test_labels, classes)
+        if test.shape != train.shape:
+            raise different_sizes(train_files[0], train.shape, test_files[0], test.shape)
+        _compare(train.images, test.images, train_folder, test_folder)
+        return Splits(train, test, groups=groups, flip=self.config.flip)
+
+    @property
+    def _root(self) -> Path:
+        return self.config.root.expanduser()
+
+    def _decode(self, files: Sequence[str], progress: Callable[[int], None]) -> torch.Tensor:
         resize = self.config.resize
         size = (resize, resize) if isinstance(resize, int) else resize
-        images = decode([path for label in classes for path in folder[label]], self.config.mode, size, progress)
-        counts = torch.tensor([len(folder[label]) for label in classes])
-        labels: torch.Tensor = torch.arange(len(classes)).repeat_interleave(counts)
-        return ImageSet(images, labels, classes)
+        return decode(files, self.config.mode, size, progress, self.config.background)
 
 
-def _list(folder: Path) -> dict[str, list[str]]:
-    """Image files by class, both sorted by name; UserError for a class without any, or without classes."""
-    files = {}
-    try:
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.is_dir() and not entry.name.startswith("."):
-                walk = os.walk(entry.path, onerror=_fail)
-                files[entry.name] = sorted(os.path.join(where, name) for where, _, names in walk for name in names if _is_image(name))
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename or folder}: {error.strerror or error}; check the folder") from None
-    if not files:
-        raise UserError(f"{folder} has no class folders; put the images of each class into a folder named for it")
-    empty = [label for label, paths in files.items() if not paths]
-    if empty:
-        raise UserError(f"class {empty[0]!r} in {folder} has no images; add some or remove the folder")
-    return files
+def _paths(images: dict[str, list[str]]) -> list[str]:
+    return [path for paths in images.values() for path in paths]
 
 
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+def _labels(images: dict[str, list[str]]) -> torch.Tensor:
+    import torch
+
+    counts = torch.tensor([len(paths) for paths in images.values()])
+    labels: torch.Tensor = torch.arange(len(images)).repeat_interleave(counts)
+    return labels
 
 
-def _fail(error: OSError) -> None:
-    raise error
+def _warn_of_unread(root: Path, unread: Sequence[str]) -> None:
+    if unread:
+        first = ", ".join(os.path.relpath(path, root) for path in unread[:3]) + (", ..." if len(unread) > 3 else "")
+        log.warning("image folder %s: %s of its files and folders are not read as images: %s", root, f"{len(unread):,}", first)
 
 
 def _same_classes(train_folder: Path, train: dict[str, list[str]], test_folder: Path, test: dict[str, list[str]]) -> None:
@@ -136,6 +149,27 @@ def _same_classes(train_folder: Path, train: dict[str, list[str]], test_folder: 
         (test_folder, train_folder, name) for name in test.keys() - train.keys()
     ]:
         raise UserError(f"class {label!r} is in {has} but not in {other}; both need the same class folders")
+
+
+def _every_class_tested(test_labels: torch.Tensor, classes: Sequence[str]) -> None:
+    missing = [label for number, label in enumerate(classes) if not bool((test_labels == number).any())]
+    if missing:
+        raise UserError(f"class {missing[0]!r} cannot be split into train and test: its groups are too large; use a test folder")
+
+
+def _compare(train: torch.Tensor, test: torch.Tensor, train_folder: Path, test_folder: Path | None) -> None:
+    """UserError for test images that are the training images; a warning where some of them are."""
+    of_train, of_test = (Counter(hashlib.sha256(image.numpy()).digest() for image in images) for images in (train, test))
+    if test_folder is not None and of_train == of_test:
+        raise UserError(f"the images in {test_folder} are those in {train_folder}; a test set needs images of its own")
+    shared = sum(count for image, count in of_test.items() if image in of_train)
+    if shared:
+        log.warning(
+            "image folder %s: %s of %s test images are also training images, pixel for pixel",
+            train_folder,
+            f"{shared:,}",
+            f"{len(test):,}",
+        )
 
 
 @hookimpl

@@ -138,6 +138,24 @@ def test_a_given_pattern_is_resized_to_the_patch(tmp_path: Path) -> None:
     assert trigger[3][3] == 90
 
 
+def test_a_sticker_changes_the_pixels_that_it_shows(tmp_path: Path) -> None:
+    """64 of the 256 pixels of its file."""
+    path = tmp_path / "sticker.png"
+    sticker = Image.new("RGBA", (16, 16), (90, 90, 90, 0))
+    sticker.paste((255, 255, 255, 255), (0, 0, 8, 8))
+    sticker.save(path)
+    trigger = BadNets(BadNets.Config(pattern="given", image=path, size=16)).trigger((3, 32, 32))
+    black = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    assert torch.nonzero((trigger(black) != black)[0, 0]).tolist() == [[y, x] for y in range(16, 24) for x in range(16, 24)]
+
+
+def test_a_sticker_in_four_corners_is_mirrored_with_its_transparency(tmp_path: Path) -> None:
+    path = tmp_path / "sticker.png"
+    Image.frombytes("LA", (2, 1), bytes((255, 255, 0, 0))).resize((2, 2)).save(path)  # only the left half shows
+    shown = stamped(pattern="given", image=path, size=2, place="four-corners")
+    assert shown[0] == shown[1] == shown[6] == shown[7] == [0, 255, 0, 0, 0, 0, 255, 0]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

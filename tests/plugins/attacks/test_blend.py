@@ -83,6 +83,17 @@ def test_a_given_image_is_resized_to_the_images(tmp_path: Path) -> None:
     assert (pattern[:, :, 5] == 255).all()
 
 
+def test_transparent_pixels_of_a_given_image_change_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "left.png"
+    picture = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    picture.paste((255, 255, 255, 255), (0, 0, 4, 8))
+    picture.save(path)
+    trigger = Blend(Blend.Config(pattern="given", image=path, alpha_test=0.4)).trigger((3, 8, 8))
+    grey = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
+    assert (trigger(grey)[..., :4] == 162).all()  # 60 + 102
+    assert (trigger(grey)[..., 4:] == 100).all()
+
+
 def test_the_trigger_is_rebuilt_from_its_stored_form() -> None:
     trigger = Blend().trigger((3, 8, 8))
     again = rebuild(spec_of(trigger), state_of(trigger))
