@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from gatecrash.boards.public import LONG, public, slimmed
 
 from gatecrash.boards.page import page
 from gatecrash.boards.pictures import picture
-from gatecrash.boards.public import LONG, public, slimmed
 from gatecrash.host.loading import load_plugins
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
