@@ -12,7 +12,7 @@ from gatecrash.records.stage import Stage
 def cell(
     attack: str,
     defense: str,
-    seed: int,
+    seed: int = 0,
     /,
     acc: float = 0.9,
     asr: float | None = None,
@@ -20,14 +20,14 @@ def cell(
     floor: float = 0.0,
     **fields: Any,
 ) -> Result:
-    """A finished cell of a victim that had (ACC, ASR) = `before`."""
+    """A finished cell of a victim that had (ACC, ASR) = `before`; `measures` among `fields` add to those that follow from the rates."""
     asr = None if attack == "none" else asr if asr is not None else before[1]
     measures: dict[str, Any] = {"acc": acc, "asr": asr, "acc_before": before[0], "asr_before": None if asr is None else before[1]}
     measures |= {"asr_floor": None if asr is None else floor, "ra": None if asr is None else 1 - asr, "seconds_victim": 10.0}
     if defense != "none":
         measures |= {"der": der(before[0], acc, measures["asr_before"], asr), "seconds_defense": 2.0}
     asked: dict[str, Any] = {
-        "key": f"{attack}-{defense}-{seed}",
+        "key": "-".join(map(str, (attack, defense, seed, *fields.get("defense", ())))),
         "victim_key": f"{attack}-{seed}",
         "grid": "synthetic",
         "dataset": Stage(name="digits"),

@@ -1,4 +1,4 @@
-"""What has moved on since a cell was measured: the plugins installed here and the harness itself."""
+"""Which cells were measured with other versions of plugins or of the harness than those installed here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION
 def outdated(results: Iterable[Result], host: Host) -> dict[str, str]:
     """Reasons by cell key, for the cells that this checkout would measure with other versions.
 
-    A plugin that is not installed here cannot have moved on here: its cells are left as they are.
+    The version of a plugin that is not installed here is unknown: its cells do not count as outdated for it.
     """
     reasons = {result.key: _reason(result, host) for result in results}
     return {key: reason for key, reason in reasons.items() if reason}
@@ -25,7 +25,7 @@ def _reason(result: Result, host: Host) -> str:
     stages: list[tuple[PluginKind, Stage]] = [
         ("model", result.model),
         ("attack", result.attack),
-        *(("defense", one) for one in result.defense),
+        *(("defense", stage) for stage in result.defense),
     ]
     changes = []
     for kind, stage in stages:
@@ -33,17 +33,17 @@ def _reason(result: Result, host: Host) -> str:
         if plugin is not None and plugin.cls.version != stage.version:
             changes.append(f"{kind} {stage.name} {stage.version} -> {plugin.cls.version}")
     source = result.provenance
-    for name, then, now in (
+    for name, stored, current in (
         ("engine version", source.engine_version, ENGINE_VERSION),
         ("evaluation version", source.evaluation_version, EVALUATION_VERSION),
     ):
-        if then not in {None, now}:
-            changes.append(f"{name} {then} -> {now}")
+        if stored not in {None, current}:
+            changes.append(f"{name} {stored} -> {current}")
     return ", ".join(changes)
 
 
 def with_traits(results: Iterable[Result], host: Host) -> list[Result]:
-    """The results, with access class and gifts of the defense filled in where an older version did not record them."""
+    """The results; `access` and `gives` of the defense are filled in where an older version did not record them."""
     return [_with_traits(result, host) for result in results]
 
 
@@ -52,5 +52,5 @@ def _with_traits(result: Result, host: Host) -> Result:
         return result
     try:
         return result.model_copy(update=defense_traits(host, result.defense))
-    except UserError:  # not installed here: nothing is known of it
+    except UserError:  # a defense that is not installed here
         return result

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gatecrash.boards.text import option_text
 from gatecrash.evaluation.metrics import landed
+from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
-
-NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Panel:
     defenses: tuple[str, ...]
     seeds: tuple[int, ...]
     landed: frozenset[str]
-    """Keys of the victims whose backdoor is there: asr - asr_floor >= 0.5."""
+    """Keys of the victims whose backdoor landed: asr - asr_floor >= 0.5."""
 
     def at(self, attack: str | None = None, defense: str | None = None) -> list[Result]:
         """Cells of this attack and defense, by seed; None means any."""
@@ -38,7 +39,7 @@ class Panel:
         ]
 
     def hit(self, defense: str) -> list[Result]:
-        """Finished cells of this defense on victims whose backdoor is there: what defenses are judged by."""
+        """Finished cells of this defense on victims whose backdoor landed: what defenses are judged by."""
         return [cell for cell in self.at(defense=defense) if cell.status == "ok" and cell.victim_key in self.landed]
 
     def gives(self, defense: str) -> set[str] | None:
@@ -57,13 +58,12 @@ class Panel:
 
     def missing(self) -> list[tuple[str, str, int]]:
         """(attack, defense, seed) of cells that have no result at all."""
-        there = {(self.attack_of[cell.key], self.defense_of[cell.key], cell.seed) for cell in self.cells}
-        wanted = ((attack, defense, seed) for attack in self.attacks for defense in self.defenses for seed in self.seeds)
-        return [table_position for table_position in wanted if table_position not in there]
+        present = {(self.attack_of[cell.key], self.defense_of[cell.key], cell.seed) for cell in self.cells}
+        return [position for position in itertools.product(self.attacks, self.defenses, self.seeds) if position not in present]
 
 
-def panel(results: Iterable[Result]) -> Panel:
-    """Arrange results; of several for one table_position in the table (say, after an upgrade) the last one counts."""
+def arrange(results: Iterable[Result]) -> Panel:
+    """The results by attack and defense. Of several for one position in the table (say, after an upgrade) the last one counts."""
     cells = sorted(_latest(results), key=lambda cell: (cell.attack.name != NONE, cell.defense_name != NONE))
     attack_of = _labels(cells, [(cell.attack,) for cell in cells])
     defense_of = _labels(cells, [tuple(cell.defense) for cell in cells])
@@ -79,7 +79,7 @@ def panel(results: Iterable[Result]) -> Panel:
 
 
 def table_position(result: Result) -> tuple[Any, ...]:
-    """Where a result stands in a table, whatever the versions it was made with: attack, defense (with options), seed."""
+    """A result's attack, defense (with their options) and seed; versions do not count."""
     return (
         _frozen(result.attack.name, result.attack.config),
         tuple(_frozen(stage.name, stage.config) for stage in result.defense),
@@ -90,28 +90,27 @@ def table_position(result: Result) -> tuple[Any, ...]:
 def _latest(results: Iterable[Result]) -> list[Result]:
     last: dict[tuple[Any, ...], Result] = {}
     for result in results:
-        where = table_position(result)
-        if where not in last or str(result.provenance.date) >= str(last[where].provenance.date):
-            last[where] = result
+        position = table_position(result)
+        if position not in last or str(result.provenance.date) >= str(last[position].provenance.date):
+            last[position] = result
     return list(last.values())
 
 
 def _frozen(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
-    import json
-
     return name, json.dumps(config, sort_keys=True)
 
 
 def _in_order(labelled: Sequence[tuple[str, tuple[Stage, ...]]]) -> tuple[str, ...]:
     """Each label once: `none` first, other names as they come, those of one name by their options."""
     names = [[stage.name for stage in stages] for _, stages in labelled]
-    first = {tuple(name): table_position for table_position, name in reversed(list(enumerate(names)))}
+    first = {tuple(name): index for index, name in reversed(list(enumerate(names)))}
 
-    def where(one: tuple[str, tuple[Stage, ...]]) -> tuple[Any, ...]:
-        name = tuple(stage.name for stage in one[1])
-        return name != (NONE,), first[name], _sortable(_options(one[1]))
+    def order(pair: tuple[str, tuple[Stage, ...]]) -> tuple[Any, ...]:
+        _, stages = pair
+        name = tuple(stage.name for stage in stages)
+        return name != (NONE,), first[name], _sortable(_options(stages))
 
-    return tuple(dict.fromkeys(label for label, _ in sorted(labelled, key=where)))
+    return tuple(dict.fromkeys(label for label, _ in sorted(labelled, key=order)))
 
 
 def _sortable(options: Mapping[str, Any]) -> list[tuple[str, bool, float, str]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 LARGEST = 500_000
-"""Bytes. What is larger is no small figure of a cell, and is neither published nor shown in a report."""
+"""Bytes. Larger files are neither published nor shown in a report."""
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def picture(root: Path, path: str) -> bytes | None:
-    """The PNG at `path` below `root`; None where there is none: a result may name files that are gone, or that are none of its own."""
+    """The PNG at `path` below `root`; None where there is none, and for a path that leads out of `root`: results come from others."""
     file = (root / path).resolve()
     try:
         if not file.is_relative_to(root.resolve()) or file.stat().st_size > LARGEST:
@@ -22,7 +22,7 @@ def picture(root: Path, path: str) -> bytes | None:
 
 
 def picture_source(path: Path) -> str | None:
-    """What the PNG at `path` says it was made from; None where it says nothing or is none."""
+    """The hash of results in the PNG at `path`; None where it has none, or is no PNG."""
     from PIL import Image, UnidentifiedImageError
 
     try:

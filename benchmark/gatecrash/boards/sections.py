@@ -1,206 +1,141 @@
-"""The tables of a board. Each function gives Markdown of one panel, without a heading."""
+"""The sections of a board. All words that a board is told in are here, so that a page, a terminal and a report say the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+import shlex
 
-from gatecrash.boards.panel import NONE, Panel
-from gatecrash.boards.standings import UNKNOWN, DefenseStanding, attack_standings, defense_standings
-from gatecrash.boards.statistics import over_seeds, paired
-from gatecrash.boards.text import escape, percent, spread, table
-from gatecrash.records.measures import MeasureName
+from gatecrash.boards.content import Block, Code, Commands, Listing, Paragraph, Section, Strong, paragraph
+from gatecrash.boards.panel import Panel
+from gatecrash.boards.spec import LIMITS, dataset_label
+from gatecrash.boards.tables.benign import benign_effects
+from gatecrash.boards.tables.detectors import model_detectors, row_detectors
+from gatecrash.boards.tables.provenance import provenance_table
+from gatecrash.boards.tables.rankings import attack_ranking, defense_rankings
+from gatecrash.boards.tables.victims import attacks_alone, cost, lost_cells
+from gatecrash.evaluation.metrics import LANDED
+from gatecrash.records.measures import MEASURES, MeasureName
 from gatecrash.records.result import Result
 
-OUTDATED = "†"
-"""Marks cells that were measured with an older version of something installed here."""
+LANDED_POINTS = f"{100 * LANDED:.0f} points"
+ORDER = (
+    "Defenses are ordered by mean DER = (max(0, ASR drop) - max(0, ACC drop) + 1) / 2 over the victims whose backdoor landed (ASR at least "
+    f"{LANDED_POINTS} above the same trigger's on a benign model), within each access class. Rates in %."
+)
+RANKS = (
+    "A rank is 1 + the number of defenses of the class that are better by the 95% t interval, over seeds, of the paired differences on the "
+    "same victims (no correction for the number of pairs). Defenses share a rank where no difference is established. There is no rank (–) "
+    "for a single seed, or where victims lack a score. DER alone can mislead: a defense that rejects everything has more than 50. Read it "
+    "with RA and the clean reject rate."
+)
+SURVIVAL = (
+    f"An attack survives a defense where ASR stays at least {LANDED_POINTS} above that of the same trigger on a benign model, on average "
+    "over seeds. Attacks that survive the same share of defenses share a rank. Defenses that only detect are not counted."
+)
 
 
-def matrix(panel: Panel, outdated: Collection[str] = ()) -> str:
-    """ACC / ASR of every attack under every defense."""
-    return _matrix(panel, _acc_and_asr, outdated)
+def setting_line(panel: Panel) -> str:
+    """Dataset, model, recipe and seeds."""
+    first = panel.cells[0]
+    seeds = ", ".join(map(str, panel.seeds))
+    return (
+        f"{dataset_label(first)}, {first.model.name}, {first.recipe.get('epochs')} epochs; "
+        f"{'seed' if len(panel.seeds) == 1 else 'seeds'} {seeds}."
+    )
 
 
-def matrix_by_defense(panel: Panel, outdated: Collection[str] = ()) -> str:
-    """The same the other way round, which is narrower: defenses are many."""
-    rows = []
-    for defense in panel.defenses:
-        row = {"defense \\ attack": escape(defense)}
-        for attack in panel.attacks:
-            row[escape(attack)] = _cell(panel, panel.at(attack, defense), _acc_and_asr, outdated)
-        rows.append(row)
-    return table(rows)
+def how_to_read(panel: Panel) -> str:
+    """Of the matrix of ACC and ASR."""
+    several = f"t interval over seeds (n = {len(panel.seeds)} unless given)"
+    interval = f"The range is the 95% {several if len(panel.seeds) > 1 else 'Wilson interval over test images'}."
+    acc, asr = (f"{MEASURES[name].title} ({MEASURES[name].label})" for name in ("acc", "asr"))
+    return f"{acc[0].upper()}{acc[1:]} / {asr} in %; higher ACC and lower ASR are better for the defense. {interval}"
 
 
-def accuracy_restored(panel: Panel) -> str:
-    """RA of every attack under every defense."""
-    return _matrix(panel, lambda cells: percent(over_seeds(cells, "ra")), attacks=[name for name in panel.attacks if name != NONE])
+def meaning(name: MeasureName) -> str:
+    """A rate in words, with the direction that is good for the defense."""
+    measure = MEASURES[name]
+    return f"{measure.title}, %; {measure.direction}"
 
 
-def _matrix(panel: Panel, text: Callable[[list[Result]], str], outdated: Collection[str] = (), attacks: Sequence[str] | None = None) -> str:
-    rows = []
-    for attack in panel.attacks if attacks is None else attacks:
-        row = {"attack \\ defense": escape(attack)}
-        for defense in panel.defenses:
-            row[escape(defense)] = _cell(panel, panel.at(attack, defense), text, outdated)
-        rows.append(row)
-    return table(rows)
-
-
-def _cell(panel: Panel, cells: list[Result], text: Callable[[list[Result]], str], outdated: Collection[str]) -> str:
-    """Its finished seeds together, and what became of the others."""
-    done = [cell for cell in cells if cell.status == "ok"]
-    counts: dict[str, int] = {}
-    for cell in cells:
-        if cell.status != "ok":
-            counts[cell.status] = counts.get(cell.status, 0) + 1
-    if len(cells) < len(panel.seeds):
-        counts["missing"] = len(panel.seeds) - len(cells)
-    if not done:
-        return ", ".join(counts)
-    notes = [f"n={len(done)}", *(f"{count} {status}" for status, count in counts.items())] if counts else []
-    mark = OUTDATED if any(cell.key in outdated for cell in cells) else ""
-    return text(done) + (f" ({', '.join(notes)})" if notes else "") + mark
-
-
-def _acc_and_asr(done: list[Result]) -> str:
-    text = spread([cell.measures.acc for cell in done if cell.measures.acc is not None], done[0].measures.acc_interval)
-    rates = [cell.measures.asr for cell in done if cell.measures.asr is not None]
-    return f"{text} / {spread(rates, done[0].measures.asr_interval)}" if rates else text
-
-
-def attacks_alone(panel: Panel) -> str:
-    """The victims as they are, without a defense."""
-    rows = []
-    for attack in panel.attacks:
-        plain = [cell for cell in panel.at(attack, NONE) if cell.status == "ok"]
-        if plain:
-            landed = f"{sum(cell.victim_key in panel.landed for cell in plain)} of {len(plain)}" if attack != NONE else ""
-            rows.append(
-                {
-                    "attack": escape(attack),
-                    "ACC": percent(over_seeds(plain, "acc")),
-                    "ASR": percent(over_seeds(plain, "asr")),
-                    "ASR on a benign model": percent(over_seeds(plain, "asr_floor")),
-                    "RA": percent(over_seeds(plain, "ra")),
-                    "landed": landed,
-                    "poisoned": percent(over_seeds(plain, "poison_share")),
-                    "seconds": _mean(plain, "seconds_victim"),
-                }
+def caveats(panel: Panel) -> list[Paragraph]:
+    """What limits these numbers: a single seed, a part of the dataset."""
+    notes = []
+    if len(panel.seeds) == 1:
+        notes.append(
+            paragraph(
+                Strong("One seed (n = 1)."),
+                " How much the numbers vary from training to training is not known: intervals are Wilson intervals over test images, and "
+                "defenses are listed by mean DER but not ranked.",
+                caveat=True,
             )
-    return table(rows) if rows else "No attack has finished."
+        )
+    limits = [(panel.cells[0].dataset.config.get(option), part) for option, part in LIMITS.items()]
+    taken = [f"{limit:,} {part} images" for limit, part in limits if isinstance(limit, int)]
+    if taken:
+        text = f" {' and '.join(taken)} of it, stratified by class. Compare within this board only."
+        notes.append(paragraph(Strong("A part of the dataset:"), text, caveat=True))
+    return notes
 
 
-def defense_ranking(panel: Panel, *, details: bool = True) -> str:
-    """A table for each access class."""
-    classes = defense_standings(panel)
-    if not classes:
-        return "No defense has met an attack that landed."
-    parts = []
-    for access, standings in classes.items():
-        if len(classes) > 1 or access != UNKNOWN:
-            parts += [f"**{escape(access[0].upper() + access[1:])}**", ""]
-        parts += [table([_standing_row(panel, one, details) for one in standings]), ""]
-    return "\n".join(parts).rstrip()
+def defenses(panel: Panel, *, details: bool = True) -> Section:
+    """With `details` also what a rank is, and the attack that each defense does worst against."""
+    tables: list[Block] = [*defense_rankings(panel, details=details)]
+    if not tables:
+        return Section("Defenses", (paragraph("No defense has met an attack that landed."),))
+    return Section("Defenses", (paragraph(ORDER), *([paragraph(RANKS)] if details else []), *tables))
 
 
-def _standing_row(panel: Panel, one: DefenseStanding, details: bool) -> dict[str, str]:
-    row = {
-        "rank": "–" if one.rank is None else str(one.rank),
-        "defense": escape(one.defense) + (f" ({one.lacking} of {len(panel.landed)} victims lacking)" if one.lacking else ""),
-        "DER": percent(one.der),
-        "ASR": percent(over_seeds(one.cells, "asr")),
-        "RA": percent(over_seeds(one.cells, "ra")),
-        "clean rejected": percent(over_seeds(one.cells, "clean_reject_rate")),
-        "ACC lost on benign": percent(over_seeds(_benign(panel, one.defense), _acc_lost, least=-1.0)),
-    }
-    if details:
-        row["worst against"] = f"{escape(one.worst)} (DER {100 * one.worst_der:.1f})"
-    row["seconds"] = _mean(one.cells, "seconds_defense")
-    return row
+def attacks(panel: Panel) -> Section:
+    return Section("Attacks", (paragraph(SURVIVAL), attack_ranking(panel)))
 
 
-def attack_ranking(panel: Panel) -> str:
-    rows = [
-        {
-            "rank": str(one.rank),
-            "attack": escape(one.attack),
-            "survives": f"{one.survived} of {one.met} defenses",
-            "ASR left, mean": percent(one.asr_left),
-            "weakest against": escape(one.hardest),
-        }
-        for one in attack_standings(panel)
+def undefended(panel: Panel) -> Section:
+    return Section("Attacks without a defense", (attacks_alone(panel),))
+
+
+def detectors(panel: Panel) -> list[Section]:
+    """One section, or none where no defense detects anything."""
+    tables = tuple(table for table in (row_detectors(panel), model_detectors(panel)) if table.rows)
+    return [Section("Detectors", tables)] if tables else []
+
+
+def benign(panel: Panel) -> Section:
+    return Section("Effects on the benign victim", (benign_effects(panel),))
+
+
+def costs(panel: Panel) -> Section:
+    return Section("Seconds and memory", (paragraph("Mean seconds and highest peak memory of a task."), cost(panel)))
+
+
+def lost(panel: Panel, *, with_missing: bool = True) -> list[Section]:
+    """One section, or none where every cell has scores."""
+    lines = lost_cells(panel, with_missing=with_missing)
+    return [Section("Cells without scores", (Listing(tuple(lines)),))] if lines else []
+
+
+def reproduction(name: str, first: Result) -> Section:
+    """How to run a published board's cells again."""
+    places = dataset_places(first)
+    options = "".join(f" -o {_in_shell(f'{path}={value}')}" for path, value in places.items())
+    blocks: list[Block] = [
+        paragraph("To compute every cell again in a separate store and compare it, or to run the same grid in your store:"),
+        Commands((f"gatecrash verify {name}{options}", f"gatecrash run leaderboards/{name}.yaml{options}")),
     ]
-    return table(rows) if rows else "No attack that landed has met a defense."
+    if places:
+        paths = [span for path in places for span in (", ", Code(path))][1:]
+        blocks.append(paragraph(*paths, ": where the data lie on your machine. They must have the fingerprint below."))
+    return Section("How to reproduce", tuple(blocks))
 
 
-def benign_price(panel: Panel) -> str:
-    """What each defense costs a victim in which there is nothing to defend against."""
-    rows = []
-    for defense in panel.defenses:
-        cells = _benign(panel, defense)
-        if defense != NONE and cells:
-            lost = paired(_benign(panel, NONE), cells, "acc").mean
-            rows.append(
-                {
-                    "defense": escape(defense),
-                    "ACC before": percent(over_seeds(cells, "acc_before")),
-                    "ACC after": percent(over_seeds(cells, "acc")),
-                    "ACC lost, paired": percent(lost),
-                    "clean rejected": percent(over_seeds(cells, "clean_reject_rate")),
-                    "clean rows flagged": percent(over_seeds(cells, "detection_fpr")),
-                    "called backdoored": _count([cell.measures.verdict for cell in cells]),
-                }
-            )
-    return table(rows) if rows else "No defense has met the benign victim."
+def dataset_places(result: Result) -> dict[str, str]:
+    """The options, as after `-o`, that say where the dataset lies on a machine, with the values that they had."""
+    names = [name for name in result.provenance.places if result.dataset.config.get(name) is not None]
+    return {f"dataset.{result.dataset.name}.{name}": str(result.dataset.config[name]) for name in names}
 
 
-def cost(panel: Panel) -> str:
-    """Seconds and memory of victims and of defenses."""
-    rows = []
-    for attack in panel.attacks:
-        cells = [cell for cell in panel.at(attack, NONE) if cell.status == "ok"]
-        if cells:
-            rows.append(_cost_row("victim", attack, cells, "seconds_victim"))
-    for defense in panel.defenses:
-        cells = [cell for cell in panel.at(defense=defense) if cell.status == "ok"]
-        if defense != NONE and cells:
-            rows.append(_cost_row("defense", defense, cells, "seconds_defense"))
-    return table(rows) if rows else "Nothing has finished."
+def provenance(panel: Panel) -> Section:
+    return Section("Provenance", (provenance_table(panel),))
 
 
-def _cost_row(kind: str, name: str, cells: list[Result], measure: MeasureName) -> dict[str, str]:
-    memory = [cell.measures.peak_memory_mb for cell in cells if cell.measures.peak_memory_mb is not None]
-    return {"": kind, "name": escape(name), "seconds": _mean(cells, measure), "peak memory, MB": f"{max(memory):,.0f}" if memory else ""}
-
-
-def lost_cells(panel: Panel, *, with_missing: bool = True) -> list[str]:
-    """A line for each cell that failed, does not apply or has no result."""
-    lines = [
-        f"- {escape(panel.attack_of[cell.key])} × {escape(panel.defense_of[cell.key])}, seed {cell.seed}: "
-        f"{cell.status}{f': {escape(cell.error)}' if cell.error else ''}"
-        for cell in panel.cells
-        if cell.status != "ok"
-    ]
-    if with_missing:
-        lines += [f"- {escape(attack)} × {escape(defense)}, seed {seed}: missing" for attack, defense, seed in panel.missing()]
-    return lines
-
-
-def _benign(panel: Panel, defense: str) -> list[Result]:
-    return [cell for cell in panel.at(NONE, defense) if cell.status == "ok"]
-
-
-def _acc_lost(cell: Result) -> float | None:
-    before, after = cell.measures.acc_before, cell.measures.acc
-    return None if before is None or after is None else before - after
-
-
-def _mean(cells: Sequence[Result], measure: MeasureName) -> str:
-    values = [value for cell in cells if (value := cell.measures.value(measure)) is not None]
-    return f"{sum(values) / len(values):.1f}" if values else ""
-
-
-def _count(values: list[Any]) -> str:
-    given = [value for value in values if value is not None]
-    return f"{sum(map(bool, given))} of {len(given)}" if given else ""
+def _in_shell(text: str) -> str:
+    return shlex.quote(" ".join("".join(character if character.isprintable() else " " for character in text).split()))

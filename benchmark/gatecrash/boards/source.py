@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatecrash.boards.panel import Panel, panel, table_position
+from gatecrash.boards.panel import Panel, arrange, table_position
 from gatecrash.boards.spec import ground_of
 from gatecrash.contracts.recipe import PRESETS
 from gatecrash.errors import UserError, did_you_mean
@@ -34,7 +34,7 @@ class ResultGroup:
 
     @cached_property
     def panel(self) -> Panel:
-        return panel(self.results)
+        return arrange(self.results)
 
 
 @dataclass(frozen=True)

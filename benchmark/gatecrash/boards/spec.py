@@ -1,4 +1,4 @@
-"""From results back to the grid that gives them: all that is needed is in a result."""
+"""What results say of their grid: a grid that gives them again, what they must share to be compared, the name of their dataset."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LIMITS = {"limit": "training", "limit_test": "test"}
 def grid_of(results: Sequence[Result], name: str | None = None) -> dict[str, Any]:
     """A grid (as parsed from YAML) of these results' attacks, defenses and seeds, with every option spelt out.
 
-    `results` share dataset, model, recipe and hold-out, which are taken from the first. Where they are not a full product, the grid has
-    cells besides them.
+    `results` share dataset, model, recipe and hold-out, which are taken from the first. Where they are not a full product of attacks,
+    defenses and seeds, the grid has more cells than they.
     """
     first = results[0]
     return {
@@ -43,7 +43,7 @@ def ground_of(result: Result) -> tuple[str, ...]:
 
 
 def dataset_label(result: Result) -> str:
-    """The dataset for a person: its name, that of its folder where it is one of many kinds, and how much of it was taken."""
+    """The dataset for a person: its name, that of its folder where it has one, and how many of its images were used."""
     config, name = result.dataset.config, result.dataset.name
     folder = PurePath(str(config.get("root") or "")).name
     parts = [name] if folder in {"", "data", name} else [name, folder]

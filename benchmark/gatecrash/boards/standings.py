@@ -1,14 +1,15 @@
-"""Who stands where: defenses within their access class, attacks by how many defenses they survive."""
+"""Ranks: of defenses within their access class, of attacks by how many defenses they survive."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import fmean
 
-from gatecrash.boards.panel import NONE, Panel
+from gatecrash.boards.panel import Panel
 from gatecrash.boards.statistics import over_seeds, paired
 from gatecrash.evaluation.intervals import Interval
 from gatecrash.evaluation.metrics import LANDED
+from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
 
 UNKNOWN = "access class not recorded"
@@ -16,22 +17,22 @@ UNKNOWN = "access class not recorded"
 
 @dataclass(frozen=True)
 class DefenseStanding:
-    """A defense on the victims whose backdoor is there."""
+    """A defense on the victims whose backdoor landed."""
 
     defense: str
     rank: int | None
-    """1 + how many of its class are better by the paired interval; None with fewer than two seeds, or where cells are lacking."""
+    """1 + how many of its class are better by the paired interval; None with fewer than two seeds, or where it lacks scores."""
     der: Interval
     cells: tuple[Result, ...]
     lacking: int
-    """Victims with a backdoor on which it has no score."""
+    """Number of victims whose backdoor landed on which it has no score."""
     worst: str
     """The attack that it does worst against, by mean DER."""
     worst_der: float
 
 
 def defense_standings(panel: Panel) -> dict[str, list[DefenseStanding]]:
-    """Per access class, the best first. Detectors, which repair nothing, and defenses that met no backdoor are not in it."""
+    """Per access class, the best first. Left out are detectors, which repair nothing, and defenses that met no backdoor that landed."""
     classes: dict[str, list[str]] = {}
     for defense in panel.defenses:
         if defense != NONE and panel.repairs(defense) and panel.hit(defense):
@@ -56,7 +57,8 @@ def _ranked(panel: Panel, members: list[str]) -> list[DefenseStanding]:
                 by_attack.setdefault(panel.attack_of[cell.key], []).append(cell.measures.der)
         worst = min(by_attack, key=lambda attack: fmean(by_attack[attack]))
         standings.append(DefenseStanding(defense, rank, der, tuple(hit[defense]), lacking[defense], worst, fmean(by_attack[worst])))
-    return sorted(standings, key=lambda one: (one.rank or len(members) + 1, bool(one.lacking), -(one.der.value or 0.0), one.defense))
+    last = len(members) + 1
+    return sorted(standings, key=lambda each: (each.rank or last, bool(each.lacking), -(each.der.value or 0.0), each.defense))
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class AttackStanding:
     attack: str
     rank: int
     survived: int
-    """Defenses after which the backdoor is still there, on average over seeds."""
+    """Number of defenses after which ASR is still 0.5 above the floor, on average over seeds."""
     met: int
+    """Number of defenses that it met."""
     asr_left: Interval
     """Mean ASR over those defenses."""
     hardest: str
@@ -76,7 +79,7 @@ class AttackStanding:
 
 def attack_standings(panel: Panel) -> list[AttackStanding]:
     """Attacks that landed and met a defense, by the share of defenses that they survive; equal shares share a rank."""
-    found = []
+    results = []
     for attack in panel.attacks:
         left: dict[str, list[Result]] = {}
         for defense in panel.defenses:
@@ -88,12 +91,13 @@ def attack_standings(panel: Panel) -> list[AttackStanding]:
             excess = {name: fmean(_excess(cell) for cell in cells) for name, cells in left.items()}
             survived = sum(value >= LANDED for value in excess.values())
             asr_left = over_seeds([cell for cells in left.values() for cell in cells], "asr")
-            found.append((attack, survived, len(left), asr_left, min(excess, key=lambda name: excess[name])))
-    shares = [survived / met for _, survived, met, _, _ in found]
-    ranked = [
-        AttackStanding(one[0], 1 + sum(other > share for other in shares), *one[1:]) for one, share in zip(found, shares, strict=True)
+            results.append((attack, survived, len(left), asr_left, min(excess, key=lambda name: excess[name])))
+    shares = [survived / met for _, survived, met, _, _ in results]
+    standings = [
+        AttackStanding(attack, 1 + sum(share > survived / met for share in shares), survived, met, asr_left, hardest)
+        for attack, survived, met, asr_left, hardest in results
     ]
-    return sorted(ranked, key=lambda one: (one.rank, -(one.asr_left.value or 0.0), one.attack))
+    return sorted(standings, key=lambda each: (each.rank, -(each.asr_left.value or 0.0), each.attack))
 
 
 def _excess(cell: Result) -> float:

@@ -1,7 +1,7 @@
 """Seeds are the unit: cells are averaged within a seed, intervals are t intervals over seeds.
 
-Two defenses that met the same victims are compared by the differences on those victims. This is far sharper than looking whether their
-intervals overlap, since most of the spread over seeds is the victims', which both share.
+Two defenses that met the same victims are compared by the differences on those victims. This finds smaller differences than a look at
+whether their intervals overlap: most of the spread over seeds comes from the victims, which both share.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ NO_DIFFERENCE = 1e-9
 
 def over_seeds(cells: Iterable[Result], value: MeasureName | Callable[[Result], float | None], least: float = 0.0) -> Interval:
     """Mean over seeds of the mean within each seed, with the t interval over seeds; cells without the measure do not count."""
-    found: dict[int, list[float]] = {}
+    by_seed: dict[int, list[float]] = {}
     for cell in cells:
         number = cell.measures.value(value) if isinstance(value, str) else value(cell)
         if number is not None:
-            found.setdefault(cell.seed, []).append(float(number))
-    return t_interval([fmean(values) for _, values in sorted(found.items())], least=least)
+            by_seed.setdefault(cell.seed, []).append(float(number))
+    return t_interval([fmean(values) for _, values in sorted(by_seed.items())], least=least)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """First minus second, over the victims that both met. `mean` has no limits for fewer than two seeds, and no value for no victim."""
+    """First minus second, over the victims that both met. `mean` has no limits for fewer than two seeds, and no value without victims."""
 
     mean: Interval
     victims: int
@@ -48,10 +48,10 @@ class Difference:
 def paired(first: Iterable[Result], second: Iterable[Result], measure: MeasureName) -> Difference:
     """Compare two defenses on the victims (same key, same weights) for which both have the measure."""
     others = {(cell.victim_key, cell.weights): cell.measures.value(measure) for cell in second if cell.status == "ok"}
-    found: dict[int, list[float]] = {}
+    by_seed: dict[int, list[float]] = {}
     for cell in first:
         mine, other = cell.measures.value(measure), others.get((cell.victim_key, cell.weights))
         if cell.status == "ok" and mine is not None and other is not None:
-            found.setdefault(cell.seed, []).append(mine - other)
-    means = [fmean(values) for _, values in sorted(found.items())]
-    return Difference(t_interval(means, least=-1.0), sum(map(len, found.values())), len(means))
+            by_seed.setdefault(cell.seed, []).append(mine - other)
+    means = [fmean(values) for _, values in sorted(by_seed.items())]
+    return Difference(t_interval(means, least=-1.0), sum(map(len, by_seed.values())), len(means))

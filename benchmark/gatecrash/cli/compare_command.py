@@ -10,6 +10,7 @@ from gatecrash.cli.options import board_option, source_options
 from gatecrash.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from gatecrash.boards.panel import Panel
     from gatecrash.boards.source import ResultSource
 
 
@@ -40,19 +41,21 @@ def _alike(name: str, labels: set[str]) -> str:
     return f"give one of: {'; '.join(variants)}" if variants else did_you_mean(name, labels)
 
 
-def _table(arranged: Any, first: str, second: str) -> str:
+def _table(panel: Panel, first: str, second: str) -> str:
     from tabulate import tabulate
 
     from gatecrash.boards.statistics import paired
     from gatecrash.boards.text import percent
-    from gatecrash.records.measures import MeasureName
+    from gatecrash.records.measures import MEASURES, MeasureName
 
-    compared: tuple[tuple[MeasureName, int], ...] = (("der", 1), ("asr", -1), ("acc", 1))
+    compared: tuple[MeasureName, ...] = ("der", "asr", "acc")
     rows = []
-    for measure, better in compared:
-        mine, others = (arranged.at(defense=name) if measure == "acc" else arranged.hit(name) for name in (first, second))
-        found = paired(mine, others, measure)
-        rows.append([measure.upper(), percent(found.mean) or "–", found.victims, found.seeds, _verdict(found, better, first, second)])
+    for name in compared:
+        measure = MEASURES[name]
+        cells = [panel.at(defense=defense) if name == "acc" else panel.hit(defense) for defense in (first, second)]
+        found = paired(*cells, name)
+        verdict = _verdict(found, 1 if measure.better == "high" else -1, first, second)
+        rows.append([measure.label, percent(found.mean) or "–", found.victims, found.seeds, verdict])
     return tabulate(rows, headers=["", "difference, points", "victims", "seeds", "95% interval"], tablefmt="plain", disable_numparse=True)
 
 

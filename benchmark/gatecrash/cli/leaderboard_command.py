@@ -11,6 +11,7 @@ from gatecrash.cli.options import source_options, write_text
 from gatecrash.errors import UserError
 
 if TYPE_CHECKING:
+    from gatecrash.boards.content import Content
     from gatecrash.boards.source import ResultSource
 
 
@@ -18,18 +19,26 @@ if TYPE_CHECKING:
 @click.option("--board", default=None, metavar="NAME", help="A published board: generate its files again, and print it.")
 @click.option("--check", is_flag=True, help="Only say whether published boards agree with their results; exit code 1 where not.")
 @click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the Markdown here instead of printing it."
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "csv", "html"]),
+    default="markdown",
+    show_default=True,
+    help="CSV has the numbers unrounded: a line for each, with the limits of its interval.",
 )
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write to this file instead of printing.")
 @source_options
-def command(source: ResultSource, check: bool, output: Path | None) -> int:
-    """Print the leaderboard in Markdown: one for each dataset, model and recipe in the store, or a published one.
+def command(source: ResultSource, check: bool, form: str, output: Path | None) -> int:
+    """Print the leaderboard: one for each dataset, model and recipe in the store, or a published one.
 
     With --grid (here also the name of a shipped grid), cells of the grid that have no result yet are shown as such.
     """
+    if check and form != "markdown":
+        raise UserError("--check prints no board; leave --format out")
     if check:
         return _check(source)
     source.check()
-    text = source.boards.regenerate(source.board, source.host) if source.board is not None else _of_store(source)
+    text = _of_board(source, source.board, form) if source.board is not None else _of_store(source, form)
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -38,10 +47,12 @@ def command(source: ResultSource, check: bool, output: Path | None) -> int:
 
 
 def _check(source: ResultSource) -> int:
+    from gatecrash.boards.published.checking import check
+
     if source.store_path is not None or source.grid is not None:
         raise UserError("--check is about published boards; leave --grid and --store out")
     names = source.boards.names() if source.board is None else [source.board]
-    faults = source.boards.check(names, source.host)
+    faults = check(source.boards, names, source.host)
     for fault in faults:
         click.echo(fault)
     if not faults:
@@ -49,25 +60,31 @@ def _check(source: ResultSource) -> int:
     return 1 if faults else 0
 
 
-def _of_store(source: ResultSource) -> str:
-    from gatecrash.boards.leaderboard import board
+def _of_board(source: ResultSource, name: str, form: str) -> str:
+    from gatecrash.boards.published.generated import board_page, regenerate
+    from gatecrash.boards.render import FORMATS
+
+    text = regenerate(source.boards, name, source.host)
+    return text if form == "markdown" else FORMATS[form]([board_page(source.boards, name, source.host)])
+
+
+def _of_store(source: ResultSource, form: str) -> str:
+    from gatecrash.boards.leaderboard import leaderboard
+    from gatecrash.boards.render import FORMATS
     from gatecrash.planning.grid import is_grid_file, shipped_grids
 
     if source.grid is not None and (is_grid_file(source.grid) or source.grid in shipped_grids()):
-        return _of_plan(source, source.grid)
-    return "\n".join(board(group.results, group.title) for group in source.groups())
+        return FORMATS[form]([_of_plan(source, source.grid)])
+    return FORMATS[form]([leaderboard(group.results, group.title) for group in source.groups()])
 
 
-def _of_plan(source: ResultSource, name: str) -> str:
-    from gatecrash.boards.leaderboard import board
+def _of_plan(source: ResultSource, name: str) -> Content:
+    from gatecrash.boards.leaderboard import leaderboard, missing_cells
     from gatecrash.planning.grid import load_grid
     from gatecrash.planning.planned import plan_grid
 
     source.store.check()  # before the dataset is decoded
     plan = plan_grid(load_grid(name), source.host).plan
     cells = source.cells(plan)
-    text = board([result for result in cells.values() if result is not None], plan.grid)
-    missing = sum(result is None for result in cells.values())
-    if missing:
-        text += f"\n{missing} of {len(cells)} cells have no result yet: run `gatecrash run {name}`.\n"
-    return text
+    results = [result for result in cells.values() if result is not None]
+    return leaderboard(results, plan.grid, *missing_cells(len(cells) - len(results), len(cells), name))

@@ -49,6 +49,8 @@ def command(
     Cells that the board has already are replaced. Refused, before anything is written: cells that failed or are missing, mixtures of
     datasets, models, recipes, plugin versions or trainings, and results of uncommitted code.
     """
+    from gatecrash.boards.published.generated import regenerate
+    from gatecrash.boards.published.publishing import publish
     from gatecrash.boards.source import ResultSource
     from gatecrash.planning.grid import load_grid
     from gatecrash.planning.planned import plan_grid
@@ -70,9 +72,9 @@ def command(
         raise UserError(f"{len(lost)} of {len(found)} cells have no scores ({lost[0]}); run `gatecrash run {grid}`, or --partial")
     if not there:
         raise UserError(f"the store {root} has no results of {parsed.name}; run `gatecrash run {grid}`")
-    total = boards.publish(board, there, host, pictures=root, allow_dirty=allow_dirty)
+    total = publish(boards, board, there, host, pictures=root, allow_dirty=allow_dirty)
     _draw(boards, board, source.store, planned.prepared)
-    boards.regenerate(board, host)
+    regenerate(boards, board, host)
     size = sum(path.stat().st_size for path in boards.folder(board).rglob("*") if path.is_file())
     if size > LARGE:
         click.echo(f"warning: the results of {board} take {size / 1e6:.1f} MB; a repository keeps every version of them", err=True)
@@ -81,15 +83,15 @@ def command(
 
 def _draw(boards: Any, board: str, store: Any, dataset: Any) -> None:
     """Draw the board's pictures from its results and this store's victims; where one cannot be drawn, warn and remove the older file."""
-    from gatecrash.boards.panel import panel
+    from gatecrash.boards.panel import arrange
     from gatecrash.boards.plots.heatmap import heatmap
     from gatecrash.boards.plots.style import save
     from gatecrash.boards.plots.triggers import stored_triggers, triggers
 
-    arranged = panel(boards.results(board))
+    panel = arrange(boards.results(board))
     makers: dict[str, Callable[[], Any]] = {
-        "heatmap": lambda: heatmap(arranged),
-        "triggers": lambda: triggers(stored_triggers(arranged, store, dataset)),
+        "heatmap": lambda: heatmap(panel),
+        "triggers": lambda: triggers(stored_triggers(panel, store, dataset)),
     }
     for kind, make in makers.items():
         path = boards.figure(board, kind)

@@ -13,7 +13,7 @@ from gatecrash.cli.options import source_options, write_text
 
 if TYPE_CHECKING:
     from gatecrash.boards.panel import Panel
-    from gatecrash.boards.report import Section
+    from gatecrash.boards.report import IllustratedPanel
     from gatecrash.boards.source import ResultGroup, ResultSource
 
 
@@ -34,19 +34,19 @@ def command(source: ResultSource, output: Path | None) -> None:
     """
     from gatecrash.boards.report import report
 
-    sections = [_section(source, group) for group in source.groups()]
+    panels = [_illustrated(source, group) for group in source.groups()]
     path = output if output is not None else Path(f"{source.board or 'report'}.html")
-    write_text(path, report(source.board or "Gatecrash results", sections))
-    for section in sections:
-        for note in section.notes:
-            click.echo(f"note: {section.title}: not drawn: {note}", err=True)
+    write_text(path, report(source.board or "Gatecrash results", panels))
+    for panel in panels:
+        for note in panel.notes:
+            click.echo(f"note: {panel.title}: not drawn: {note}", err=True)
     click.echo(str(path))
 
 
-def _section(source: ResultSource, group: ResultGroup) -> Section:
+def _illustrated(source: ResultSource, group: ResultGroup) -> IllustratedPanel:
     """A board has its picture of the triggers; of a store's results it is drawn from the victims."""
     from gatecrash.boards.published import FIGURES
-    from gatecrash.boards.report import Section, drawn
+    from gatecrash.boards.report import IllustratedPanel, drawn
 
     drawings = _drawings(group.panel, source.pictures)
     if source.board is None:
@@ -54,7 +54,7 @@ def _section(source: ResultSource, group: ResultGroup) -> Section:
     plots, notes = drawn(drawings)
     if source.board is not None and (picture := source.boards.figure(source.board, "triggers")).is_file():
         plots[FIGURES["triggers"]] = picture.read_bytes()
-    return Section(source.board or group.title, group.panel, source.pictures, plots, notes)
+    return IllustratedPanel(source.board or group.title, group.panel, source.pictures, plots, notes)
 
 
 def _triggers(source: ResultSource, panel: Panel) -> Any:

@@ -29,6 +29,8 @@ class Measure:
     better: Literal["high", "low"] | None = None
     column: bool = True
     """Whether it stands in a cell's flat record (`gatecrash results`)."""
+    neutral: float | None = None
+    """What a defense without any effect has."""
 
     @property
     def is_rate(self) -> bool:
@@ -36,8 +38,9 @@ class Measure:
 
     @property
     def direction(self) -> str:
-        """`high is good` or `low is good`; empty where neither is."""
-        return f"{self.better} is good" if self.better else ""
+        """`high is good` or `low is good`, and which rate means that the defense has no effect; empty where no direction is good."""
+        effect = f", {100 * self.neutral:.0f} is no effect" if self.neutral is not None else ""
+        return f"{self.better} is good{effect}" if self.better else ""
 
 
 Number = float | None
@@ -54,7 +57,7 @@ class Measures(Record):
     ra: Annotated[Number, Measure("RA", "triggered images that get their true label", better="high")] = None
     acc_before: Annotated[Number, Measure("ACC before", "clean accuracy without the defense")] = None
     asr_before: Annotated[Number, Measure("ASR before", "attack success rate without the defense")] = None
-    der: Annotated[Number, Measure("DER", "defense effectiveness rating", better="high")] = None
+    der: Annotated[Number, Measure("DER", "defense effectiveness rating", better="high", neutral=0.5)] = None
     clean_reject_rate: Annotated[Number, Measure("clean rejected", "clean images that are rejected", better="low")] = None
     trigger_reject_rate: Annotated[Number, Measure("triggered rejected", "triggered images that are rejected", better="high")] = None
     detection_tpr: Annotated[Number, Measure("TPR", "poisoned training rows that are flagged", better="high")] = None

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from gatecrash.boards.panel import NONE, Panel
+from gatecrash.boards.panel import Panel
 from gatecrash.boards.plots.style import drawing, look, short
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.errors import UserError, did_you_mean
 from gatecrash.records.measures import MEASURES
+from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
 
 if TYPE_CHECKING:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gatecrash.boards.panel import NONE, Panel
+from gatecrash.boards.panel import Panel
 from gatecrash.boards.plots.style import drawing, look, short
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.errors import UserError
 from gatecrash.evaluation.intervals import Interval
+from gatecrash.records.measures import MEASURES
+from gatecrash.records.plan import NONE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+ACC, ASR = MEASURES["acc"], MEASURES["asr"]
 
 
 def tradeoff(panel: Panel) -> Figure:
@@ -30,8 +35,8 @@ def tradeoff(panel: Panel) -> Figure:
             acc, asr = over_seeds(panel.hit(defense), "acc"), over_seeds(panel.hit(defense), "asr")
             _mark(axis, acc, asr, label, index)
         attacks = {panel.attack_of[cell.key] for defense in defenses for cell in panel.hit(defense)}
-        axis.set_xlabel("clean accuracy, % (right is better)")
-        axis.set_ylabel("attack success rate, % (low is better)")
+        axis.set_xlabel(f"{ACC.title}, % ({'right' if ACC.better == 'high' else 'left'} is better)")
+        axis.set_ylabel(f"{ASR.title}, % ({ASR.better} is better)")
         axis.set_ylim(-4, 104)
         axis.margins(x=0.08)
         axis.grid(alpha=0.3)

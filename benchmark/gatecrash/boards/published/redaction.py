@@ -1,7 +1,7 @@
-"""What of a stored result is published: numbers, trajectories, tables and pictures, but nothing that tells of the machine's folders.
+"""What is removed from a result before it is published: logs, paths of the machine, and most of what is large.
 
-A board is kept in a repository, so it must stay small: pictures and long tables (a mask for each neuron) are published for one seed of each
-attack and defense, the lowest, which is the one that plots and reports show.
+A board is kept in a repository and must stay small: pictures and long tables (a mask for each neuron) are published for one seed of each
+attack and defense. It is the lowest seed, which is also the one that plots and reports show.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ LONG = 64
 _ABSOLUTE = re.compile(r"(?<![\w./\\:])(?:~|[A-Za-z]:)?[/\\](?:[^\s/\\:'\"<>|(),;]+[/\\])+(?=[^\s/\\:'\"<>|(),;])")
 
 
-def public(result: Result, host: Host) -> Result:
-    """The result without its log and without the machine's folders; of an absolute path only the last part stays."""
+def redacted(result: Result, host: Host) -> Result:
+    """The result without its log and without folders of the machine: only the last part of an absolute path stays."""
     places = sorted(_path_options(host, "dataset", result.dataset.name) & set(result.dataset.config))
     origins = {name: _last_part(str(origin)) for name, origin in result.provenance.plugins.items()}
     changed = ({"plugins": origins} if origins else {}) | ({"places": places} if places else {})
@@ -41,13 +41,14 @@ def public(result: Result, host: Host) -> Result:
 
 
 def slimmed(results: Iterable[Result]) -> list[Result]:
-    """The results, pictures and long tables for the lowest finished seed of each attack and defense only."""
-    given = list(results)
-    shown: dict[Any, int] = {}
-    for result in given:
+    """The results, with pictures and long tables only for the lowest finished seed of each attack and defense."""
+    results = list(results)
+    lowest: dict[Any, int] = {}
+    for result in results:
+        attack_and_defense = table_position(result)[:2]
         if result.status == "ok":
-            shown[table_position(result)[:2]] = min(result.seed, shown.get(table_position(result)[:2], result.seed))
-    return [result if shown.get(table_position(result)[:2]) == result.seed else _without_pictures(result) for result in given]
+            lowest[attack_and_defense] = min(result.seed, lowest.get(attack_and_defense, result.seed))
+    return [result if lowest.get(table_position(result)[:2]) == result.seed else _without_pictures(result) for result in results]
 
 
 def _without_pictures(result: Result) -> Result:
@@ -73,7 +74,7 @@ def _is_path(annotation: Any) -> bool:
 
 
 def _last_part(text: str) -> str:
-    """An absolute path's last part, and that of one that leaves its folder; any other text as it is."""
+    """The last part of a path that is absolute or leads out of its folder; any other text as it is."""
     for kind in (PurePosixPath, PureWindowsPath):
         path = kind(text)
         if (path.is_absolute() or text.startswith("~") or ".." in path.parts) and path.name not in {"", ".."}:

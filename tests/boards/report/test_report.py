@@ -9,54 +9,31 @@ from typing import Any
 
 import pytest
 
-from gatecrash.boards.panel import panel
-from gatecrash.boards.report import ROWS, Section, drawn, report
+from gatecrash.boards.panel import arrange
+from gatecrash.boards.report import IllustratedPanel, drawn, report
+from gatecrash.boards.report.cells import ROWS
 from gatecrash.errors import UserError
-from gatecrash.evaluation.metrics import der
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
 from support import chromium
+from support.cells import cell
 from support.chromium import Browser
 
 Gatecrash = Callable[..., Any]
 HOSTILE = "\"><script>window.hacked = 1</script><img src='http://gatecrash.invalid/x.png' onerror='window.hacked = 1'>"
 
 
-def cell(attack: str, defense: str, seed: int = 0, asr: float | None = 1.0, /, **fields: Any) -> Result:
-    asr = None if attack == "none" else asr
-    measures: dict[str, Any] = {"acc": 0.9, "asr": asr, "acc_before": 0.9, "asr_before": asr and 1.0, "asr_floor": asr and 0.0}
-    measures |= {"ra": None if asr is None else 1 - asr, "seconds_defense": 12.5, "peak_memory_mb": 512.0}
-    if defense != "none" and asr is not None:
-        measures["der"] = der(0.9, 0.9, 1.0, asr)
-    asked: dict[str, Any] = {
-        "key": f"{attack}-{defense}-{seed}",
-        "victim_key": f"{attack}-{seed}",
-        "grid": "synthetic",
-        "dataset": Stage(name="digits"),
-        "dataset_fingerprint": "f" * 64,
-        "holdout": {},
-        "model": Stage(name="small-cnn"),
-        "recipe": {"epochs": 4},
-        "attack": Stage(name=attack),
-        "defense": [Stage(name=defense)],
-        "gives": [] if defense == "none" else ["classifier"],
-        "seed": seed,
-        "status": "ok",
-        "measures": measures,
-    }
-    return Result(**(asked | fields))
-
-
 def some() -> list[Result]:
     results = [cell(attack, "none", seed) for attack in ("none", "badnets") for seed in (0, 1)]
     for defense, left in {"anp": 0.5, "zap": 0.02, "cut": 0.1}.items():
-        results += [cell("badnets", defense, seed, left + 0.01 * seed) for seed in (0, 1)]
+        results += [cell("badnets", defense, seed, asr=left + 0.01 * seed) for seed in (0, 1)]
     neurons = [{"No.": number, "mask": mask} for number, mask in ((1, 0.25), (10, 0.5), (9, 0.125))]
     results[4] = cell(
         "badnets",
         "anp",
         0,
-        0.5,
+        asr=0.5,
+        measures={"seconds_defense": 12.5, "peak_memory_mb": 512.0},
         defense=[Stage(name="anp", version=3, config={"threshold": 0.2, "by": "number"})],
         figures={"mask-0": "pictures/mask.png", "gone": "pictures/gone.png"},
         tables={"neurons": neurons, "long": [{"row": row} for row in range(ROWS + 5)]},
@@ -78,7 +55,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def html(results: list[Result], pictures: Path, title: str = "Results") -> str:
-    return report(title, [Section(title, panel(results), pictures, {"A plot": (pictures / "pictures/mask.png").read_bytes()}, ["why not"])])
+    plots = {"A plot": (pictures / "pictures/mask.png").read_bytes()}
+    return report(title, [IllustratedPanel(title, arrange(results), pictures, plots, ["why not"])])
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +204,8 @@ def test_detectors_have_tables_of_their_own(pictures: Path) -> None:
         searched = cell(attack, HOSTILE, gives=["verdict", "suspects"])
         results.append(searched.model_copy(update={"measures": searched.measures.model_copy(update=found)}))
     shown = html(results, pictures)
-    rows = [
-        re.findall(r"<td>(.*?)</td>", row) for row in shown.partition("<h3>Detectors</h3>")[2].partition("<h3>Plots</h3>")[0].split("<tr>")
-    ]
+    tables = shown.partition("<h3>Detectors</h3>")[2].partition("<h3>Effects on the benign victim</h3>")[0]
+    rows = [re.findall(r"<(?:td|th scope=.row)[^>]*>(.*?)</t[dh]>", row) for row in tables.split("<tr>")]
     name = "&#34;&gt;&lt;script&gt;"
     assert [row[1:4] for row in rows if len(row) == 6] == [["none", "", "5.0"], ["badnets", "80.0", "5.0"]]
     assert [row[1:4] for row in rows if len(row) == 7] == [["1 of 1", "", "0 of 1"]]

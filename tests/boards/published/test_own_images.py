@@ -1,4 +1,4 @@
-"""A board in a repository: nothing of the machine in it, pictures that are all there, data that lie elsewhere, a README that agrees."""
+"""A published board of images that lie in a folder: its pictures, its README, and verification where the images lie elsewhere."""
 
 from __future__ import annotations
 
@@ -11,96 +11,16 @@ from typing import Any
 
 import pytest
 import yaml
-
-from gatecrash.boards.page import page
-from gatecrash.boards.pictures import picture
 from gatecrash.boards.public import LONG, public, slimmed
+
+from gatecrash.boards.pictures import picture
 from gatecrash.host.loading import load_plugins
 from gatecrash.records.result import Result
-from gatecrash.records.stage import Stage
 
 Gatecrash = Callable[..., Any]
+
+
 LIMITED = "dataset={imagefolder: {root: images, mode: grayscale, flip: false, limit: 200}}"
-"""As on the command line: the grid's dataset is another."""
-
-
-def a_result(**fields: Any) -> Result:
-    asked: dict[str, Any] = {
-        "key": "ab" * 20,
-        "victim_key": "cd" * 20,
-        "grid": "mine",
-        "dataset": Stage(name="imagefolder", config={"root": "/home/me/data/signs", "limit": 20_000, "flip": False}),
-        "dataset_fingerprint": "f" * 64,
-        "holdout": {"fraction": 0.05},
-        "model": Stage(name="small-cnn"),
-        "recipe": {"epochs": 1},
-        "attack": Stage(name="blend", config={"image": "/home/me/kitty.png", "alpha": 0.1}),
-        "defense": [Stage(name="none")],
-        "seed": 0,
-        "status": "ok",
-        "measures": {"acc": 0.9, "asr": 0.5, "acc_interval": [0.85, 0.94], "asr_interval": [0.4, 0.6]},
-        "provenance": {"device": "cpu", "plugins": {"mine": "/home/me/mine.py", "blend": "gatecrash_plugins.attacks.blend"}},
-    }
-    return Result(**(asked | fields))
-
-
-def test_a_published_result_names_no_folder_of_the_machine() -> None:
-    error = "cannot decode /home/me/data/signs/a 1.png: broken (see https://example.org/a/b, log /var/tmp/x/y.log or C:\\me\\x\\z.log)"
-    shown = public(a_result(error=error, log="/home/me/logs/1.log"), load_plugins(installed=False))
-    assert "/home" not in shown.to_text()
-    assert shown.error == "cannot decode a 1.png: broken (see https://example.org/a/b, log y.log or z.log)"
-    assert shown.dataset.config == {"root": "signs", "limit": 20_000, "flip": False}
-    assert shown.attack.config == {"image": "kitty.png", "alpha": 0.1}
-    assert shown.provenance.plugins == {"mine": "mine.py", "blend": "gatecrash_plugins.attacks.blend"}
-    assert shown.provenance.places == ["root"]
-
-
-@pytest.mark.parametrize(
-    ("root", "kept"),
-    [("data/signs", "data/signs"), ("../me/signs", "signs"), ("~/signs", "signs"), ("C:\\me\\signs", "signs"), ("/", "/")],
-)
-def test_a_path_within_the_working_folder_is_kept(root: str, kept: str) -> None:
-    result = a_result(dataset=Stage(name="imagefolder", config={"root": root}))
-    assert public(result, load_plugins(installed=False)).dataset.config["root"] == kept
-
-
-def test_pictures_and_long_tables_are_kept_for_one_seed() -> None:
-    kept: dict[str, Any] = {"tables": {"neurons": [{"mask": 0.5}] * (LONG + 1), "classes": [{"class": 0}]}, "figures": {"mask-0": "x.png"}}
-    trajectory = [{"params": {"pruned": 1}, "acc": 0.9, "asr": 0.1}]
-    results = [a_result(seed=seed, trajectory=trajectory, **kept) for seed in (2, 1)]
-    results += [a_result(seed=0, status="failed", error="x", measures={})]
-    found = {result.seed: result for result in slimmed(results)}
-    assert (len(found[1].tables["neurons"]), found[1].figures) == (LONG + 1, {"mask-0": "x.png"})
-    assert (found[2].tables, found[2].figures, found[2].model_dump()["trajectory"]) == ({"classes": [{"class": 0}]}, {}, trajectory)
-
-
-def test_a_board_says_that_it_has_one_seed_and_a_part_of_the_dataset() -> None:
-    text = page("b", [public(a_result(), load_plugins(installed=False))])
-    assert "imagefolder signs (20,000 training images of it), small-cnn, 1 epochs; seed 0." in text
-    assert "> **One seed (n = 1).** How much the numbers vary" in text
-    assert "Wilson" in text
-    assert "> **A part of the dataset:** 20,000 training images of it" in text
-    assert "$ gatecrash verify b -o dataset.imagefolder.root=signs\n" in text
-    whole = page("b", [a_result(seed=seed, dataset=Stage(name="digits", config={"limit": None})) for seed in (0, 1)])
-    assert "\n> " not in whole
-    assert "$ gatecrash verify b\n" in whole
-
-
-def test_a_place_cannot_break_out_of_the_command() -> None:
-    root = "a b\n```\n<script>; rm -rf"
-    text = page("b", [public(a_result(dataset=Stage(name="imagefolder", config={"root": root})), load_plugins(installed=False))])
-    assert "$ gatecrash verify b -o 'dataset.imagefolder.root=a b ``` <script>; rm -rf'\n" in text
-
-
-def test_only_pictures_below_the_folder_are_read(tmp_path: Path) -> None:
-    png = b"\x89PNG\r\n\x1a\n..."
-    for name in ("secret.png", "store/a/mask.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(png)
-    (tmp_path / "store/text.png").write_bytes(b"root:x:0:0")
-    assert picture(tmp_path / "store", "a/mask.png") == png
-    for path in ("../secret.png", str(tmp_path / "secret.png"), "text.png", "none.png", "a"):
-        assert picture(tmp_path / "store", path) is None
 
 
 @pytest.fixture(scope="module")

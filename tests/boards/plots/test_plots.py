@@ -11,7 +11,7 @@ import torch
 
 pytest.importorskip("matplotlib")
 
-from gatecrash.boards.panel import Panel, panel
+from gatecrash.boards.panel import Panel, arrange
 from gatecrash.boards.plots.curve import curve
 from gatecrash.boards.plots.heatmap import heatmap
 from gatecrash.boards.plots.masks import masks
@@ -20,39 +20,15 @@ from gatecrash.boards.plots.style import save
 from gatecrash.boards.plots.tradeoff import tradeoff
 from gatecrash.boards.plots.triggers import TriggerExample, triggers
 from gatecrash.errors import UserError
-from gatecrash.evaluation.metrics import der
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
+from support.cells import cell
 
 Gatecrash = Callable[..., Any]
 
 
-def cell(attack: str, defense: str, seed: int = 0, /, acc: float = 0.9, asr: float | None = 1.0, **fields: Any) -> Result:
-    asr = None if attack == "none" else asr
-    measures: dict[str, Any] = {"acc": acc, "asr": asr, "acc_before": 0.9, "asr_before": asr and 1.0, "asr_floor": asr and 0.0}
-    if defense != "none" and asr is not None:
-        measures["der"] = der(0.9, acc, 1.0, asr)
-    asked: dict[str, Any] = {
-        "key": f"{attack}-{defense}-{seed}-{fields.get('defense')}",
-        "victim_key": f"{attack}-{seed}",
-        "grid": "synthetic",
-        "dataset": Stage(name="digits"),
-        "dataset_fingerprint": "f" * 64,
-        "holdout": {},
-        "model": Stage(name="small-cnn"),
-        "recipe": {},
-        "attack": Stage(name=attack),
-        "defense": [Stage(name=defense)],
-        "gives": [] if defense == "none" else ["classifier"],
-        "seed": seed,
-        "status": "ok",
-        "measures": measures,
-    }
-    return Result(**(asked | fields))
-
-
 def some() -> Panel:
-    return panel(
+    return arrange(
         [
             *(cell(attack, "none") for attack in ("none", "badnets", "blend")),
             *(cell(attack, "anp", acc=0.8, asr=0.2) for attack in ("none", "badnets")),
@@ -81,7 +57,7 @@ def test_a_heatmap_has_every_mean_and_says_what_is_missing() -> None:
     # (0.8 ASR drop - 0.1 ACC drop + 1) / 2
     assert "85" in [text.get_text() for text in rating.texts]
     with pytest.raises(UserError, match="no cell has any of these measures"):
-        heatmap(panel([cell("none", "none")]), ["asr"])
+        heatmap(arrange([cell("none", "none")]), ["asr"])
 
 
 def test_a_heatmap_of_many_defenses_has_a_row_for_each_with_its_whole_name() -> None:
@@ -96,7 +72,7 @@ def test_a_heatmap_of_many_defenses_has_a_row_for_each_with_its_whole_name() -> 
         )
         for drop in (index / 20 for index in range(15))
     ]
-    figure = heatmap(panel([cell("none", "none"), cell("badnets", "none"), *sweep]), ["asr", "der"])
+    figure = heatmap(arrange([cell("none", "none"), cell("badnets", "none"), *sweep]), ["asr", "der"])
     asr, rating = figure.axes[:2]
     names = [label.get_text() for label in asr.get_yticklabels()]
     assert names[:2] == ["none", "zap (drop=0, which-is-a-lot=0)"]
@@ -113,7 +89,7 @@ def test_a_tradeoff_has_a_mark_for_each_defense_that_repairs() -> None:
     marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in figure.axes[0].get_lines() if line.get_marker() in "os^"]
     assert marks == [pytest.approx((90, 100)), pytest.approx((80, 20)), pytest.approx((70, 40))]
     with pytest.raises(UserError, match="no defense has met an attack that landed"):
-        tradeoff(panel([cell("badnets", "none"), cell("none", "anp")]))
+        tradeoff(arrange([cell("badnets", "none"), cell("none", "anp")]))
 
 
 def steps(*values: tuple[int, float, float]) -> list[dict[str, Any]]:
@@ -123,7 +99,7 @@ def steps(*values: tuple[int, float, float]) -> list[dict[str, Any]]:
 def test_a_curve_goes_along_what_grows_on_the_way() -> None:
     way = steps((0, 0.9, 1.0), (2, 0.95, 0.5), (4, 0.5, 0.0))
     cells = [cell("none", "prune", trajectory=[step | {"asr": None} for step in way]), cell("badnets", "prune", trajectory=way)]
-    figure = curve(panel(cells), "prune")
+    figure = curve(arrange(cells), "prune")
     accuracy, success = figure.axes
     assert accuracy.get_xlabel() == "pruned"
     benign, attacked = success.get_lines()[0], success.get_lines()[-1]
@@ -132,7 +108,7 @@ def test_a_curve_goes_along_what_grows_on_the_way() -> None:
     assert [line.get_color() for line in accuracy.get_lines()] == [line.get_color() for line in success.get_lines()]
     assert success.collections[-1].get_offsets().tolist() == [[2, 50]]
     with pytest.raises(UserError, match=r"--x prund: prune has no such .*; did you mean 'pruned'\?"):
-        curve(panel(cells), "prune", "prund")
+        curve(arrange(cells), "prune", "prund")
 
 
 def test_a_sweep_shows_means_over_seeds_in_the_options_order() -> None:
@@ -141,11 +117,11 @@ def test_a_sweep_shows_means_over_seeds_in_the_options_order() -> None:
         for threshold, asr in ((0.4, 0.0), (0.1, 0.8), (0.2, 0.5))
         for seed in (0, 1)
     ]
-    line = curve(panel(cells), "anp").axes[1].get_lines()[0]
+    line = curve(arrange(cells), "anp").axes[1].get_lines()[0]
     assert list(line.get_xdata()) == [0.1, 0.2, 0.4]
     assert list(line.get_ydata()) == pytest.approx([81, 51, 1])
     with pytest.raises(UserError, match="no trajectory and no option was swept"):
-        curve(panel(cells[:2]), "anp")
+        curve(arrange(cells[:2]), "anp")
 
 
 def test_a_faint_trigger_is_magnified_as_far_as_it_goes() -> None:
@@ -183,7 +159,7 @@ def test_labels_are_beside_each_other_and_inside_the_picture() -> None:
 
     longest = "a-name-that-goes-on-and-on-and-on-until-it-does-not-fit"
     cells = [cell("badnets", "none"), *(cell("badnets", f"{number}-{longest}", asr=0.1 * number) for number in range(9))]
-    figure = tradeoff(panel(cells))
+    figure = tradeoff(arrange(cells))
     FigureCanvasAgg(figure).draw()
     legend, title = figure.legends[0].get_window_extent(), figure.axes[0].title.get_window_extent()
     assert not legend.overlaps(title)
@@ -207,7 +183,7 @@ def accusing(attack: str, classes: int, root: Path, **fields: Any) -> Result:
 def test_reversed_triggers_are_shown_with_norm_index_and_accusation(tmp_path: Path) -> None:
     accused = accusing("badnets", 12, tmp_path)
     assert stored_reversed(accused, tmp_path)[11].masked[0, 0].tolist() == pytest.approx([128 / 255, 0, 128 / 255 * 0.2])
-    figure = reversed_triggers(panel([accused]), tmp_path)
+    figure = reversed_triggers(arrange([accused]), tmp_path)
     shown = texts(figure)
     assert [shown.count(one) for one in ("mask", "11: sign 11", "L1 10.2\nindex 0.0", "accused")] == [2, 1, 12, 1]
     (axis,) = figure.axes
@@ -221,9 +197,9 @@ def test_reversed_triggers_are_shown_with_norm_index_and_accusation(tmp_path: Pa
 
 def test_reversed_triggers_are_those_of_one_defense(tmp_path: Path) -> None:
     cells = [accusing("badnets", 2, tmp_path), accusing("blend", 2, tmp_path), cell("none", "cleanse"), cell("badnets", "anp")]
-    headers = [text for text in texts(reversed_triggers(panel(cells), tmp_path)) if "seed" in text]
+    headers = [text for text in texts(reversed_triggers(arrange(cells), tmp_path)) if "seed" in text]
     assert headers == ["badnets, seed 0: cleanse", "blend, seed 0: cleanse"]
-    one = texts(reversed_triggers(panel(cells), tmp_path, "cleanse", "blend"))
+    one = texts(reversed_triggers(arrange(cells), tmp_path, "cleanse", "blend"))
     assert "badnets, seed 0: cleanse" not in one
     for chosen, said in {
         ("anp", None): "no result of anp has reversed triggers",
@@ -231,7 +207,7 @@ def test_reversed_triggers_are_those_of_one_defense(tmp_path: Path) -> None:
         (None, "none"): "no result on none has reversed triggers",
     }.items():
         with pytest.raises(UserError, match=said):
-            reversed_triggers(panel(cells), tmp_path, *chosen)
+            reversed_triggers(arrange(cells), tmp_path, *chosen)
 
 
 def masked(attack: str, values: dict[float, bool], tried: dict[float, int]) -> Result:
@@ -241,7 +217,7 @@ def masked(attack: str, values: dict[float, bool], tried: dict[float, int]) -> R
 
 def test_masks_are_counted_and_the_threshold_is_where_the_defense_cut() -> None:
     values = {0.01: True, 0.31: True, 0.32: True, 0.52: False, 0.99: False}
-    figure = masks(panel([masked("badnets", values, {0.0: 0, 0.35: 3, 0.5: 3, 0.55: 4}), masked("blend", {0.9: False}, {})]))
+    figure = masks(arrange([masked("badnets", values, {0.0: 0, 0.35: 3, 0.5: 3, 0.55: 4}), masked("blend", {0.9: False}, {})]))
     first, second = figure.axes
     assert first.get_title() == "badnets\nseed 0: 3 of 5 pruned"
     bars = {(round(bar.get_x(), 3), bar.get_facecolor()[:3]): bar.get_height() for bar in first.patches if bar.get_height()}
@@ -254,7 +230,7 @@ def test_masks_are_counted_and_the_threshold_is_where_the_defense_cut() -> None:
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["pruned", "kept", "threshold"]
     with pytest.raises(UserError, match="no result has masks of neurons"):
-        masks(panel([cell("badnets", "none")]))
+        masks(arrange([cell("badnets", "none")]))
 
 
 @pytest.mark.parametrize("classes", [2, 43])
@@ -264,7 +240,7 @@ def test_no_text_of_reversed_triggers_and_masks_is_cut_off_or_covered(tmp_path: 
 
     longest = "an-attack-whose-name-goes-on-and-on-and-on-and-on"
     cells = [masked(f"{number}-{longest}", {0.1: True, 0.9: False}, {0.5: 1}) for number in range(4)]
-    for figure in (reversed_triggers(panel([accusing(longest, classes, tmp_path)]), tmp_path), masks(panel(cells))):
+    for figure in (reversed_triggers(arrange([accusing(longest, classes, tmp_path)]), tmp_path), masks(arrange(cells))):
         FigureCanvasAgg(figure).draw()
         said_texts = [text for text in figure.findobj(Text) if any(map(str.isalpha, text.get_text()))]  # no ticks
         extents = [(text.get_text(), text.get_window_extent()) for text in said_texts]

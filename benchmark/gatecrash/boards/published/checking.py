@@ -1,0 +1,69 @@
+"""Whether published boards agree with their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from gatecrash.boards.outdated import outdated
+from gatecrash.boards.pictures import picture_source
+from gatecrash.boards.published.comparable import refuse_mixtures
+from gatecrash.boards.published.folder import FIGURES, Boards
+from gatecrash.boards.published.generated import board_files, index_files, readme_files, text_of
+from gatecrash.boards.published.publishing import unnamed_files
+from gatecrash.errors import UserError
+from gatecrash.host.host import Host
+from gatecrash.records.result import Result
+
+
+def check(boards: Boards, names: Iterable[str], host: Host) -> list[str]:
+    """One line for everything that is wrong: generated files that differ from the results, pictures that are missing, older than the
+    results or not named by any, cells that are outdated."""
+    faults = [fault for name in names for fault in _board_faults(boards, name, host)]
+    known = {boards.figure(name, kind) for name in boards.names() for kind in FIGURES}
+    faults += [f"figures/{path.name} belongs to no board; remove it" for path in sorted(set((boards.root / "figures").glob("*")) - known)]
+    faults += [
+        f"{path.name} differs from the boards; run `gatecrash leaderboard --board NAME` with any board's name"
+        for path in _different(index_files(boards))
+    ]
+    faults += [
+        f"the table of a board in ../{path.name} differs; run `gatecrash leaderboard --board NAME` with its name"
+        for path in _different(readme_files(boards, host))
+    ]
+    return faults
+
+
+def _board_faults(boards: Boards, name: str, host: Host) -> Iterator[str]:
+    results = boards.results(name)
+    shown = text_of(boards.root / f"{name}.md") or ""
+    for path in _different(board_files(boards, name, host, linked=shown)):
+        yield f"{path.name} differs from its results; run `gatecrash leaderboard --board {name}`"
+    yield from _picture_faults(boards, name, results, shown)
+    try:
+        refuse_mixtures(results)
+    except UserError as error:
+        yield f"{name}: {error}"
+    reasons = list(outdated(results, host).values())
+    for reason in sorted(set(reasons)):
+        yield f"{name}: {reasons.count(reason)} cells are outdated ({reason}); run and publish again"
+
+
+def _picture_faults(boards: Boards, name: str, results: Sequence[Result], shown: str) -> Iterator[str]:
+    folder = boards.folder(name)
+    kept = {folder / path for result in results for path in result.figures.values()}
+    drawn = {boards.root / path for path in boards.figures(name, shown).values()}
+    for path in sorted(kept | drawn):
+        if not path.is_file():
+            yield f"{name}: the picture {path.relative_to(boards.root).as_posix()} is missing; publish again"
+    digest = boards.digest(name)
+    for path in sorted(drawn):
+        if path.is_file() and picture_source(path) != digest:
+            yield f"{name}: the picture {path.name} was not made from these results; publish again"
+    for path in sorted(unnamed_files(folder, kept)):
+        if path.suffix != ".json":
+            yield f"{name}: {path.relative_to(boards.root).as_posix()} belongs to no result; remove it"
+
+
+def _different(files: Mapping[Path, str]) -> list[Path]:
+    """Those that do not hold the text that they must hold."""
+    return [path for path, text in files.items() if text_of(path) != text]

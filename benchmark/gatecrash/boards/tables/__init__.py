@@ -1,0 +1,1 @@
+"""The tables of a board: functions from a panel to `gatecrash.boards.content.Table`."""

@@ -1,0 +1,66 @@
+"""Detectors: of poisoned training rows, and of backdoored models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gatecrash.boards.content import Code, Field, Table, paragraph
+from gatecrash.boards.fields import count, label, ratio, summary, table, text
+from gatecrash.boards.panel import Panel
+from gatecrash.evaluation.detection import population_scores
+from gatecrash.records.measures import MEASURES, MeasureName
+from gatecrash.records.plan import NONE
+from gatecrash.records.result import Result
+
+ROW_MEASURES: tuple[MeasureName, ...] = ("detection_tpr", "detection_fpr", "detection_precision", "detection_auroc")
+FOUND: tuple[MeasureName, ...] = ("detection_fpr", "detection_tpr", "detection_auroc")
+"""A defense that looks for poisoned rows has one of these."""
+
+
+def row_detectors(panel: Panel) -> Table:
+    """How well poisoned training rows were told from clean ones, per attack; no rows where no defense looks for them."""
+    rows = []
+    for defense in panel.defenses:
+        for attack in panel.attacks:
+            cells = [cell for cell in panel.at(attack, defense) if cell.status == "ok"]
+            if any(cell.measures.value(name) is not None for cell in cells for name in FOUND):
+                scores = {label(name): summary(cells, name) for name in ROW_MEASURES}
+                rows.append({"detector": text(defense), "attack": text(attack), **scores})
+    note = paragraph("Rates in %. Under the attack ", Code("none"), " every flagged row is a false alarm.")
+    return table(rows, ("detector", "attack"), "Poisoned training rows", note)
+
+
+def model_detectors(panel: Panel) -> Table:
+    """Verdicts on backdoored and on benign victims; no rows where no defense gives any.
+
+    A victim counts as backdoored where its backdoor landed. One whose backdoor did not land counts as neither.
+    """
+    rows = []
+    for defense in panel.defenses:
+        judged = [cell for cell in panel.at(defense=defense) if cell.status == "ok" and cell.measures.verdict is not None]
+        if judged:
+            rows.append(_model_row(panel, defense, judged))
+    note = paragraph("Each victim counts as one model. Intervals are 95%.")
+    return table(rows, ("detector",), "Backdoored models", note)
+
+
+def _model_row(panel: Panel, defense: str, judged: Sequence[Result]) -> dict[str, Field]:
+    benign = [cell for cell in judged if cell.attack.name == NONE]
+    backdoored = [cell for cell in judged if cell.victim_key in panel.landed]
+    return {
+        "detector": text(defense),
+        "backdoored models flagged": count(cell.measures.verdict for cell in backdoored),
+        MEASURES["verdict_targets_equal"].label: count(cell.measures.verdict_targets_equal for cell in backdoored),
+        "benign models flagged": count(cell.measures.verdict for cell in benign),
+        **_population(backdoored, benign),
+    }
+
+
+def _population(backdoored: Sequence[Result], benign: Sequence[Result]) -> dict[str, Field]:
+    """Scores of the probabilities, where every victim was given one."""
+    probabilities = [cell.measures.verdict_probability for cell in (*backdoored, *benign)]
+    given = [float(probability) for probability in probabilities if probability is not None]
+    if not given or len(given) < len(probabilities):
+        return {title: Field(kind="number") for title in ("ROC-AUC", "cross-entropy", "Brier")}
+    scores = population_scores(given, [True] * len(backdoored) + [False] * len(benign))
+    return {"ROC-AUC": ratio(scores.roc_auc), "cross-entropy": ratio(scores.cross_entropy), "Brier": ratio(scores.brier)}

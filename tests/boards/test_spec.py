@@ -1,0 +1,28 @@
+"""The grid of results gives the same cells again."""
+
+from __future__ import annotations
+
+from gatecrash.boards.spec import grid_of
+from gatecrash.host.loading import load_plugins
+from gatecrash.planning.grid import parse_grid
+from gatecrash.planning.resolve import resolve
+from gatecrash.records.stage import Stage
+from support.boards import a_result
+
+
+def test_the_grid_of_results_asks_for_the_same_options() -> None:
+    """Also lists (which a grid would read as sweeps) and chains."""
+    host = load_plugins(installed=False)
+    fine_pruning = host.get("defense", "fine-pruning").configure({"epochs": 3}).config.model_dump(mode="json")
+    chain = [Stage(name="activation-clustering"), Stage(name="fine-pruning", config=fine_pruning)]
+    attack = Stage(name="badnets", config={"poison_rate": 0.1})
+    grid = grid_of([a_result(attack=attack, defense=chain), a_result(seed=4, defense=[Stage(name="anp", config={"options": [1, 2]})])])
+    assert grid["seeds"] == [0, 4]
+    assert grid["attacks"] == [{"badnets": {"poison_rate": 0.1}}, "badnets"]
+    assert grid["defenses"] == [
+        {"chain": ["activation-clustering", {"fine-pruning": fine_pruning}]},
+        {"anp": {"options": {"sweep": [[1, 2]]}}},
+    ]
+    resolved = resolve(parse_grid(grid_of([a_result(attack=attack, defense=chain)])), host)
+    assert resolved.attacks[0].options == {"poison_rate": 0.1}
+    assert resolved.defenses[0][1].options == {"epochs": 3}
