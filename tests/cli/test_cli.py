@@ -115,7 +115,7 @@ def folder_of_images(root: Path, classes: dict[str, int]) -> Path:
         for index, (name, count) in enumerate(classes.items()):
             (root / split / name).mkdir(parents=True)
             for number in range(count):
-                Image.new("RGB", (32, 32), (40 * index, number, 7)).save(root / split / name / f"{number}.png")
+                Image.new("RGB", (32, 32), (40 * index, number, len(split))).save(root / split / name / f"{number}.png")
     return root
 
 
