@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from gatecrash.boards.public import LONG, public, slimmed
 
 from gatecrash.boards.pictures import picture
 from gatecrash.host.loading import load_plugins
