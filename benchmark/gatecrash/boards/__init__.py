@@ -1,9 +1,10 @@
-"""Boards: what is told of many results, and how it is published so that others can check it.
+"""Boards: results as tables, written in several formats, and published so that others can check them.
 
-    results ──► panel ──► standings, sections ──► page (Markdown)
-                             ▲
-                        statistics
+    results ──► panel ──► standings, statistics ──► tables ──► sections ──► page, leaderboard, report
+                                                    (content: neutral)           │
+                                                                      render: Markdown, HTML, CSV
 
-Everything here reads stored results only, and knows neither plugins nor the command line: `published` keeps a board's JSON and Markdown
-together, `outdated` asks what has moved on since, `verify` runs cells again. Seeds are the unit of all statistics.
+`content` is the neutral form of tables and text; all words are in `sections` and `tables`. `plots` draws figures, `published` keeps a folder
+of boards, `outdated` finds cells of older versions, `verify` runs cells again. Boards read stored results only and do not know the command
+line. Seeds are the unit of all statistics.
 """

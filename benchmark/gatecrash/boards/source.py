@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatecrash.boards.panel import Panel, arrange, table_position
-from gatecrash.boards.spec import ground_of
+from gatecrash.boards.spec import table_group
 from gatecrash.contracts.recipe import PRESETS
 from gatecrash.errors import UserError, did_you_mean
 from gatecrash.host.host import Host
@@ -96,12 +96,12 @@ class ResultSource:
 
     def groups(self) -> list[ResultGroup]:
         """The results by what can stand in one table, ordered by title. Raises UserError, also where there are none."""
-        grounds: dict[tuple[str, ...], list[Result]] = {}
+        groups: dict[tuple[str, ...], list[Result]] = {}
         for result in self.results():
-            grounds.setdefault(ground_of(result), []).append(result)
-        if not grounds:
+            groups.setdefault(table_group(result), []).append(result)
+        if not groups:
             raise UserError(f"the store {self.store.root} has no results yet; run a grid first (gatecrash run quickstart)")
-        titled = sorted((title_of(results[0]), ground, results) for ground, results in grounds.items())
+        titled = sorted((title_of(results[0]), group, results) for group, results in groups.items())
         return [ResultGroup(title, tuple(results)) for title, _, results in titled]
 
     def panel(self) -> Panel:

@@ -36,7 +36,7 @@ def grid_of(results: Sequence[Result], name: str | None = None) -> dict[str, Any
     }
 
 
-def ground_of(result: Result) -> tuple[str, ...]:
+def table_group(result: Result) -> tuple[str, ...]:
     """What cells must share to stand in one table."""
     parts = (result.dataset.name, result.dataset_fingerprint, [result.model.name, result.model.config], result.recipe, result.holdout)
     return tuple(part if isinstance(part, str) else json.dumps(part, sort_keys=True) for part in parts)

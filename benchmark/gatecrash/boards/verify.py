@@ -24,13 +24,13 @@ from gatecrash.running.run import run_plan, serial
 
 VerifyStatus = Literal["equal", "within", "differs", "outdated", "failed"]
 COST = ("seconds_", "peak_memory_")
-"""Measures of the machine, not of the method."""
+"""What the names of measures of a machine start with; these are not compared."""
 JUDGED: tuple[MeasureName, ...] = ("acc", "asr")
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What came of one cell. `equal`: every digit; `within`: another machine's rounding, inside the interval."""
+    """The outcome of one cell. `equal`: every digit is the same; `within`: rounded otherwise on another machine, inside the interval."""
 
     result: Result
     outcome: VerifyStatus
@@ -42,7 +42,7 @@ class Verified:
 
 
 def sample(results: Iterable[Result], size: int | None) -> list[Result]:
-    """Finished cells to verify: all, or `size` of them, the same ones each time (keys are hashes, so their order is as good as random)."""
+    """Finished cells to verify: all, or the first `size` by key. Keys are hashes, so this is a fixed random sample."""
     finished = sorted((result for result in results if result.status in {"ok", "not-applicable"}), key=lambda result: result.key)
     return finished if size is None else finished[:size]
 
@@ -59,13 +59,13 @@ def verify(
 ) -> Verified:
     """Compute the cell again in `store` and compare.
 
-    Where device, CPU, torch and threads are the same, every measure must be equal to the last digit. Elsewhere rounding makes another
-    training of it, and ACC and ASR must lie in a 95% interval: over test images, and, where `siblings` (other results of its board) have
-    several seeds, of what one more training may give. Raises UserError where the dataset here is not the one that was measured.
+    Where device, CPU, torch and threads are the same, every measure must be equal to the last digit. Elsewhere other rounding leads to
+    another training, and ACC and ASR must lie in a 95% interval: over test images or, where `siblings` (other results of its board) have
+    several seeds, the interval in which one more training is expected. Raises UserError where the dataset here is another one.
     """
-    moved = outdated([result], host).get(result.key)
-    if moved:
-        return Verified(result, "outdated", moved)
+    reason = outdated([result], host).get(result.key)
+    if reason:
+        return Verified(result, "outdated", reason)
     grid = parse_grid(grid_of([result]), f"the spec of {result.key[:8]}", overrides)
     prepare = plan_grid(grid, host)
     if prepare.plan.fingerprint != result.dataset_fingerprint:

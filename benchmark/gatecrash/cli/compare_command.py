@@ -52,8 +52,8 @@ def _table(panel: Panel, first: str, second: str) -> str:
     rows = []
     for name in compared:
         measure = MEASURES[name]
-        cells = [panel.at(defense=defense) if name == "acc" else panel.hit(defense) for defense in (first, second)]
-        found = paired(*cells, name)
+        mine, others = (panel.at(defense=defense) if name == "acc" else panel.hit(defense) for defense in (first, second))
+        found = paired(mine, others, name)
         verdict = _verdict(found, 1 if measure.better == "high" else -1, first, second)
         rows.append([measure.label, percent(found.mean) or "–", found.victims, found.seeds, verdict])
     return tabulate(rows, headers=["", "difference, points", "victims", "seeds", "95% interval"], tablefmt="plain", disable_numparse=True)

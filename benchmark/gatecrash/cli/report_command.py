@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,12 +45,12 @@ def command(source: ResultSource, output: Path | None) -> None:
 def _illustrated(source: ResultSource, group: ResultGroup) -> IllustratedPanel:
     """A board has its picture of the triggers; of a store's results it is drawn from the victims."""
     from gatecrash.boards.published import FIGURES
-    from gatecrash.boards.report import IllustratedPanel, drawn
+    from gatecrash.boards.report import IllustratedPanel, drawn, plots_of
 
-    drawings = _drawings(group.panel, source.pictures)
+    makers = plots_of(group.panel, source.pictures)
     if source.board is None:
-        drawings["Triggers"] = partial(_triggers, source, group.panel)
-    plots, notes = drawn(drawings)
+        makers[FIGURES["triggers"]] = partial(_triggers, source, group.panel)
+    plots, notes = drawn(makers)
     if source.board is not None and (picture := source.boards.figure(source.board, "triggers")).is_file():
         plots[FIGURES["triggers"]] = picture.read_bytes()
     return IllustratedPanel(source.board or group.title, group.panel, source.pictures, plots, notes)
@@ -61,23 +60,3 @@ def _triggers(source: ResultSource, panel: Panel) -> Any:
     from gatecrash.boards.plots.triggers import dataset_of, stored_triggers, triggers
 
     return triggers(stored_triggers(panel, source.store, dataset_of(panel, source.host)))
-
-
-def _drawings(panel: Panel, pictures: Path) -> dict[str, Callable[[], Any]]:
-    """The figures that these results have data for."""
-    from gatecrash.boards.plots.heatmap import heatmap
-    from gatecrash.boards.plots.masks import has_masks, masks
-    from gatecrash.boards.plots.reversed import reversed_triggers, stored_reversed
-    from gatecrash.boards.plots.tradeoff import tradeoff
-
-    found: dict[str, Callable[[], Any]] = {
-        "ASR, ACC and DER of every attack under every defense": partial(heatmap, panel),
-        "What each defense keeps and what it leaves": partial(tradeoff, panel),
-    }
-    for defense in panel.defenses:
-        cells = panel.at(defense=defense)
-        if any(stored_reversed(cell, pictures) for cell in cells):
-            found[f"Reversed triggers of {defense}"] = partial(reversed_triggers, panel, pictures, defense)
-        if any(has_masks(cell) for cell in cells):
-            found[f"Masks of {defense}"] = partial(masks, panel, defense)
-    return found

@@ -1,4 +1,4 @@
-"""ACC and ASR along a defense's way, or over the values of an option that was swept."""
+"""ACC and ASR along a defense's trajectory, or over the values of an option that was swept."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-Shown = Literal["acc", "asr"]
-SHOWN: tuple[Shown, ...] = ("acc", "asr")
+CurveMeasure = Literal["acc", "asr"]
+DRAWN: tuple[CurveMeasure, ...] = ("acc", "asr")
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One place of a line; `low` and `high` are the limits of the interval over seeds, if there is one."""
+    """One point of a line; `low` and `high` limit the interval over seeds, if there is one. `chosen` marks the defense's choice."""
 
     x: Any
     value: float
@@ -34,7 +34,7 @@ class CurvePoint:
 
 
 Lines = dict[str, list[list[CurvePoint]]]
-"""Lines by label: several (one for each seed) of one look."""
+"""Lines by label; several lines of one label (one for each seed) have one colour and marker."""
 
 
 def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
@@ -59,7 +59,7 @@ def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
         raise UserError(f"--x {x}: {defense} has no such option or parameter that varies; {did_you_mean(x, known)}")
     with drawing() as figure_class:
         figure = figure_class(figsize=(10.4, 4.2), layout="constrained")
-        for axis, measure in zip(figure.subplots(1, 2), SHOWN, strict=True):
+        for axis, measure in zip(figure.subplots(1, 2), DRAWN, strict=True):
             lines = _sweep(cells, x, measure) if x in swept else _trajectories(panel, cells, x, measure)
             _draw(axis, lines)
             axis.set_xlabel(short(x))
@@ -77,19 +77,19 @@ def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
 
 def _swept(cells: Sequence[Result]) -> list[str]:
     """Options in which the cells differ: of the defense first, then of the attacks (compared within one attack)."""
-    found: dict[str, None] = {}
+    differing: dict[str, None] = {}
     for part in ("defense", "attack"):
         seen: dict[tuple[str, str], set[str]] = {}
         for cell in cells:
             config = cell.defense_config if part == "defense" else cell.attack.config
             for option, value in config.items():
                 seen.setdefault((cell.attack.name, option), set()).add(repr(value))
-        found |= {option: None for (_, option), values in seen.items() if len(values) > 1}
-    return list(found)
+        differing |= {option: None for (_, option), values in seen.items() if len(values) > 1}
+    return list(differing)
 
 
 def _parameters(cells: Sequence[Result]) -> list[str]:
-    """Parameters that change along the trajectories; `chosen` marks a step and is none."""
+    """Parameters that change along the trajectories, without the mark `chosen`."""
     seen: dict[str, set[str]] = {}
     for cell in cells:
         for step in cell.trajectory:
@@ -107,7 +107,7 @@ def _steady(cells: Sequence[Result], name: str) -> bool:
     return all(line in (sorted(line), sorted(line, reverse=True)) for line in lines)
 
 
-def _trajectories(panel: Panel, cells: Sequence[Result], x: str, measure: Shown) -> Lines:
+def _trajectories(panel: Panel, cells: Sequence[Result], x: str, measure: CurveMeasure) -> Lines:
     lines: Lines = {}
     for cell in cells:
         points = [
@@ -116,11 +116,11 @@ def _trajectories(panel: Panel, cells: Sequence[Result], x: str, measure: Shown)
             if x in step.params and (value := step.value(measure)) is not None
         ]
         label = panel.attack_of[cell.key] + panel.defense_of[cell.key].removeprefix(cell.defense_name)
-        lines.setdefault(label, []).append(points)  # without points too: looks go by position
+        lines.setdefault(label, []).append(points)  # without points too, so that colours are those of the other figure
     return lines
 
 
-def _sweep(cells: Sequence[Result], x: str, measure: Shown) -> Lines:
+def _sweep(cells: Sequence[Result], x: str, measure: CurveMeasure) -> Lines:
     """A line for each combination of everything else in which the cells differ."""
     groups: dict[str, dict[str, tuple[Any, list[Result]]]] = {}
     others = [option for option in _swept(cells) if option != x]

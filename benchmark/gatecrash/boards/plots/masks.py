@@ -1,4 +1,4 @@
-"""How the values of a defense's neuron masks are distributed, and which neurons it pruned."""
+"""Histograms of a defense's neuron masks, and which neurons it pruned."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEPT, PRUNED = COLOURS[0], COLOURS[1]
 def masks(panel: Panel, defense: str | None = None, attack: str | None = None) -> Figure:
     """A histogram for each victim (its lowest seed that has the table `neurons`, with a `mask` in [0, 1] and whether it was `pruned`).
 
-    Counts are on a logarithmic scale: most masks stay near 1, and those that matter are few. `defense` and `attack` are labels; by default
+    Counts are on a logarithmic scale, since most masks stay near 1. `defense` and `attack` are labels; by default
     the first defense that kept masks, on all victims. Raises UserError with what there is.
     """
     cells = chosen_cells(panel, has_masks, "masks of neurons", defense, attack)
@@ -73,7 +73,7 @@ def _values(cell: Result) -> list[tuple[float, bool]]:
 
 
 def threshold(cell: Result) -> float | None:
-    """The largest threshold at which just the pruned neurons are pruned, of those that the defense tried; None where it went by number."""
+    """The largest threshold of the trajectory at which as many neurons are pruned; None for a defense that prunes by number."""
     count = sum(pruned for _, pruned in _values(cell))
     steps = [step.params for step in cell.trajectory]
     tried = [step["threshold"] for step in steps if step.get("pruned") == count and isinstance(step.get("threshold"), int | float)]

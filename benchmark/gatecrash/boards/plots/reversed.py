@@ -1,4 +1,4 @@
-"""Reversed triggers: what a defense such as Neural Cleanse takes for the trigger of each class."""
+"""Reversed triggers: the smallest pattern that a defense such as Neural Cleanse found to move images into each class."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ACCUSED = COLOURS[1]
 
 
 LINE = 10
-"""Classes side by side; more go on below."""
+"""Classes side by side; further classes are drawn below."""
 
 
 ROWS = ("mask", "pattern", "mask × pattern")
 
 
 INCHES = 0.92
-"""Side of a tile. All else is in tiles: space around them for text."""
+"""Side of a tile. All other lengths are in tiles."""
 
 
 GAP, LEFT, ABOVE, BELOW, HEADER = 0.06, 1.35, 0.42, 0.6, 0.4

@@ -1,4 +1,4 @@
-"""What all figures share: colours that people with colour-blindness tell apart, text taken literally, files that are the same each time."""
+"""What all figures share: colours for people with colour-blindness, text without markup, files that are the same each time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def short(label: object, longest: int = LONGEST) -> str:
 
 @contextmanager
 def drawing() -> Iterator[type[Figure]]:
-    """The Figure class, under settings of its own whatever the user's matplotlibrc says. Raises UserError without matplotlib."""
+    """The Figure class, under these settings instead of the user's matplotlibrc. Raises UserError without matplotlib."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def drawing() -> Iterator[type[Figure]]:
 def save(figure: Figure, path: Path, source: str = "") -> list[Path]:
     """Write the figure: in the format of the path's suffix, or in both where it has none of them. Raises UserError.
 
-    `source` is kept in the file: what the figure was made from, so that one that is older than its numbers can be told.
+    `source` is kept in the file: a hash of the results that the figure was made from, by which `leaderboard --check` finds old figures.
     """
     targets = [path] if path.suffix in FORMATS else [path.with_name(path.name + suffix) for suffix in FORMATS]
     with drawing():

@@ -1,4 +1,4 @@
-"""What a defense keeps of the accuracy against what it leaves of the attack."""
+"""Clean accuracy against attack success rate, a mark for each defense."""
 
 from __future__ import annotations
 

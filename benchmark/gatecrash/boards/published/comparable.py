@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gatecrash.boards.spec import ground_of
+from gatecrash.boards.spec import table_group
 from gatecrash.errors import UserError
 from gatecrash.records.result import Result
 
 
 def refuse_mixtures(results: Sequence[Result]) -> None:
     """Raise UserError unless all cells can stand in one table."""
-    grounds = {ground_of(result) for result in results}
+    groups = {table_group(result) for result in results}
     for index, what in enumerate(("dataset", "dataset fingerprint", "model", "recipe", "hold-out")):
-        different = sorted({ground[index] for ground in grounds})
+        different = sorted({group[index] for group in groups})
         if len(different) > 1:
             raise UserError(f"the results mix {what}s ({different[0][:60]} and {different[1][:60]}); publish them as separate boards")
     for what, versions in _by_name(pair for result in results for pair in _versions(result)).items():

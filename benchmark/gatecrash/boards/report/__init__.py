@@ -4,7 +4,7 @@ It says what the page of a published board says, and has every cell's details, p
 sorting and choosing a measure are conveniences.
 """
 
-from gatecrash.boards.report.drawing import drawn
+from gatecrash.boards.report.drawing import drawn, plots_of
 from gatecrash.boards.report.page import IllustratedPanel, report
 
-__all__ = ["IllustratedPanel", "drawn", "report"]
+__all__ = ["IllustratedPanel", "drawn", "plots_of", "report"]
