@@ -137,7 +137,7 @@ def local_ray() -> Iterator[None]:
     import ray
 
     from gatecrash.running.executors.cluster import ResourceRequest
-    from gatecrash.running.executors.ray import start
+    from gatecrash.running.executors.ray_session import start
 
     start(ResourceRequest())
     yield

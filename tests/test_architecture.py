@@ -32,7 +32,7 @@ ROOMS = (
     "versions",
 )
 """From the top: a room may import what stands after it."""
-RAY = {"running.executors.ray"}
+RAY = {f"running.executors.ray_{part}" for part in ("driver", "session", "worker")}
 
 
 def name_of(path: Path, source: Path = SOURCE) -> str:

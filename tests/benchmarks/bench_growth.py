@@ -214,7 +214,7 @@ def workers(count: int, warm_up: Grid, real: Grid) -> Cost:
     import ray as ray_itself
 
     from gatecrash.running.executors.cluster import ResourceRequest
-    from gatecrash.running.executors.ray import start
+    from gatecrash.running.executors.ray_session import start
 
     start(ResourceRequest(gpus=0))
     options = RunOptions(device="cpu", workers=count)

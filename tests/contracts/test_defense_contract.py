@@ -218,17 +218,19 @@ class Inline:
         register(Tiny)
 
 
-def run(*stages: tuple[str, dict[str, Any]], view: DefenderInput | None = None, features: Features | None = None) -> DefenseOutput:
+def run(
+    *stages: tuple[str, dict[str, Any]], defender_input: DefenderInput | None = None, features: Features | None = None
+) -> DefenseOutput:
     """The chain as a grid runs it, on six training images: one of each class 0 to 4 and one more of class 4."""
     host = Host()
     host.add(Inline(), "inline")  # type: ignore[arg-type]
     assert not host.problems
     ground = Ground("fingerprint", Stage(name="tiny"), Recipe(epochs=30, lr=0.3, crop=0).model_dump(mode="json"), {})
     named = [Stage(name=name, config=options) for name, options in stages]
-    return defend(host, ground, named, 0, view or make_view(), lambda _: None, features)
+    return defend(host, ground, named, 0, defender_input or make_input(), lambda _: None, features)
 
 
-def make_view() -> DefenderInput:
+def make_input() -> DefenderInput:
     victim = one_channel_per_class()
     return DefenderInput(spec_of(victim), state_of(victim), one_pixel_per_class(COUNTS), one_pixel_per_class((1, 1, 1, 1, 2)), flip=False)
 
@@ -285,7 +287,7 @@ class TestFeatures:
         return rows
 
     def test_they_are_the_heads_input_for_the_rows_of_the_training_set(self) -> None:
-        made = features(Ground("fingerprint", Stage(name="tiny"), {}, {}, "cpu"), make_view(), lambda _: None)
+        made = features(Ground("fingerprint", Stage(name="tiny"), {}, {}, "cpu"), make_input(), lambda _: None)
         assert made.values.tolist() == [[float(c == label) for c in range(5)] for label in (0, 1, 2, 3, 4, 4)]
         assert made.seconds > 0
         assert self.seen(("reader", {})) == made.values.tolist()
@@ -311,14 +313,14 @@ class TestFeatures:
 
 
 def test_a_defense_cannot_change_what_others_get() -> None:
-    view = make_view()
-    assert view.training is not None
-    outcome = run(("scribbler", {}), ("purifier", {}), view=view)
-    untouched = make_view()
-    assert untouched.training is not None
+    given = make_input()
+    assert given.training_data is not None
+    outcome = run(("scribbler", {}), ("purifier", {}), defender_input=given)
+    untouched = make_input()
+    assert untouched.training_data is not None
     assert outcome.tables["seen"][0]["pixels"] == [0, 1, 2, 3, 4, 4]
-    assert all(torch.equal(view.state[name], tensor) for name, tensor in untouched.state.items())
-    for mine, original in ((view.clean, untouched.clean), (view.training, untouched.training)):
+    assert all(torch.equal(given.state[name], tensor) for name, tensor in untouched.state.items())
+    for mine, original in ((given.clean, untouched.clean), (given.training_data, untouched.training_data)):
         assert torch.equal(mine.images, original.images)
         assert torch.equal(mine.labels, original.labels)
 
@@ -337,7 +339,7 @@ def test_figures_tables_and_steps_are_kept() -> None:
 def test_a_training_time_defense_trains_from_scratch_and_never_sees_the_victim() -> None:
     outcome = run(("from-scratch", {}))
     assert outcome.tables["training"] == [{"epochs": 30, "learnt": True}]
-    assert not torch.equal(outcome.state["backbone.head.weight"], make_view().state["backbone.head.weight"])
+    assert not torch.equal(outcome.state["backbone.head.weight"], make_input().state["backbone.head.weight"])
 
 
 def test_training_from_scratch_that_was_not_declared_fails_the_cell_and_names_the_need() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from gatecrash.cli.options import parse_only
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
 from gatecrash.planning.grid import parse_grid
 from gatecrash.planning.planned import plan_grid
 from gatecrash.records.plan import Plan
-from gatecrash.running.run import parse_only
 from support.grids import SMALL_GRID
 
 HOST = load_plugins(installed=False)
@@ -127,7 +127,7 @@ def test_an_image_file_enters_by_content_not_by_name(tmp_path: Path) -> None:
 
 
 def test_only_keeps_what_was_asked_and_what_it_depends_on() -> None:
-    plan = planned(seeds=[0, 1], only=parse_only(["attack=badnets", "defense=fine-pruning"]))
+    plan = planned(seeds=[0, 1], only=parse_only(("attack=badnets", "defense=fine-pruning")))
     assert [cell.title for key, cell in plan.cells.items() if key in plan.selected] == [
         "badnets × fine-pruning (seed 0)",
         "badnets × fine-pruning (seed 1)",
@@ -162,7 +162,7 @@ def test_a_filter_for_something_that_the_grid_has_not_is_refused() -> None:
     with pytest.raises(UserError, match="the grid has no such attack; it has badnets, none"):
         planned(only={"attack": {"blend"}})
     with pytest.raises(UserError, match="write attack=NAME"):
-        parse_only(["badnets"])
+        parse_only(("badnets",))
 
 
 def test_planning_code_imports_neither_torch_nor_ray() -> None:

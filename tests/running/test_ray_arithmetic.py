@@ -14,8 +14,8 @@ import torch
 from gatecrash.errors import UserError
 from gatecrash.running.executors import output, plugin_files
 from gatecrash.running.executors.cluster import Machine, ResourceRequest, Versions, cuda_index, disagreement, slots
-from gatecrash.running.executors.shipping import pack, unpack
-from gatecrash.running.tasks.protocol import Failure, Task
+from gatecrash.running.executors.shipping import Parcel, SharedArtifacts, pack, unpack
+from gatecrash.running.tasks.protocol import Artifact, Failure, Task
 
 LAPTOP = [Machine("laptop", "a", cpus=2, gpus=0)]
 WORKSTATION = [Machine("workstation", "a", cpus=16, gpus=1)]
@@ -146,3 +146,47 @@ def test_plugin_files_import_as_the_same_modules_wherever_their_content_arrives(
     assert not host.problems
     assert sys.modules[here] is not module
     assert Path(str(sys.modules[here].__file__)).parent != tmp_path
+
+
+def test_an_artifact_is_put_into_the_object_store_once_and_let_go_beyond_the_budget() -> None:
+    puts: list[int] = []
+
+    def put(parcel: Parcel) -> int:
+        puts.append(parcel.size)
+        return len(puts)
+
+    def data(size: int = 4000) -> torch.Tensor:
+        return torch.zeros(size, dtype=torch.uint8)
+
+    shared = SharedArtifacts(put, budget=10_000)
+    assert shared.put(Artifact("data", data())) == 1
+    assert shared.put(Artifact("data", None)) == 1
+    assert shared.put(Artifact("victim 1", data())) == 2
+    assert shared.put(Artifact("data", None)) == 1
+    assert shared.put(Artifact("victim 2", data())) == 3  # victim 1 is let go: the data set was used since
+    assert shared.put(Artifact("data", None)) == 1
+    assert shared.put(Artifact("victim 1", data())) == 4
+    assert shared.put(Artifact("huge", data(50_000))) == 5  # larger than the budget: it is kept alone
+    assert shared.put(Artifact("huge", None)) == 5
+    assert shared.put(Artifact("victim 1", data())) == 6
+
+
+def after(statement: str, shown: str, **environment: str) -> str:
+    """What `shown` is in a fresh process after `statement`."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    script = f"import os, sys; {statement}; print({shown})"
+    return subprocess.run(
+        [sys.executable, "-c", script], env={**clean, **environment}, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize("part", ["driver", "session"])
+def test_what_ray_reads_when_it_is_imported_is_set_by_then(part: str) -> None:
+    statement = f"import gatecrash.running.executors.ray_{part}; from ray._private import ray_constants"
+    shown = "ray_constants.RAY_DEDUP_LOGS_SKIP_REGEX, os.environ.get('RAY_AUTH_MODE')"
+    assert after(statement, shown, RAY_AUTH_TOKEN="a" * 64) == ". token"
+
+
+def test_a_worker_does_not_import_the_driver() -> None:
+    shown = "sorted(name for name in sys.modules if name.startswith('gatecrash.running.executors.ray_'))"
+    assert after("import gatecrash.running.executors.ray_worker", shown) == "['gatecrash.running.executors.ray_worker']"

@@ -187,8 +187,8 @@ def test_a_node_with_another_gatecrash_that_joins_later_fails_its_cells(start: C
     other = "\n".join(
         [
             "import gatecrash.versions; gatecrash.versions.VERSION = '99.0'",
-            "from gatecrash.running.executors import ray",
-            "ray._check_nodes = lambda nodes, environment: None",
+            "from gatecrash.running.executors import ray_session",
+            "ray_session._check_nodes = lambda nodes, environment: None",
             "from gatecrash.cli import main; main()",
         ]
     )

@@ -13,7 +13,7 @@ from gatecrash.host.host import Host
 from gatecrash.records.summary import Summary
 from gatecrash.running.options import RunOptions
 from gatecrash.running.run import ray, run, serial
-from gatecrash.running.tasks.protocol import Artifact, TaskReport
+from gatecrash.running.tasks.protocol import TaskReport
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -151,21 +151,6 @@ def test_defenses_never_share_a_process_with_the_ground_truth(diary: list[dict[s
             assert entry["rows"] == victim["rows"]
             assert 61 not in entry["sets"]  # the test set
             assert set(entry["sets"]) == {victim["rows"], 200 - victim["rows"]}
-
-
-def test_an_artifact_is_put_into_the_object_store_once_and_let_go_beyond_the_budget(local_ray: None) -> None:
-    import torch
-
-    from gatecrash.running.executors.ray import _Shared
-
-    shared = _Shared(budget=10_000)
-    first = shared.put(Artifact("data", torch.zeros(4000, dtype=torch.uint8)))
-    assert shared.put(Artifact("data", None)) == first
-    shared.put(Artifact("victim 1", torch.zeros(4000, dtype=torch.uint8)))
-    shared.put(Artifact("data", None))
-    shared.put(Artifact("victim 2", torch.zeros(4000, dtype=torch.uint8)))  # victim 1 goes: the data set was used since
-    assert shared.put(Artifact("data", None)) == first
-    assert list(shared._refs) == ["victim 2", "data"]
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,18 @@ def parse_overrides(texts: tuple[str, ...]) -> dict[str, str]:
     return pairs
 
 
+def parse_only(texts: tuple[str, ...]) -> dict[str, set[str]]:
+    """`attack=a,b` and `defense=c` as a mapping. Raises UserError for any other form."""
+    only: dict[str, set[str]] = {}
+    for text in texts:
+        kind, separator, names = text.partition("=")
+        chosen = {name.strip() for name in names.split(",") if name.strip()}
+        if not separator or not chosen:
+            raise UserError(f"--only {text}: write attack=NAME,NAME or defense=NAME")
+        only.setdefault(kind.strip(), set()).update(chosen)
+    return only
+
+
 def parse_seeds(text: str | None) -> list[int] | None:
     """`0,1,2` as numbers. Raises UserError."""
     if text is None:

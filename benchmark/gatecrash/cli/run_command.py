@@ -8,20 +8,27 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from gatecrash.cli.options import (
     check_device,
     overrides_option,
+    parse_only,
     parse_overrides,
     parse_seeds,
     plugins_option,
     store_option,
     warn_of_problems,
 )
-from gatecrash.errors import UserError
+
+if TYPE_CHECKING:
+    from gatecrash.records.plan import Plan
+    from gatecrash.records.store import Store
+    from gatecrash.records.summary import Summary
+    from gatecrash.running.display import Display
+    from gatecrash.running.options import Rerun
 
 
 @click.command("run")
@@ -57,7 +64,7 @@ from gatecrash.errors import UserError
 def command(
     grid: str,
     store: Path | None,
-    executor: str,
+    executor: Literal["serial", "ray"],
     cpus_per_task: int,
     gpus_per_task: float | None,
     workers: int | None,
@@ -70,7 +77,7 @@ def command(
     seeds: str | None,
     overrides: tuple[str, ...],
     dry_run: bool,
-    rerun: Any,
+    rerun: Rerun | None,
     plugin_paths: tuple[Path, ...],
     quiet: bool,
 ) -> int:
@@ -84,7 +91,8 @@ def command(
     from gatecrash.planning.planned import plan_grid
     from gatecrash.records.store import Store, default_store
     from gatecrash.running.options import RunOptions
-    from gatecrash.running.run import parse_only, ray, run_plan, serial
+    from gatecrash.running.progress import choose_display
+    from gatecrash.running.run import executor_factory, run
 
     chosen = parse_only(only)
     seed_list = parse_seeds(seeds)
@@ -100,51 +108,26 @@ def command(
         isolate=isolate,
         rerun=rerun,
     )
-    _check_executor(executor, options)
-    place = Store(store or default_store())
-    place.check()
+    opened = Store(store or default_store())
     host = load_plugins(plugin_paths)
     warn_of_problems(host)
-    prepared = plan_grid(parsed, host, only=chosen, seeds=seed_list, progress=None if quiet else _decoding())
+    display = choose_display(quiet)
     if dry_run:
-        _say_what_is_to_do(prepared.plan, place)
+        executor_factory(executor, options)
+        opened.check()
+        _say_what_is_to_do(plan_grid(parsed, host, only=chosen, seeds=seed_list, progress=display.decoding).plan, opened)
         return 0
-    from gatecrash.running.progress import choose_view
-
-    view = choose_view(quiet)
-    with _interruptible(view):
-        summary = run_plan(prepared, place.open(), ray if executor == "ray" else serial, options, view)
+    with _interruptible(display):
+        summary = run(parsed, opened, executor, plugins=host, only=chosen, seeds=seed_list, options=options, display=display)
     for line in summary.failures:
         click.echo(f"failed: {line}", err=True)
     if not quiet:
-        _say_what_was_done(summary, place.root)
+        _say_what_was_done(summary, opened.root)
     return summary.exit_code
 
 
-def _check_executor(executor: str, options: Any) -> None:
-    """Options that would have no effect are errors."""
-    if executor == "serial":
-        for option in ("gpus_per_task", "workers", "address", "victim_time_limit", "cell_time_limit"):
-            if getattr(options, option) is not None:
-                raise UserError(f"--{option.replace('_', '-')} needs --executor ray")
-        if options.isolate:
-            raise UserError("--isolate needs --executor ray: serial runs all tasks in one process")
-        return
-    gpus = options.gpus_per_task
-    if gpus is not None and not 0 <= gpus <= 1:
-        raise UserError(f"--gpus-per-task {gpus:g}: a task uses one GPU at most; give a share from 0 to 1")
-    if options.device not in {None, "cpu", "cuda"}:
-        raise UserError(f"--device {options.device}: Ray assigns the GPUs; use cpu or cuda, or --executor serial")
-    if (options.device == "cuda" and gpus == 0) or (options.device == "cpu" and gpus):
-        raise UserError(f"--device {options.device} and --gpus-per-task {gpus:g} contradict each other; leave one out")
-    for option in ("victim_time_limit", "cell_time_limit"):
-        limit = getattr(options, option)
-        if limit is not None and not 0 < limit < float("inf"):
-            raise UserError(f"--{option.replace('_', '-')} {limit:g}: give a positive number of seconds")
-
-
 @contextmanager
-def _interruptible(view: Any) -> Iterator[None]:
+def _interruptible(display: Display) -> Iterator[None]:
     """The first Ctrl-C stops the run in order, the second leaves at once and takes Ray's processes along."""
 
     def leave(_number: int, _frame: Any) -> None:
@@ -153,7 +136,7 @@ def _interruptible(view: Any) -> Iterator[None]:
 
     def stop(_number: int, _frame: Any) -> None:
         signal.signal(signal.SIGINT, leave)
-        view.interrupted()
+        display.interrupted()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, stop)
@@ -163,23 +146,7 @@ def _interruptible(view: Any) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _decoding() -> Any:
-    """Progress of decoding a dataset for the first time."""
-    import sys
-    import time
-
-    last = 0.0
-
-    def progress(done: int, total: int) -> None:
-        nonlocal last
-        if total and (done == total or time.monotonic() - last > 0.5) and (sys.stderr.isatty() or done == total):
-            last = time.monotonic()
-            click.echo(f"\rdecoding images {done:,}/{total:,}", nl=done == total, err=True)
-
-    return progress
-
-
-def _say_what_is_to_do(plan: Any, store: Any) -> None:
+def _say_what_is_to_do(plan: Plan, store: Store) -> None:
     known = sum(store.has_victim(key) for key in plan.victims)
     finished = 0
     for key in plan.cells:
@@ -190,7 +157,7 @@ def _say_what_is_to_do(plan: Any, store: Any) -> None:
         click.echo(f"  {cell.title}")
 
 
-def _say_what_was_done(summary: Any, root: Path) -> None:
+def _say_what_was_done(summary: Summary, root: Path) -> None:
     total = len(summary.plan.cells)
     there = sum(key in summary.results for key in summary.plan.cells)
     state = "interrupted; run again to go on" if summary.interrupted else f"{total - summary.computed_cells} were already there"

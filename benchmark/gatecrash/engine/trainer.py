@@ -3,46 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
+from gatecrash.contracts.train import Loss, OnBatch, Train
 from gatecrash.engine.training import History, train
 
 ReportProgress = Callable[[Mapping[str, Any]], None]
 """Takes the progress of a task, for the live view: epoch, epochs, loss, images_per_second, seconds_left, or a note."""
 
 
-def trainer(
-    new_model: Callable[[], Network],
-    recipe: Recipe,
-    streams: Streams,
-    flip: bool,
-    device: torch.device,
-    report: ReportProgress,
-    histories: list[History],
-) -> Callable[..., Network]:
-    """The `Train` of a context: the engine with this run's recipe, streams and device set."""
+def no_report(_progress: Mapping[str, Any]) -> None:
+    """A `ReportProgress` that ignores what it is told."""
 
-    def fit(data: Any, *, network: Network | None = None, recipe: Recipe = recipe, on_batch: Any = None, loss: Any = None) -> Network:
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """What is settled before an attack or a defense trains anything."""
+
+    dataset: str
+    """The dataset's name: with `seed`, it chooses the initialisation and the batches of a victim."""
+    seed: int
+    recipe: Recipe
+    flip: bool
+    """Whether the dataset allows mirroring."""
+    device: torch.device
+    report: ReportProgress = no_report
+    histories: list[History] = field(default_factory=list)
+    """Of all trainings so far, in order."""
+
+
+def trainer(new_model: Callable[[], Network], streams: Streams, setup: TrainingSetup) -> Train:
+    """The engine as attacks and defenses call it; every training is added to `setup.histories`."""
+
+    def fit(
+        data: Poisoned | ImageSet,
+        *,
+        network: Network | None = None,
+        recipe: Recipe | None = None,
+        on_batch: OnBatch | None = None,
+        loss: Loss | None = None,
+    ) -> Network:
         model = new_model() if network is None else network
         history = train(
             model,
             data.images,
             data.labels,
-            recipe,
+            setup.recipe if recipe is None else recipe,
             streams=streams,
-            flip=flip,
-            device=device,
+            flip=setup.flip,
+            device=setup.device,
             on_batch=on_batch,
             loss=loss,
-            report=lambda progress: report(asdict(progress)),
+            report=lambda progress: setup.report(asdict(progress)),
         )
-        histories.append(history)
+        setup.histories.append(history)
         return model
 
     return fit

@@ -1,34 +1,10 @@
-"""What a run keeps in memory between tasks: the last few of what can be made again, and what is dear for as long as it is needed."""
+"""What a run keeps in memory as long as a task that is still to come needs it."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
-
-
-class Recent(Generic[V]):
-    """The last few values by key."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[str, V] = OrderedDict()
-
-    def get(self, key: str, make: Callable[[], V | None]) -> V | None:
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key]
-        value = make()
-        if value is not None:
-            self.put(key, value)
-        return value
-
-    def put(self, key: str, value: V) -> None:
-        self._values[key] = value
-        while len(self._values) > self._size:
-            self._values.popitem(last=False)
 
 
 class WhileNeeded(Generic[V]):

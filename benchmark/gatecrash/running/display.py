@@ -10,7 +10,10 @@ from gatecrash.records.result import Result
 
 
 class Display:
-    """What a person sees of a run; this one shows nothing. See `gatecrash.progress` for the live ones."""
+    """What a person sees of a run; this one shows nothing. See `gatecrash.running.progress` for those of the command line."""
+
+    def decoding(self, done: int, total: int) -> None:
+        """A dataset that is not in the cache is being decoded: `done` of `total` images."""
 
     def run_started(self, plan: Plan, victims: int, cells: int) -> None:
         """`victims` and `cells` are how many are to be computed."""

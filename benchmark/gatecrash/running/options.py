@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from gatecrash.contracts.config import Options
+from gatecrash.errors import UserError
 
 Rerun = Literal["cells", "all"]
 """What to compute although it is in the store: the selected cells, or their victims too."""
@@ -30,3 +31,25 @@ class RunOptions(Options):
     isolate: bool = False
     """A process of its own for every task under Ray, not only for those that run the code of `--plugins` files."""
     rerun: Rerun | None = None
+
+    def check_serial(self) -> None:
+        """Raise UserError for options that have no effect where all tasks run in this process."""
+        for option in ("gpus_per_task", "workers", "address", "victim_time_limit", "cell_time_limit"):
+            if getattr(self, option) is not None:
+                raise UserError(f"--{option.replace('_', '-')} needs --executor ray")
+        if self.isolate:
+            raise UserError("--isolate needs --executor ray: serial runs all tasks in one process")
+
+    def check_ray(self) -> None:
+        """Raise UserError for options that Ray cannot follow, or that contradict each other."""
+        gpus = self.gpus_per_task
+        if gpus is not None and not 0 <= gpus <= 1:
+            raise UserError(f"--gpus-per-task {gpus:g}: a task uses one GPU at most; give a share from 0 to 1")
+        if self.device not in {None, "cpu", "cuda"}:
+            raise UserError(f"--device {self.device}: Ray assigns the GPUs; use cpu or cuda, or --executor serial")
+        if (self.device == "cuda" and gpus == 0) or (self.device == "cpu" and gpus):
+            raise UserError(f"--device {self.device} and --gpus-per-task {gpus:g} contradict each other; leave one out")
+        for option in ("victim_time_limit", "cell_time_limit"):
+            limit = getattr(self, option)
+            if limit is not None and not 0 < limit < float("inf"):
+                raise UserError(f"--{option.replace('_', '-')} {limit:g}: give a positive number of seconds")

@@ -1,4 +1,4 @@
-"""What a person sees of a run: one live view on a terminal, plain lines elsewhere."""
+"""The command line's displays of a run: a live one on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.text import Text
 from gatecrash.records.plan import Plan
 from gatecrash.records.result import Result
 from gatecrash.running.display import Display
+from gatecrash.running.pace import Pace
 
 STOPPING = "stopping; finished work is kept (Ctrl-C again leaves at once)"
 
@@ -27,7 +28,18 @@ ROWS = 16
 """Workers shown at a time."""
 
 
-class PlainView(Display):
+class TerminalDisplay(Display):
+    """Tells how far the decoding of a dataset is, on standard error."""
+
+    _told = 0.0
+
+    def decoding(self, done: int, total: int) -> None:
+        if total and (done == total or (sys.stderr.isatty() and time.monotonic() - self._told > 0.5)):
+            self._told = time.monotonic()
+            print(f"\rdecoding images {done:,}/{total:,}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+class PlainDisplay(TerminalDisplay):
     """One line per finished task, for logs and pipes."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -63,7 +75,7 @@ class _Task:
     news: dict[str, Any] = field(default_factory=dict)
 
 
-class LiveView(Display):
+class LiveDisplay(TerminalDisplay):
     """Victims and cells done, running and failed; what each worker does now; speed and time left of the whole run."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -146,42 +158,11 @@ class LiveView(Display):
         return ", ".join(parts)
 
 
-@dataclass
-class Pace:
-    """Time left, from what victims and defenses took so far; evaluations are too short to count."""
-
-    victims: int = 0
-    cells: int = 0
-    """What is still to be done, running tasks included."""
-    _seconds: dict[str, float] = field(default_factory=dict)
-    _counts: Counter[str] = field(default_factory=Counter)
-
-    def ended(self, task_id: str, seconds: float) -> None:
-        kind = task_id.partition(":")[0]
-        self._counts[kind] += 1
-        self._seconds[kind] = self._seconds.get(kind, 0.0) + seconds
-
-    def seconds_left(self, running: Mapping[str, float]) -> float | None:
-        """`running` are the seconds that the tasks under way have taken so far; None before anything has ended."""
-        victim, defense = self._mean("implant"), self._mean("defend")
-        if victim is None and defense is None:
-            return None
-        victim = 4 * (defense or 0.0) if victim is None else victim  # as the scheduler guesses
-        defense = victim / 4 if defense is None else defense
-        work = self.victims * victim + self.cells * defense
-        for task_id, spent in running.items():
-            work -= min(spent, victim if task_id.startswith("implant:") else defense)
-        return max(work, 0.0) / max(len(running), 1)
-
-    def _mean(self, kind: str) -> float | None:
-        return self._seconds[kind] / self._counts[kind] if self._counts[kind] else None
-
-
-def choose_view(quiet: bool) -> Display:
+def choose_display(quiet: bool) -> Display:
     """Live on a terminal, plain lines elsewhere, nothing when quiet."""
     if quiet:
         return Display()
-    return LiveView() if sys.stderr.isatty() else PlainView()
+    return LiveDisplay() if sys.stderr.isatty() else PlainDisplay()
 
 
 def _doing(news: Mapping[str, Any]) -> str:

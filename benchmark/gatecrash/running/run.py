@@ -1,7 +1,7 @@
-"""run(grid, store, executor) -> Summary: dependencies, resume, locks and hooks. The Python API.
+"""run(grid, store, executor) -> Summary: what `gatecrash run` does, for Python.
 
-    from gatecrash.run import run
-    summary = run("quickstart", store="gatecrash-store")
+    from gatecrash import run
+    summary = run("quickstart", store="gatecrash-store", executor="ray")
 
 What a task does is in `tasks`; how it is carried out is the executor's business; what is already known is in the store.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
@@ -20,7 +21,6 @@ from gatecrash.planning.planned import PlannedGrid, plan_grid
 from gatecrash.records.store import Store, default_store
 from gatecrash.records.summary import Summary
 from gatecrash.running.display import Display
-from gatecrash.running.observers import Observers
 from gatecrash.running.options import RunOptions
 from gatecrash.running.tasks.protocol import Executor, TaskReport
 
@@ -37,54 +37,67 @@ def serial(host: Host, options: RunOptions, report: TaskReport, logs: Path) -> E
 
 def ray(host: Host, options: RunOptions, report: TaskReport, logs: Path) -> Executor:
     """The executor that distributes tasks over this machine's cores and GPUs, or over a cluster."""
-    from gatecrash.running.executors.cluster import ResourceRequest
-    from gatecrash.running.executors.ray import RayExecutor
+    from gatecrash.running.executors.ray_driver import RayExecutor
 
-    wanted = {"cpu": 0.0, "cuda": options.gpus_per_task or 1.0}
-    gpus = wanted.get(options.device or "", options.gpus_per_task)
-    limits = {"implant": options.victim_time_limit} | dict.fromkeys(("features", "defend", "evaluate"), options.cell_time_limit)
-    return RayExecutor(
-        host,
-        ResourceRequest(options.threads, gpus, options.workers),
-        address=options.address,
-        limits={function: limit for function, limit in limits.items() if limit is not None},
-        isolate=options.isolate,
-        report=report,
-        logs=logs,
-    )
+    return RayExecutor(host, options, report, logs)
+
+
+EXECUTORS: Mapping[str, ExecutorFactory] = {"serial": serial, "ray": ray}
 
 
 def run(
     grid: str | Path | Grid,
     store: str | Path | Store | None = None,
-    executor: ExecutorFactory = serial,
+    executor: Literal["serial", "ray"] | ExecutorFactory = "serial",
     *,
-    plugins: Sequence[str | Path] = (),
+    plugins: Sequence[str | Path] | Host = (),
     only: Mapping[str, Collection[str]] | None = None,
     seeds: Iterable[int] | None = None,
     options: RunOptions | None = None,
-    view: Display | None = None,
+    display: Display | None = None,
 ) -> Summary:
-    """Compute what is missing of the grid. Raises UserError for a wrong request, before anything is written."""
-    host = load_plugins(plugins)
-    parsed = grid if isinstance(grid, Grid) else load_grid(str(grid))
-    prepare = plan_grid(parsed, host, only=only, seeds=seeds)
+    """Compute what is missing of the grid, a shipped grid's name, a YAML file or a `Grid`.
+
+    `store` is a folder, by default $GATECRASH_STORE, else ./gatecrash-store. `plugins` are files and folders besides what is installed, or
+    a host with everything loaded. `only` is {"attack": names, "defense": names}; `seeds` replace the grid's; `display` shows progress, by
+    default nobody. Raises UserError for a wrong request, before anything is written. A cell that fails does not raise: it is in
+    `Summary.failures`, and its result says why.
+    """
+    options, display = options or RunOptions(), display or Display()
+    factory = executor_factory(executor, options)
     opened = store if isinstance(store, Store) else Store(Path(store) if store is not None else default_store())
-    return run_plan(prepare, opened.open(), executor, options or RunOptions(), view or Display())
+    opened.check()
+    host = plugins if isinstance(plugins, Host) else load_plugins(plugins)
+    parsed = grid if isinstance(grid, Grid) else load_grid(str(grid))
+    planned = plan_grid(parsed, host, only=only, seeds=seeds, progress=display.decoding)
+    return run_plan(planned, opened.open(), factory, options, display)
 
 
-def run_plan(prepare: PlannedGrid, store: Store, executor: ExecutorFactory, options: RunOptions, view: Display) -> Summary:
+def executor_factory(executor: str | ExecutorFactory, options: RunOptions) -> ExecutorFactory:
+    """The executor that is asked for. Raises UserError for an unknown name, and for options that it cannot follow."""
+    factory = EXECUTORS.get(executor) if isinstance(executor, str) else executor
+    if factory is None:
+        raise UserError(f"no executor {executor!r}; use {' or '.join(EXECUTORS)}, or a function that makes one")
+    if factory is serial:
+        options.check_serial()
+    elif factory is ray:
+        options.check_ray()
+    return factory
+
+
+def run_plan(planned: PlannedGrid, store: Store, executor: ExecutorFactory, options: RunOptions, display: Display) -> Summary:
     """Carry a plan out against an opened store."""
+    from gatecrash.running.ledger import Ledger
     from gatecrash.running.scheduler import Scheduler
 
     started = time.perf_counter()
-    summary = Summary(prepare.plan)
-    scheduler = Scheduler(prepare, store, options, summary, view, Observers(prepare.host))
-    notify = scheduler.observers
-    notify("run_started", plan=prepare.plan)
+    ledger = Ledger(planned, store, options, display)
+    summary, notify = ledger.summary, ledger.observers
+    scheduler = Scheduler(planned, ledger)
+    notify("run_started", plan=planned.plan)
     try:
         if scheduler.find_work():
-            worker = executor(prepare.host, options, view.report, store.root / "logs")
+            worker = executor(planned.host, options, display.report, store.root / "logs")
             try:
                 scheduler.work_off(worker)
             except KeyboardInterrupt:
@@ -94,18 +107,6 @@ def run_plan(prepare: PlannedGrid, store: Store, executor: ExecutorFactory, opti
                 scheduler.release()
     finally:
         summary.seconds = time.perf_counter() - started
-        view.close()
+        display.close()
         notify("run_finished", summary=summary)
     return summary
-
-
-def parse_only(filters: Iterable[str]) -> dict[str, set[str]]:
-    """`attack=a,b` and `defense=c` as a mapping; raises UserError for any other form."""
-    only: dict[str, set[str]] = {}
-    for text in filters:
-        kind, separator, names = text.partition("=")
-        chosen = {name.strip() for name in names.split(",") if name.strip()}
-        if not separator or not chosen:
-            raise UserError(f"--only {text}: write attack=NAME,NAME or defense=NAME")
-        only.setdefault(kind.strip(), set()).update(chosen)
-    return only

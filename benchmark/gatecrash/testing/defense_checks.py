@@ -18,6 +18,7 @@ from gatecrash.contracts.defense import Defense
 from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.outcome import Give, Outcome
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
+from gatecrash.engine.trainer import no_report
 from gatecrash.evaluation.exam import evaluate
 from gatecrash.evaluation.steps import evaluate_steps
 from gatecrash.host.host import Host
@@ -43,7 +44,7 @@ class DefenseRun:
     given: Classifier
     """The victim, as it was before."""
     changed: tuple[str, ...]
-    """What the defense changed of what it was given."""
+    """What the defense changed of the data that it was given."""
 
 
 class DefenseTrial:
@@ -82,42 +83,41 @@ class DefenseTrial:
 
     def run(self, number: int, device: str = "cpu") -> DefenseRun:
         """A fresh instance at work on the backdoored victim, given what `needs` names and nothing else."""
-        defense, place = type(self.defense)(self.defense.config), self.setting
-        needs = frozenset(defense.needs)
-        victim = place.backdoored.classifier.duplicate()
-        data = {"hold-out": copied(place.clean), "training set": copied(self.training_data)}
+        defense, shared = type(self.defense)(self.defense.config), self.setting
+        victim = shared.backdoored.classifier
         evidence = make_evidence(
             defense,
             victim,
-            data["hold-out"],
-            training_data=data["training set"] if needs & {Need.TRAINING_DATA, Need.FEATURES} else None,
-            model=place.model if Need.RETRAIN in needs else None,
-            recipe=place.recipe,
+            shared.clean,
+            training_data=self.training_data,
+            model=shared.model,
+            recipe=shared.recipe,
             device=torch.device(device),
         )
         mend = "read the traceback (`--debug`, or pytest); a method that cannot apply to a network raises gatecrash.NotApplicable"
         with finishing("defend() on the digits", mend), disturbed(number):
             outcome = defense.defend(evidence)
-        changed = [] if same_module(victim, place.backdoored.classifier) else ["victim"]
-        originals = {"hold-out": place.clean, "training set": self.training_data}
-        changed += [what for what, original in originals.items() if not same_data(data[what], original)]
-        return DefenseRun(outcome, place.backdoored.classifier, tuple(changed))
+        kept = {
+            "hold-out": Need.CLEAN_DATA not in defense.needs or same_data(evidence.clean.to("cpu"), shared.clean),
+            "training set": Need.TRAINING_DATA not in defense.needs or same_data(evidence.training_data.to("cpu"), self.training_data),
+        }
+        return DefenseRun(outcome, victim, tuple(what for what, same in kept.items() if not same))
 
     @cached_property
     def cell(self) -> DefenseOutput:
         """What the defend task of a grid makes of the benign victim."""
-        defense, place = self.defense, self.setting
+        defense, shared = self.defense, self.setting
         host = Host()
-        host.add(Announcement(type(defense), type(place.model)), "the checks")  # type: ignore[arg-type]
+        host.add(Announcement(type(defense), type(shared.model)), "the checks")  # type: ignore[arg-type]
         name, options = MODEL
         model_stage = Stage(name=name, config=dict(options))
-        ground = Ground("digits", model_stage, place.recipe.model_dump(), {}, "cpu", torch.get_num_threads())
-        training_data = copied(place.train) if defense.needs & {Need.TRAINING_DATA, Need.FEATURES} else None
-        view = DefenderInput(spec_of(place.benign), state_of(place.benign), copied(place.clean), training_data, flip=False)
+        ground = Ground("digits", model_stage, shared.recipe.model_dump(), {}, "cpu", torch.get_num_threads())
+        training_data = copied(shared.train) if defense.needs & {Need.TRAINING_DATA, Need.FEATURES} else None
+        given = DefenderInput(spec_of(shared.benign), state_of(shared.benign), copied(shared.clean), training_data, flip=False)
         stage = Stage(name=defense.name, config=defense.config.model_dump(mode="json"))
         mend = "read the traceback (`--debug`, or pytest); a benign victim is a row of every grid"
         with finishing("the defend task on a benign victim", mend), disturbed(1):
-            return defend(host, ground, [stage], 0, view, lambda _: None)
+            return defend(host, ground, [stage], 0, given, no_report)
 
 
 @lru_cache(maxsize=2)
@@ -175,13 +175,13 @@ def is_deterministic(defense: Defense) -> None:
 
 
 def leaves_its_inputs_alone(defense: Defense) -> None:
-    """The victim, the hold-out and the training set are as they were."""
+    """The hold-out and the training set are as they were."""
     changed = trial(defense).work.changed
     require(
         not changed,
-        "the victim, the hold-out and the training set to stay as they were",
+        "the hold-out and the training set to stay as they were",
         f"another {' and '.join(changed)}",
-        "change evidence.classifier, which is a copy, and clone the data before working in place",
+        "clone the data before working in place; evidence.classifier is a copy, and may be changed",
     )
 
 
@@ -231,9 +231,9 @@ def outcome_can_be_stored(defense: Defense) -> None:
 
 def benign_victim_survives(defense: Defense) -> str:
     """A victim without a backdoor keeps most of its accuracy; the note gives what it lost."""
-    cell, place = trial(defense).cell, trial(defense).setting
-    after: Any = place.benign if cell.spec is None else rebuild(cell.spec, cell.state)
-    old, new = (evaluate(classifier, place.test, device="cpu").acc or 0.0 for classifier in (place.benign, after))
+    cell, shared = trial(defense).cell, trial(defense).setting
+    after: Any = shared.benign if cell.spec is None else rebuild(cell.spec, cell.state)
+    old, new = (evaluate(classifier, shared.test, device="cpu").acc or 0.0 for classifier in (shared.benign, after))
     require(
         old - new <= LARGEST_DROP,
         f"a benign victim to lose at most {LARGEST_DROP:.0%} accuracy (absolute)",

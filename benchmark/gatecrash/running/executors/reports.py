@@ -17,6 +17,10 @@ class WorkerLocation:
     output: str
 
 
+Drained = tuple[list[tuple[str, int, float, WorkerLocation]], dict[str, dict[str, Any]]]
+"""(task id, attempt, when, where) of each start, and the last progress of each task."""
+
+
 class Reports:
     """An actor on the driver's node: collects what workers say until the driver asks."""
 
@@ -24,13 +28,13 @@ class Reports:
         self._starts: list[tuple[str, int, float, WorkerLocation]] = []
         self._progress: dict[str, dict[str, Any]] = {}
 
-    def start(self, task_id: str, attempt: int, place: WorkerLocation) -> None:
-        self._starts.append((task_id, attempt, time.monotonic(), place))  # the driver's clock: it runs on this machine
+    def start(self, task_id: str, attempt: int, location: WorkerLocation) -> None:
+        self._starts.append((task_id, attempt, time.monotonic(), location))  # the driver's clock: it runs on this machine
 
     def tell(self, task_id: str, progress: dict[str, Any]) -> None:
         self._progress.setdefault(task_id, {}).update(progress)
 
-    def drain(self) -> tuple[list[tuple[str, int, float, WorkerLocation]], dict[str, dict[str, Any]]]:
+    def drain(self) -> Drained:
         drained = self._starts, self._progress
         self._starts, self._progress = [], {}
         return drained

@@ -9,12 +9,16 @@ from __future__ import annotations
 import io
 import pickle
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from cachetools import LRUCache
 from torch import Tensor
+
+from gatecrash.running.tasks.protocol import Artifact
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,22 @@ def pack(value: Any) -> Parcel:
 
 def unpack(parcel: Parcel) -> Any:
     return pickle.loads(parcel.head, buffers=parcel.buffers)
+
+
+class SharedArtifacts:
+    """Artifacts in an object store, by key: each is put there once. The least recently used are let go beyond `budget` bytes; the object
+    store keeps what a task in flight still needs."""
+
+    def __init__(self, put: Callable[[Parcel], Any], budget: int) -> None:
+        self._put = put
+        self._kept: LRUCache[str, tuple[Any, int]] = LRUCache(budget, getsizeof=lambda entry: min(entry[1], budget))
+
+    def put(self, artifact: Artifact) -> Any:
+        """What refers to the artifact there."""
+        if artifact.key not in self._kept:
+            parcel = pack(artifact.value)
+            self._kept[artifact.key] = self._put(parcel), parcel.size
+        return self._kept[artifact.key][0]
 
 
 class _Pickler(pickle.Pickler):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -12,24 +11,19 @@ import torch
 from torch import Tensor
 
 from gatecrash.contracts.classifier import Classifier
-from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.defense import Defense
-from gatecrash.contracts.evidence import Evidence, Need, no_retraining
-from gatecrash.contracts.outcome import Outcome
+from gatecrash.contracts.evidence import Need
+from gatecrash.contracts.outcome import Outcome, Verdict
 from gatecrash.contracts.portable import spec_of, state_of
-from gatecrash.contracts.randomness import Streams
-from gatecrash.contracts.recipe import Recipe
-from gatecrash.engine import batching
-from gatecrash.engine.device import choose_device
-from gatecrash.engine.trainer import ReportProgress, trainer
-from gatecrash.engine.training import History
+from gatecrash.engine.trainer import ReportProgress
 from gatecrash.errors import ContractError
 from gatecrash.host.host import Host
 from gatecrash.process.measuring import Meter
 from gatecrash.records.stage import Stage
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
-from gatecrash.running.tasks.features import Features, penultimate
-from gatecrash.running.tasks.ground import Ground, model_factory
+from gatecrash.running.tasks.features import Features
+from gatecrash.running.tasks.given import StageInput, evidence_for
+from gatecrash.running.tasks.ground import Ground
 
 
 def defend(
@@ -37,7 +31,7 @@ def defend(
     ground: Ground,
     stages: Sequence[Stage],
     seed: int,
-    view: DefenderInput,
+    defender_input: DefenderInput,
     report: ReportProgress,
     features: Features | None = None,
 ) -> DefenseOutput:
@@ -46,64 +40,91 @@ def defend(
     `features` are the victim's on the whole training set; without them, or once a stage has changed the classifier, a stage that needs
     features has them computed here.
     """
-    device = choose_device(ground.device)
-    given = classifier = cache(view.classifier)  # not every defense wants it
-    total = len(view.training) if view.training is not None else 0
-    kept = torch.arange(total)
-    suspects = torch.zeros(total, dtype=torch.bool)
-    suspicion: Tensor | None = None
-    searched = False
-    changed = False
-    prior: Outcome | None = None
-    meter = Meter(device)
+    setup = ground.setup(seed, flip=defender_input.flip, report=report)
+    model = ground.configured_model(host)
+    chain = _Chain(defender_input, features)
+    meter = Meter(setup.device)
     with meter:
         for stage in stages:
-            instance: Defense = host.get("defense", stage.name).configure(stage.config)
-            data = view.training.subset(kept) if view.training is not None else None
-            known = features.values[kept] if features is not None and not changed else None
-            evidence = _evidence(host, ground, instance, seed, classifier, data, view, prior, device, report, known)
-            given = classifier
-            outcome = instance.defend(evidence)
-            rows = len(kept) if Need.TRAINING_DATA in instance.needs else None
-            outcome.check(frozenset(instance.gives), rows, view.clean.num_classes)
-            if outcome.suspicion is not None:
-                suspicion = torch.full((total,), float("inf"), dtype=torch.float64)  # removed earlier: the most suspect
-                suspicion[kept] = outcome.suspicion.cpu().double()
-            if outcome.suspects is not None:
-                searched = True
-                suspects[kept[outcome.suspects.cpu()]] = True
-                kept = torch.nonzero(~suspects).flatten()
-            if outcome.classifier is not None:
-                classifier, changed = cache(partial(_same, outcome.classifier)), True
-            prior = outcome
-    if prior is None:
-        raise ContractError("a defense has at least one stage")
-    if suspicion is not None:  # infinities of earlier stages, ranked above everything and storable
-        top = suspicion[torch.isfinite(suspicion)].max() if bool(torch.isfinite(suspicion).any()) else torch.tensor(0.0)
-        suspicion = torch.where(torch.isfinite(suspicion), suspicion, top + 1)
-    verdict = prior.verdict
-    return DefenseOutput(
-        spec=spec_of(classifier()) if changed else None,
-        state=state_of(classifier()) if changed else {},
-        suspects=suspects if searched else None,
-        suspicion=suspicion,
-        verdict=None
-        if verdict is None
-        else {
-            "backdoored": bool(verdict.backdoored),
-            "probability": verdict.probability,
-            "targets": sorted(int(label) for label in verdict.targets),
-            "anomaly": {str(label): float(value) for label, value in sorted(verdict.anomaly.items())},
-        },
-        steps=[(_plain(step.params), {name: t.detach().cpu() for name, t in step.changes.items()}) for step in prior.trajectory],
-        steps_spec=spec_of(given()) if prior.trajectory else None,
-        steps_state=state_of(given()) if prior.trajectory else {},
-        figures={str(name): image.cpu() for name, image in prior.figures.items()},
-        tables={str(name): [_plain(row) for row in rows] for name, rows in prior.tables.items()},
-        seconds=meter.seconds + (features.seconds if features is not None else 0.0),
-        peak_memory_mb=meter.peak_mb,
-        holdout_size=len(view.clean),
-    )
+            defense: Defense = host.get("defense", stage.name).configure(stage.config)
+            chain.take(defense, defense.defend(evidence_for(defense, chain.next_input(), model, setup)))
+    return chain.output(meter)
+
+
+class _Chain:
+    """What the stages so far have come to. A stage may have left another default device behind: tensors made here name theirs."""
+
+    def __init__(self, defender_input: DefenderInput, features: Features | None) -> None:
+        self._input, self._features = defender_input, features
+        self._total = len(defender_input.training_data) if defender_input.training_data is not None else 0
+        self._kept = torch.arange(self._total)
+        """Rows of the training data that no stage suspects."""
+        self._suspects: Tensor | None = None
+        self._suspicion: Tensor | None = None
+        self._classifier: Callable[[], Classifier] = cache(defender_input.classifier)  # not every defense wants it
+        self._given: Callable[[], Classifier] = self._classifier
+        """The classifier that the last stage was given."""
+        self._changed = False
+        self._prior: Outcome | None = None
+
+    def next_input(self) -> StageInput:
+        data = self._input.training_data.subset(self._kept) if self._input.training_data is not None else None
+        known = self._features.values[self._kept] if self._features is not None and not self._changed else None
+        return StageInput(self._classifier, self._input.clean, data, known, self._prior)
+
+    def take(self, defense: Defense, outcome: Outcome) -> None:
+        """Take in a stage's outcome. Raises ContractError where it is not what the defense declares."""
+        rows = len(self._kept) if Need.TRAINING_DATA in defense.needs else None
+        outcome.check(frozenset(defense.gives), rows, self._input.clean.num_classes)
+        self._given, self._prior = self._classifier, outcome
+        if outcome.suspicion is not None:
+            self._suspicion = torch.full(
+                (self._total,), float("inf"), dtype=torch.float64, device="cpu"
+            )  # removed earlier: the most suspect
+            self._suspicion[self._kept] = outcome.suspicion.cpu().double()
+        if outcome.suspects is not None:
+            suspects = self._suspects if self._suspects is not None else torch.zeros(self._total, dtype=torch.bool, device="cpu")
+            suspects[self._kept[outcome.suspects.cpu()]] = True
+            self._suspects, self._kept = suspects, torch.nonzero(~suspects).flatten()
+        if outcome.classifier is not None:
+            self._classifier, self._changed = cache(partial(_same, outcome.classifier)), True
+
+    def output(self, meter: Meter) -> DefenseOutput:
+        """What the evaluation needs of it."""
+        last = self._prior
+        if last is None:
+            raise ContractError("a defense has at least one stage")
+        return DefenseOutput(
+            spec=spec_of(self._classifier()) if self._changed else None,
+            state=state_of(self._classifier()) if self._changed else {},
+            suspects=self._suspects,
+            suspicion=_finite(self._suspicion) if self._suspicion is not None else None,
+            verdict=_described(last.verdict) if last.verdict is not None else None,
+            steps=[(_plain(step.params), {name: t.detach().cpu() for name, t in step.changes.items()}) for step in last.trajectory],
+            steps_spec=spec_of(self._given()) if last.trajectory else None,
+            steps_state=state_of(self._given()) if last.trajectory else {},
+            figures={str(name): image.cpu() for name, image in last.figures.items()},
+            tables={str(name): [_plain(row) for row in rows] for name, rows in last.tables.items()},
+            seconds=meter.seconds + (self._features.seconds if self._features is not None else 0.0),
+            peak_memory_mb=meter.peak_mb,
+            holdout_size=len(self._input.clean),
+        )
+
+
+def _finite(suspicion: Tensor) -> Tensor:
+    """Infinities, of rows that earlier stages removed, as a number above all others: it can be stored."""
+    known = suspicion[torch.isfinite(suspicion)]
+    top = known.max() if len(known) else suspicion.new_zeros(())
+    return torch.where(torch.isfinite(suspicion), suspicion, top + 1)
+
+
+def _described(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "backdoored": bool(verdict.backdoored),
+        "probability": verdict.probability,
+        "targets": sorted(int(label) for label in verdict.targets),
+        "anomaly": {str(label): float(value) for label, value in sorted(verdict.anomaly.items())},
+    }
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,49 +135,3 @@ def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _same(classifier: Classifier) -> Classifier:
     return classifier
-
-
-def _evidence(
-    host: Host,
-    ground: Ground,
-    defense: Defense,
-    seed: int,
-    classifier: Callable[[], Classifier],
-    suspicious: ImageSet | None,
-    view: DefenderInput,
-    prior: Outcome | None,
-    device: torch.device,
-    report: ReportProgress,
-    known: Tensor | None,
-) -> Evidence:
-    """Exactly what the defense declared; tensors and classifier are copies, so that it cannot change another stage's."""
-    needs = frozenset(defense.needs)
-    streams = Streams("defense", defense.name, seed)
-    recipe = Recipe.model_validate(ground.recipe)
-    seen = suspicious if suspicious is not None else view.clean
-    make = partial(model_factory(host, ground, seen, device), streams.seed("init", 63)) if Need.RETRAIN in needs else no_retraining
-    histories: list[History] = []
-    batches = partial(batching.batches, device=device)
-    if Need.FEATURES in needs and suspicious is not None and known is None:
-        known = penultimate(classifier().duplicate().to(device).eval(), suspicious.images, batches)
-    return Evidence(
-        needs=needs,
-        classes=seen.classes,
-        shape=seen.shape,
-        device=device,
-        stream=streams,
-        train=trainer(make, recipe, streams, view.flip, device, report, histories),
-        batches=batches,
-        flip=view.flip,
-        prior=prior,
-        _classifier=classifier().duplicate().to(device).eval() if Need.MODEL in needs else None,
-        _clean=_copy(view.clean).to(device) if Need.CLEAN_DATA in needs else None,
-        _training_data=_copy(suspicious).to(device) if Need.TRAINING_DATA in needs and suspicious is not None else None,
-        _recipe=recipe if Need.RETRAIN in needs else None,
-        _new_model=make if Need.RETRAIN in needs else None,
-        _features=known.to(device) if Need.FEATURES in needs and known is not None else None,
-    )
-
-
-def _copy(data: ImageSet) -> ImageSet:
-    return replace(data, images=data.images.clone(), labels=data.labels.clone())

@@ -1,4 +1,4 @@
-"""All that a defend task is given of the world, and what it gives back."""
+"""What a defend task is given, and what it gives back."""
 
 from __future__ import annotations
 
@@ -18,16 +18,28 @@ from gatecrash.running.tasks.stored import classifier_state
 
 @dataclass(frozen=True)
 class DefenderInput:
-    """All that a defend task is given of the world: the classifier, the hold-out, and (if any stage needs it) the suspicious training set.
+    """What a defend task is given: the classifier, the hold-out, and (if any stage needs it) the suspicious training set.
 
-    Made by the driver (`defender_input`); roles, triggers, goals, the clean originals and the test set stay behind.
+    Made by the driver; roles, triggers, goals, the clean originals and the test set stay behind.
     """
 
     spec: dict[str, Any]
     state: dict[str, Tensor]
     clean: ImageSet
-    training: ImageSet | None
+    training_data: ImageSet | None
     flip: bool
+
+    @classmethod
+    def of(cls, ground: Ground, seed: int, data: TrainPart, victim: StoredVictim, *, with_training_data: bool) -> DefenderInput:
+        """What a defender may see of this victim."""
+        train, clean = data.cut(ground, seed)
+        training_data = None
+        if with_training_data:
+            images, labels = train.images.clone(), train.labels.clone()
+            rows = victim.poison["rows"]
+            images[rows], labels[rows] = victim.poison["images"], victim.poison["labels"]
+            training_data = ImageSet(images, labels, train.classes)
+        return cls(victim.record.classifier, classifier_state(victim), clean, training_data, data.flip)
 
     def classifier(self) -> Classifier:
         """The victim's, on the CPU."""
@@ -55,15 +67,3 @@ class DefenseOutput:
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
     holdout_size: int | None = None
-
-
-def defender_input(ground: Ground, seed: int, data: TrainPart, victim: StoredVictim, *, with_training_data: bool) -> DefenderInput:
-    """What a defender may see of this victim."""
-    train, clean = data.cut(ground, seed)
-    training_data = None
-    if with_training_data:
-        images, labels = train.images.clone(), train.labels.clone()
-        rows = victim.poison["rows"]
-        images[rows], labels[rows] = victim.poison["images"], victim.poison["labels"]
-        training_data = ImageSet(images, labels, train.classes)
-    return DefenderInput(victim.record.classifier, classifier_state(victim), clean, training_data, data.flip)

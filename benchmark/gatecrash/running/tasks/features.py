@@ -30,16 +30,16 @@ class Features:
     seconds: float
 
 
-def features(ground: Ground, view: DefenderInput, report: ReportProgress) -> Features:
+def features(ground: Ground, defender_input: DefenderInput, report: ReportProgress) -> Features:
     """One pass of the suspicious training set through the victim. Raises NotApplicable where the victim is no Network."""
     device = choose_device(ground.device)
-    if view.training is None:
-        raise ContractError("features are of a training set, and the view has none")
+    if defender_input.training_data is None:
+        raise ContractError("features are of a training set, and the defender's input has none")
     report({"note": "features of the training set"})
     meter = Meter(device)
     with meter:
-        network = view.classifier().to(device).eval()
-        values = penultimate(network, view.training.images, partial(batching.batches, device=device)).cpu()
+        network = defender_input.classifier().to(device).eval()
+        values = penultimate(network, defender_input.training_data.images, partial(batching.batches, device=device)).cpu()
     return Features(values, meter.seconds)
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from gatecrash.contracts.classifier import Network
 from gatecrash.contracts.data import ImageSet, Splits
-from gatecrash.contracts.randomness import Streams, stream
+from gatecrash.contracts.model import Model
+from gatecrash.contracts.randomness import stream
+from gatecrash.contracts.recipe import Recipe
 from gatecrash.datasets.holdout import HoldoutConfig, cut
-from gatecrash.engine.networks import network_factory
+from gatecrash.engine.device import choose_device
+from gatecrash.engine.trainer import ReportProgress, TrainingSetup
 from gatecrash.host.host import Host
 from gatecrash.records.stage import Stage
 
@@ -29,9 +29,13 @@ class Ground:
     device: str | None = None
     threads: int = 1
 
-    def streams(self, purpose: str, seed: int) -> Streams:
-        """Initialisation and batch order: the same for every attack, so that cells pair."""
-        return Streams(purpose, self.dataset, self.model.name, self.recipe, seed)
+    def configured_model(self, host: Host) -> Model:
+        model: Model = host.get("model", self.model.name).configure(self.model.config)
+        return model
+
+    def setup(self, seed: int, *, flip: bool, report: ReportProgress) -> TrainingSetup:
+        """What all trainings of one task have in common."""
+        return TrainingSetup(self.dataset, seed, Recipe.model_validate(self.recipe), flip, choose_device(self.device), report)
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,3 @@ class TrainPart:
         splits = Splits(self.train, nothing, self.clean, self.groups, self.flip)
         generator = stream("hold-out", ground.dataset, ground.holdout, seed)
         return cut(splits, HoldoutConfig.model_validate(ground.holdout), generator)
-
-
-def model_factory(host: Host, ground: Ground, data: ImageSet, device: torch.device) -> Callable[[int], Network]:
-    """A function seed -> fresh network, normalised by the statistics of `data`."""
-    model = host.get("model", ground.model.name).configure(ground.model.config)
-    return network_factory(model, data, device)

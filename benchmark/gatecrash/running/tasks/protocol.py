@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+TaskFunction = Literal["implant", "features", "defend", "evaluate"]
 
 TaskReport = Callable[[str, Mapping[str, Any]], None]
 """`report(task id, progress)`: called while a task runs."""
@@ -20,10 +22,10 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Task:
-    """One call of `implant`, `features`, `defend` or `evaluate` with its arguments; `Artifact`s among them are unwrapped on arrival."""
+    """One call of its function with its arguments; `Artifact`s among them are unwrapped on arrival."""
 
     id: str
-    function: Literal["implant", "features", "defend", "evaluate"]
+    function: TaskFunction
     title: str
     arguments: Mapping[str, Any]
     files: frozenset[str] = frozenset()
@@ -50,7 +52,6 @@ class Finished:
     id: str
     value: Any = None
     failure: Failure | None = None
-    worker: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Executor(Protocol):

@@ -1,0 +1,82 @@
+"""What tasks are given: parts of the dataset, stored victims, what a defender sees, features, outcomes of defenses; and what of it is kept
+in memory between tasks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cachetools import LRUCache
+
+from gatecrash.running.caches import WhileNeeded
+from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
+from gatecrash.running.tasks.features import Features
+from gatecrash.running.tasks.ground import Ground, TrainPart
+from gatecrash.running.tasks.protocol import Artifact
+
+if TYPE_CHECKING:
+    from gatecrash.contracts.data import Splits
+    from gatecrash.planning.planned import PlannedGrid
+    from gatecrash.records.plan import Cell, Victim
+    from gatecrash.records.store import Store
+    from gatecrash.records.victim import StoredVictim
+    from gatecrash.running.options import RunOptions
+
+VICTIMS, DEFENDER_INPUTS = 4, 2
+"""How many of the last ones stay in memory."""
+
+
+class Inputs:
+    """Artifacts for tasks, by key."""
+
+    def __init__(self, planned: PlannedGrid, store: Store, options: RunOptions) -> None:
+        plan = planned.plan
+        self.ground = Ground(plan.dataset.name, plan.model, plan.recipe, plan.holdout, options.device, options.threads)
+        self.features: WhileNeeded[Features] = WhileNeeded()
+        """By victim; the users are the nodes of the defenses."""
+        self.outcomes: dict[str, DefenseOutput] = {}
+        """Of the defenses that ended, by cell, until the cell is evaluated."""
+        self._planned, self._store = planned, store
+        self._victims: LRUCache[str, StoredVictim] = LRUCache(VICTIMS)
+        self._defender_inputs: LRUCache[str, DefenderInput] = LRUCache(DEFENDER_INPUTS)
+
+    def train_part(self) -> Artifact:
+        return Artifact(f"train:{self._planned.plan.fingerprint}", self._train_part)
+
+    def test_part(self) -> Artifact:
+        return Artifact(f"test:{self._planned.plan.fingerprint}", self._splits.test)
+
+    def victim(self, key: str) -> Artifact | None:
+        """The stored victim, or None where it is damaged (the store has set it aside then)."""
+        victim = self._victims.get(key)
+        if victim is None:
+            victim = self._store.victim(key)
+            if victim is None:
+                return None
+            self.keep_victim(key, victim)
+        return Artifact(f"victim:{key}", victim)
+
+    def keep_victim(self, key: str, victim: StoredVictim) -> None:
+        """Keep a victim in memory: its defenses come next."""
+        self._victims[key] = victim
+
+    def defender_input(self, victim: Victim, stored: StoredVictim, *, with_training_data: bool) -> Artifact:
+        key = f"defender:{victim.key}:{with_training_data}"
+        made = self._defender_inputs.get(key)
+        if made is None:
+            made = DefenderInput.of(self.ground, victim.seed, self._train_part, stored, with_training_data=with_training_data)
+            self._defender_inputs[key] = made
+        return Artifact(key, made)
+
+    def let_go(self, cell: Cell) -> None:
+        """Nothing of this cell is needed any more."""
+        self.outcomes.pop(cell.key, None)
+        self.features.done(cell.victim.key, f"defend:{cell.key}")
+
+    @cached_property
+    def _splits(self) -> Splits:
+        return self._planned.prepared.splits()
+
+    @cached_property
+    def _train_part(self) -> TrainPart:
+        return TrainPart.of(self._splits)

@@ -1,0 +1,46 @@
+"""Running a cell's defense."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from gatecrash.contracts.evidence import Need
+from gatecrash.host.host import PluginKind
+from gatecrash.records.plan import Cell
+from gatecrash.running.nodes.cell import CellNode
+from gatecrash.running.nodes.features import FeaturesNode
+from gatecrash.running.nodes.implant import ImplantNode, victim_for
+from gatecrash.running.nodes.node import Work
+from gatecrash.running.tasks.defender import DefenseOutput
+from gatecrash.running.tasks.protocol import Artifact, Task, TaskFunction
+
+
+class DefendNode(CellNode):
+    """One defense, or chain of them, on one victim."""
+
+    function: ClassVar[TaskFunction] = "defend"
+
+    def __init__(self, work: Work, cell: Cell) -> None:
+        super().__init__(work, cell, cell.victim.cost / 4, ImplantNode.needed(work, cell.victim.key))
+        needs = [frozenset(work.host.get("defense", stage.name).cls.needs) for stage in cell.defense]
+        self._wants_features = Need.FEATURES in needs[0]  # a later stage may meet another classifier
+        self._wants_training_data = any(stage & {Need.TRAINING_DATA, Need.FEATURES} for stage in needs)
+        if self._wants_features:
+            self.waits.add(FeaturesNode.needed(work, cell.victim, self.id))
+
+    def task(self) -> Task | None:
+        work, cell = self.work, self.cell
+        stored = victim_for(self, cell.victim.key)
+        if stored is None:
+            return None
+        defender_input = work.inputs.defender_input(cell.victim, stored.value, with_training_data=self._wants_training_data)
+        arguments: dict[str, Any] = {"stages": cell.defense, "seed": cell.victim.seed, "defender_input": defender_input}
+        if self._wants_features:
+            arguments["features"] = Artifact(f"features:{cell.victim.key}", work.inputs.features[cell.victim.key])
+        plugins: list[tuple[PluginKind, str]] = [("model", work.plan.model.name), *(("defense", stage.name) for stage in cell.defense)]
+        return self.make_task(self.title, arguments, plugins, defender_input.value.spec)
+
+    def succeed(self, value: DefenseOutput) -> None:
+        self.work.inputs.features.done(self.cell.victim.key, self.id)
+        self.work.inputs.outcomes[self.key] = value
+        self.work.graph.done(self.id)

@@ -1,0 +1,99 @@
+"""What a plugin is given: an attack's context and a defense's evidence.
+
+Built here for the tasks of a run and for `gatecrash.testing` alike, so that a plugin sees in its tests what it will see in a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from gatecrash.contracts.attack import Attack, AttackContext
+from gatecrash.contracts.classifier import Classifier, Network
+from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.defense import Defense
+from gatecrash.contracts.evidence import Evidence, Need, no_retraining
+from gatecrash.contracts.model import Model
+from gatecrash.contracts.outcome import Outcome
+from gatecrash.contracts.randomness import Streams
+from gatecrash.engine import batching
+from gatecrash.engine.networks import network_factory
+from gatecrash.engine.trainer import TrainingSetup, trainer
+from gatecrash.running.tasks.features import penultimate
+
+
+def attack_context(attack: Attack, train: ImageSet, model: Model, setup: TrainingSetup, benign: Network | None = None) -> AttackContext:
+    """The context in which `attack` poisons `train` and trains a victim.
+
+    Initialisation and batch order are the same for every attack, so that cells can be compared in pairs.
+    """
+    streams = Streams("victim", setup.dataset, model.name, setup.recipe.model_dump(mode="json"), setup.seed)
+    new_model = partial(network_factory(model, train, setup.device), streams.seed("init", 63))
+    return AttackContext(
+        classes=train.classes,
+        shape=train.shape,
+        recipe=setup.recipe,
+        device=setup.device,
+        stream=Streams("attack", attack.name, setup.seed),
+        new_model=new_model,
+        batches=partial(batching.batches, device=setup.device),
+        train=trainer(new_model, streams, setup),
+        benign=benign,
+    )
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """What one stage of a defense starts from."""
+
+    classifier: Callable[[], Classifier]
+    """Called only for a defense that needs it."""
+    clean: ImageSet
+    training_data: ImageSet | None = None
+    """Without the suspects of earlier stages."""
+    features: Tensor | None = None
+    """The classifier's on the training data, float32 [N, F], where they are known already."""
+    prior: Outcome | None = None
+    """What the stage before handed back."""
+
+
+def evidence_for(defense: Defense, stage: StageInput, model: Model | None, setup: TrainingSetup) -> Evidence:
+    """Exactly what the defense declares in `needs`; data and classifier are copies, so that it cannot change another stage's.
+
+    A model trained from scratch is normalised by the training data, where there are any, else by the hold-out. Without `model`, nothing
+    can be trained from scratch.
+    """
+    needs, device = frozenset(defense.needs), setup.device
+    streams = Streams("defense", defense.name, setup.seed)
+    seen = stage.training_data if stage.training_data is not None else stage.clean
+    new_model = no_retraining
+    if model is not None and Need.RETRAIN in needs:
+        new_model = partial(network_factory(model, seen, device), streams.seed("init", 63))
+    batches = partial(batching.batches, device=device)
+    features = stage.features
+    if Need.FEATURES in needs and stage.training_data is not None and features is None:
+        features = penultimate(stage.classifier().duplicate().to(device).eval(), stage.training_data.images, batches)
+    return Evidence(
+        needs=needs,
+        classes=seen.classes,
+        shape=seen.shape,
+        device=device,
+        stream=streams,
+        train=trainer(new_model, streams, setup),
+        batches=batches,
+        flip=setup.flip,
+        prior=stage.prior,
+        _classifier=stage.classifier().duplicate().to(device).eval() if Need.MODEL in needs else None,
+        _clean=_copy(stage.clean).to(device) if Need.CLEAN_DATA in needs else None,
+        _training_data=_copy(stage.training_data).to(device) if Need.TRAINING_DATA in needs and stage.training_data is not None else None,
+        _recipe=setup.recipe if Need.RETRAIN in needs else None,
+        _new_model=new_model if Need.RETRAIN in needs else None,
+        _features=features.to(device) if Need.FEATURES in needs and features is not None else None,
+    )
+
+
+def _copy(data: ImageSet) -> ImageSet:
+    return replace(data, images=data.images.clone(), labels=data.labels.clone())
