@@ -65,6 +65,7 @@ def test_every_type_that_a_hook_or_a_context_hands_over_is_there() -> None:
         name for path in PACKAGE.rglob("*.py") for name in re.findall(r"^class ([A-Z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE)
     }
     shown = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", page()))))
+    # base classes, and what only the harness makes
     inner = {
         "GatecrashError",
         "Record",
@@ -72,7 +73,7 @@ def test_every_type_that_a_hook_or_a_context_hands_over_is_there() -> None:
         "History",
         "HoldoutConfig",
         "Number",
-    }  # base classes, and what only the harness makes
+    }
     assert shown & ours - set(public_names()) == inner
 
 

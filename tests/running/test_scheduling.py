@@ -22,9 +22,6 @@ def grid(**fields: Any) -> Grid:
     return parse_grid({**SMALL_GRID, "model": {"small-cnn": {"width": 4}}, "recipe": {"preset": "tiny", "epochs": 2}, **fields})
 
 
-DISPLAY = "view"
-
-
 class Noting:
     """The serial executor with room for several tasks; works on the last or the first of those it holds."""
 
@@ -120,7 +117,7 @@ def test_the_numbers_do_not_depend_on_the_order_of_work(tmp_path: Path) -> None:
 
 def test_a_display_is_told_of_every_task_victim_and_cell(tmp_path: Path) -> None:
     told = Told()
-    run(grid(attacks=["none"]), tmp_path / "s", Noting(), **{DISPLAY: told})
+    run(grid(attacks=["none"]), tmp_path / "s", Noting(), display=told)
     assert told.events == [
         ("run", 2, 1, 2),
         ("started", "train none (seed 0)"),
@@ -143,10 +140,10 @@ def test_what_another_driver_finishes_meanwhile_is_taken_over(tmp_path: Path) ->
 
     def other(task: Task) -> None:
         if not finished:
-            finished.append(run(grid(seeds=[1, 2]), tmp_path / "s", "serial" if DISPLAY == "display" else serial))
+            finished.append(run(grid(seeds=[1, 2]), tmp_path / "s", "serial"))
 
     finished: list[Any] = []
-    summary = run(grid(seeds=[0, 1, 2]), tmp_path / "s", Noting(before=other), **{DISPLAY: told})
+    summary = run(grid(seeds=[0, 1, 2]), tmp_path / "s", Noting(before=other), display=told)
     assert finished[0].exit_code == summary.exit_code == 0
     assert (summary.computed_victims, summary.computed_cells) == (2, 4)
     assert len(summary.results) == len(list(Store(tmp_path / "s").results())) == 12
@@ -160,7 +157,7 @@ def test_an_attack_that_needs_the_benign_victim_is_lost_with_it(tmp_path: Path) 
     noting = Noting()
     diverging = {"preset": "tiny", "epochs": 1, "lr": 100.0, "schedule": "constant"}
     made = grid(attacks=["none", "clean-label"], recipe=diverging)
-    summary = run(made, tmp_path / "s", noting, **{DISPLAY: told})
+    summary = run(made, tmp_path / "s", noting, display=told)
     assert summary.exit_code == 1
     assert noting.given == ["train none (seed 0)"]
     assert {result.status for result in summary.results.values()} == {"victim-failed"}

@@ -4,7 +4,7 @@
                                                     (content: neutral)           │
                                                                       render: Markdown, HTML, CSV
 
-`content` is the neutral form of tables and text; all words are in `sections` and `tables`. `plots` draws figures, `published` keeps a folder
-of boards, `outdated` finds cells of older versions, `verify` runs cells again. Boards read stored results only and do not know the command
+`content` is the neutral form of tables and text; all words are in `sections` and `tables`. `plots` draws figures, `published` keeps a
+folder of boards, `outdated` finds cells of older versions, `verify` runs cells again. Boards read stored results only and do not know the command
 line. Seeds are the unit of all statistics.
 """
