@@ -12,11 +12,10 @@ import click
 import pytest
 
 from gatecrash.cli import COMMANDS, group
-from gatecrash.cli.options import parse_overrides
+from gatecrash.cli.options import parse_only, parse_overrides
 from gatecrash.host.loading import load_plugins
 from gatecrash.planning.grid import load_grid, shipped_grids
 from gatecrash.planning.resolve import resolve
-from gatecrash.running.run import parse_only
 from support.documents import PAGES, anchors, blocks, code_blocks, code_spans, links
 from support.paths import ROOT
 
