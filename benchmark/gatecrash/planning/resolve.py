@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from gatecrash.contracts.config import key_fields
 from gatecrash.contracts.recipe import Recipe, recipe_from
 from gatecrash.errors import UserError
-from gatecrash.host.host import Host, Plugin, PluginKind
+from gatecrash.host.host import Host, Plugin
+from gatecrash.host.kinds import PluginKind
 from gatecrash.planning.grid import MAX_CELLS, Grid, explain
 from gatecrash.records.stage import Stage
 
