@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gatecrash.boards.spec import grid_of
+from gatecrash.contracts.config import key_fields
 from gatecrash.host.loading import load_plugins
 from gatecrash.planning.grid import parse_grid
 from gatecrash.planning.resolve import resolve
@@ -24,5 +25,5 @@ def test_the_grid_of_results_asks_for_the_same_options() -> None:
         {"anp": {"options": {"sweep": [[1, 2]]}}},
     ]
     resolved = resolve(parse_grid(grid_of([a_result(attack=attack, defense=chain)])), host)
-    assert resolved.attacks[0].options == {"poison_rate": 0.1}
-    assert resolved.defenses[0][1].options == {"epochs": 3}
+    assert key_fields(resolved.attacks[0].instance.config) == {"poison_rate": 0.1}
+    assert key_fields(resolved.defenses[0][1].instance.config) == {"epochs": 3}

@@ -126,7 +126,7 @@ def test_an_option_without_description_is_refused(write: Write) -> None:
         """,
     )
     (problem,) = load_plugins([file]).problems
-    assert problem.message == "the defense 'mine' has an option without description: strength"
+    assert problem.message == "the option strength of the defense 'mine' has no description; write Field(..., description=...)"
 
 
 def test_a_path_that_does_not_exist_is_the_users_error(tmp_path: Path) -> None:

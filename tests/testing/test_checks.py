@@ -12,7 +12,7 @@ from gatecrash import (
     Attack,
     Defense,
 )
-from gatecrash.host.host import KINDS
+from gatecrash.host.kinds import KINDS
 from gatecrash.host.loading import load_plugins
 from gatecrash.testing import Check, attack_checks, checks_for, defense_checks, parametrize_with_checks
 from support.sound_plugins import Dot, Tuning

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from gatecrash.host.host import Host, Plugin, PluginKind
+    from gatecrash.host.host import Host, Plugin
+    from gatecrash.host.kinds import PluginKind
     from gatecrash.records.result import Result
 
     Costs = Mapping[tuple[PluginKind, str], str]
@@ -113,7 +114,7 @@ def _seconds(values: Iterable[float]) -> str:
 
 def page(host: Host, costs: Costs | None = None) -> str:
     """Markdown about every plugin of the host: summary, paper, needs, cost, options with defaults and bounds."""
-    from gatecrash.host.host import KINDS
+    from gatecrash.host.kinds import KINDS
 
     lines = [
         "# Plugins",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gatecrash.errors import UserError
-from gatecrash.host.host import Host, PluginKind
+from gatecrash.host.host import Host
+from gatecrash.host.kinds import PluginKind
 from gatecrash.host.traits import defense_traits
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage

@@ -1,4 +1,4 @@
-"""Which results are shown: those of a store or of a published board, all of them or those of one grid. Importing this loads no torch."""
+"""Which results are shown: those of a store or of a published board, all or those of one grid. Importing this does not import torch."""
 
 from __future__ import annotations
 

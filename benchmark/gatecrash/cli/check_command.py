@@ -14,7 +14,7 @@ from gatecrash.errors import UserError, did_you_mean, one_line
 
 @click.command("check")
 @click.argument("plugin")
-@click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="Set an option, say to make a slow method quick. Repeatable.")
+@click.option("-o", "options", multiple=True, metavar="NAME=VALUE", help="Set an option, such as fewer epochs. Repeatable.")
 @plugins_option
 @click.pass_context
 def command(ctx: click.Context, plugin: str, options: tuple[str, ...], plugin_paths: tuple[Path, ...]) -> int:
@@ -79,7 +79,7 @@ def _configured(cls: type[Any], options: tuple[str, ...]) -> Any:
 
 
 def _check(plugin: Any, debug: bool) -> int:
-    """Run every check, print a line for each, and count the failures; one cause that fails several checks is told once."""
+    """Run every check, print a line for each, and count the failures; a cause of several failures is printed once."""
     from gatecrash.testing import CheckFailed, checks_for
 
     told: dict[str, str] = {}

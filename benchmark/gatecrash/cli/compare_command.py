@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 @board_option
 @source_options
 def command(source: ResultSource, first: str, second: str) -> None:
-    """Compare the defenses FIRST and SECOND on the victims that both met: FIRST minus SECOND, in points.
+    """Compare the defenses FIRST and SECOND on the victims that both were run on: FIRST minus SECOND, in percentage points.
 
     A defense is named as in the tables: `anp`, `fine-pruning (threshold=0.8)`, `activation-clustering + anp`. DER and ASR are compared on
-    victims whose backdoor landed, ACC on all. The interval is the 95% t interval over seeds of the mean difference within each seed.
+    victims whose backdoor landed (ASR at least 50 points above that of the benign victim), ACC on all. The interval is the 95% t interval
+    over seeds of the mean difference within each seed.
     """
     groups = source.groups()
     labels = {label for group in groups for label in group.panel.defenses}
@@ -32,7 +33,7 @@ def command(source: ResultSource, first: str, second: str) -> None:
             raise UserError(f"no results of a defense {name!r}; {_alike(name, labels)}")
     shared = [group for group in groups if {first, second} <= set(group.panel.defenses)]
     if not shared:
-        raise UserError(f"{first} and {second} have not met the same victims; run both in one grid")
+        raise UserError(f"{first} and {second} were not run on the same victims; run both in one grid")
     click.echo("\n".join(f"{group.title}: {first} - {second}\n{_table(group.panel, first, second)}\n" for group in shared))
 
 

@@ -85,7 +85,7 @@ def _cpu() -> str:
 
 
 def _plugins() -> str:
-    from gatecrash.host.host import KINDS
+    from gatecrash.host.kinds import KINDS
     from gatecrash.host.loading import load_plugins
 
     host = load_plugins()

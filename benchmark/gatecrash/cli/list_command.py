@@ -7,30 +7,30 @@ from pathlib import Path
 import click
 
 from gatecrash.cli.options import plugins_option, warn_of_problems
+from gatecrash.host.kinds import KINDS
 
-KINDS = ("attacks", "defenses", "datasets", "models", "grids")
+GRIDS = "grids"
 
 
 @click.command("list")
-@click.argument("kind", type=click.Choice(KINDS), required=False)
+@click.argument("kind", type=click.Choice([*(f"{kind}s" for kind in KINDS), GRIDS]), required=False)
 @plugins_option
 def command(kind: str | None, plugin_paths: tuple[Path, ...]) -> None:
     """List what is installed: all, or one KIND."""
     from tabulate import tabulate
 
-    from gatecrash.host.host import KINDS as PLUGIN_KINDS
     from gatecrash.host.loading import load_plugins
     from gatecrash.planning.grid import shipped_grids
 
-    if kind != "grids":
+    if kind != GRIDS:
         host = load_plugins(plugin_paths)
         warn_of_problems(host)
-        for plugin_kind in PLUGIN_KINDS:
+        for plugin_kind in KINDS:
             if kind in {None, f"{plugin_kind}s"}:
                 _heading(f"{plugin_kind}s", kind)
                 click.echo(tabulate([(plugin.name, plugin.cls.summary) for plugin in host.all(plugin_kind)], tablefmt="plain"))
-    if kind in {None, "grids"}:
-        _heading("grids", kind)
+    if kind in {None, GRIDS}:
+        _heading(GRIDS, kind)
         click.echo("\n".join(shipped_grids()))
 
 

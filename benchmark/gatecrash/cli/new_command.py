@@ -16,9 +16,9 @@ from gatecrash.errors import UserError
 @click.argument("name")
 @click.option("--package", is_flag=True, help="Write a small installable package instead of a file.")
 def command(kind: Literal["attack", "defense"], name: str, package: bool) -> None:
-    """Write an attack or defense called NAME that works as it is, and its test.
+    """Write the files of a new attack or defense called NAME: a simple method that works, to be replaced by yours, and its test.
 
-    In a checkout of Gatecrash it goes where the shipped ones are, else into the current folder. Nothing is overwritten.
+    In a checkout of Gatecrash the files go beside the shipped ones, elsewhere into the current folder. Nothing is overwritten.
     """
     from gatecrash.authoring.scaffold import check_name, checkout, files, write
     from gatecrash.host.loading import load_plugins

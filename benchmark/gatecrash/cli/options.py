@@ -30,7 +30,7 @@ def plugins_option(function: F) -> F:
         multiple=True,
         metavar="PATH",
         type=click.Path(path_type=Path),
-        help="A plugin file, or a folder of them. Repeatable.",
+        help="Load the plugins of this file, or of all files in this folder, too. Repeatable.",
     )(function)
 
 
@@ -40,7 +40,7 @@ def boards_option(function: F) -> F:
         "boards_path",
         type=click.Path(path_type=Path, file_okay=False),
         default=None,
-        help="Folder of published boards.  [default: leaderboards/ here, else of the checkout]",
+        help="Folder of published boards.  [default: ./leaderboards, else that of the checkout]",
     )(function)
 
 
@@ -49,7 +49,7 @@ def grid_option(function: F) -> F:
         "--grid",
         default=None,
         metavar="GRID",
-        help="Only cells of this grid: those of its last runs for a name, exactly its own for a YAML file.",
+        help="Only cells of this grid, the name of one that was run, or a YAML file.",
     )(function)
 
 
@@ -120,7 +120,7 @@ def parse_seeds(text: str | None) -> list[int] | None:
 
 
 def check_device(name: str | None) -> str | None:
-    """The device, if it can be used. Raises UserError: a wrong one would otherwise fail every cell."""
+    """The device, if it can be used; else UserError, before a wrong one fails every cell."""
     if name is None:
         return None
     import torch
@@ -137,7 +137,7 @@ def check_device(name: str | None) -> str | None:
 
 
 def warn_of_problems(host: Any) -> None:
-    """Name every broken plugin on stderr; the run goes on without it."""
+    """Name every broken plugin on stderr; the command goes on without it."""
     for problem in host.problems:
         click.echo(f"warning: plugin {problem.origin}: {problem.message} (see `gatecrash plugins`)", err=True)
 

@@ -25,15 +25,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _output_option(function: F) -> F:
-    return click.option("--output", type=click.Path(path_type=Path), default=None, help="File (.png or .svg); without suffix, both.")(
-        function
-    )
+    return click.option(
+        "--output", type=click.Path(path_type=Path), default=None, help="File to write, .png or .svg; without suffix, both."
+    )(function)
 
 
 def _cell_options(function: F) -> F:
     for option in (
-        click.option("--attack", default=None, metavar="NAME", help="As in the tables.  [default: all]"),
-        click.option("--defense", default=None, metavar="NAME", help="As in the tables.  [default: the first that kept any]"),
+        click.option("--attack", default=None, metavar="NAME", help="Only this attack, as in the tables.  [default: all]"),
+        click.option(
+            "--defense",
+            default=None,
+            metavar="NAME",
+            help="Only this defense, as in the tables.  [default: the first with such data]",
+        ),
     ):
         function = option(function)
     return function
@@ -74,7 +79,10 @@ def tradeoff_command(source: ResultSource, output: Path | None) -> None:
 @board_option
 @source_options
 def curve_command(source: ResultSource, output: Path | None, defense: str, x: str | None) -> None:
-    """ACC and ASR along a defense's trajectory, or over an option that was swept."""
+    """ACC and ASR over a swept option, or along a trajectory.
+
+    A trajectory is what a defense returns to be scored on the way, such as one network per threshold.
+    """
     from gatecrash.boards.plots.curve import curve
 
     _save(curve(source.panel(), defense, x), output, "curve")
@@ -86,7 +94,10 @@ def curve_command(source: ResultSource, output: Path | None, defense: str, x: st
 @board_option
 @source_options
 def reversed_command(source: ResultSource, output: Path | None, defense: str | None, attack: str | None) -> None:
-    """Neural Cleanse's reversed triggers of every class, with norms and anomaly indices; accused classes marked."""
+    """Neural Cleanse's reversed triggers.
+
+    For every class its mask and pattern, the norm of the mask and the anomaly index; classes that the verdict accuses are marked.
+    """
     from gatecrash.boards.plots.reversed import reversed_triggers
 
     _save(reversed_triggers(source.panel(), source.pictures, defense, attack), output, "reversed")
@@ -98,7 +109,7 @@ def reversed_command(source: ResultSource, output: Path | None, defense: str | N
 @board_option
 @source_options
 def masks_command(source: ResultSource, output: Path | None, defense: str | None, attack: str | None) -> None:
-    """Histogram of the masks that ANP gives its neurons, those that it pruned, and the threshold."""
+    """Histogram of ANP's masks, with the threshold."""
     from gatecrash.boards.plots.masks import masks
 
     _save(masks(source.panel(), defense, attack), output, "masks")
@@ -113,7 +124,10 @@ def masks_command(source: ResultSource, output: Path | None, defense: str | None
 def triggers_command(
     store: Path | None, grid: str | None, output: Path | None, overrides: tuple[str, ...], plugin_paths: tuple[Path, ...]
 ) -> None:
-    """Clean, triggered and magnified difference, for each attack with a victim in the store (of its lowest seed)."""
+    """A test image before and after each trigger.
+
+    Also the difference, magnified. One row per backdoor and attack, from the stored victim of the lowest seed.
+    """
     from gatecrash.boards.plots.triggers import dataset_of, stored_triggers, triggers
     from gatecrash.boards.source import ResultSource
 

@@ -14,7 +14,7 @@ from gatecrash.cli.options import plugins_option
 @click.option("-v", "--verbose", is_flag=True, help="Show the traceback of each broken plugin.")
 def command(plugin_paths: tuple[Path, ...], verbose: bool) -> int:
     """Show every plugin module, what it registers, and which ones are broken and why. Exit code 1 if one is."""
-    from gatecrash.host.host import KINDS
+    from gatecrash.host.kinds import KINDS
     from gatecrash.host.loading import load_plugins
 
     host = load_plugins(plugin_paths)

@@ -20,7 +20,7 @@ from gatecrash.cli.options import (
 from gatecrash.errors import UserError
 
 LARGE = 5_000_000
-"""Bytes of a board above which a person should think again."""
+"""Bytes of a board above which `publish` warns."""
 
 
 @click.command("publish")
@@ -46,8 +46,8 @@ def command(
 ) -> None:
     """Copy the results of GRID from a store into a published board, and generate its Markdown.
 
-    Cells that the board has already are replaced. Refused, before anything is written: cells that failed or are missing, mixtures of
-    datasets, models, recipes, plugin versions or trainings, and results of uncommitted code.
+    Cells that the board already has are replaced. Nothing is written if cells failed or are missing, if the board would mix datasets,
+    models, recipes, plugin versions or trainings, or if the code had uncommitted changes when the cells were run.
     """
     from gatecrash.boards.published.generated import regenerate
     from gatecrash.boards.published.publishing import publish

@@ -18,7 +18,7 @@ from gatecrash.errors import UserError, did_you_mean
 @plugins_option
 def command(name: str, plugin_paths: tuple[Path, ...]) -> None:
     """Show the attack, defense, dataset, model or grid called NAME: what it does, its paper, its options with defaults and bounds."""
-    from gatecrash.host.host import KINDS
+    from gatecrash.host.kinds import KINDS
     from gatecrash.host.loading import load_plugins
     from gatecrash.planning.grid import shipped_grids
 

@@ -21,11 +21,11 @@ from gatecrash.errors import UserError
 def command(
     what: str, size: int | None, device: str | None, boards_path: Path | None, overrides: tuple[str, ...], plugin_paths: tuple[Path, ...]
 ) -> int:
-    """Run a published result, or the cells of a board, again from the stored spec, in a store of its own, and compare.
+    """Run a published result, or the cells of a board, again from the stored spec, in a temporary store, and compare.
 
-    Every measure must be equal to the last digit on the same kind of machine (CPU, torch, threads); elsewhere ACC and ASR must lie within
-    the interval over test images or, with several seeds, where one more training is to be expected. A dataset that lies in another folder
-    here: -o dataset.imagefolder.root=DIR. Exit code 1: not all confirmed.
+    On the same kind of machine (CPU, torch, threads) every measure must be equal to the last digit. On any other, ACC and ASR must lie
+    within their interval over test images or, with several seeds, within the interval for one more training. If the dataset lies in another
+    folder here, name it: -o dataset.imagefolder.root=DIR. Exit code 1 if a cell is not confirmed.
     """
     from gatecrash.boards.published import read_result
     from gatecrash.boards.source import ResultSource

@@ -1,7 +1,7 @@
-"""The plugin host: finds plugins, loads each on its own, and answers for their names.
+"""The plugin host: registers plugin modules and finds their classes by kind and name.
 
-Plugins come from the shipped package `gatecrash_plugins` (scanned), from entry points of group `gatecrash`, and from `--plugins`. One that
-cannot be imported, misspells a hook or claims a taken name becomes a `Problem` that names it; the others load all the same.
+A module that misspells a hook, registers a class that is no plugin, or claims a taken name becomes a `Problem` that names it; the others
+can still be used. `gatecrash.host.loading` finds and imports the modules.
 """
 
 from __future__ import annotations
@@ -10,23 +10,20 @@ import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import pluggy
 
-from gatecrash.contracts.config import Options
 from gatecrash.errors import UserError, did_you_mean
 from gatecrash.host import hookspecs
+from gatecrash.host.kinds import KINDS, PluginKind, fault
 
-PluginKind = Literal["attack", "defense", "dataset", "model"]
-
-
-KINDS: tuple[PluginKind, ...] = ("attack", "defense", "dataset", "model")
-
-
+HOOKS = tuple(name for name, value in vars(hookspecs).items() if hasattr(value, "gatecrash_spec"))
 FILE_PREFIX = "gatecrash_file_plugins_"
+"""Start of the module name that a `--plugins` file is imported under; the start of its sha256 follows."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +37,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Plugin:
-    """A registered class: `origin` is what a person can find (module or file)."""
+    """A registered class; `origin` is its module or file."""
 
     kind: PluginKind
     name: str
     cls: type[Any]
     origin: str
     content: str | None = None
-    """sha256 of the file for plugins given by `--plugins`: their version alone cannot be relied upon while they are written."""
+    """sha256 of the file for a plugin given by `--plugins`; part of its keys, since authors change such files without a new version."""
 
     def configure(self, options: dict[str, Any] | None = None) -> Any:
         """An instance with these options; raises pydantic.ValidationError."""
@@ -56,7 +53,7 @@ class Plugin:
 
 @dataclass
 class Host:
-    """What is installed. Use `load_plugins`."""
+    """The plugins that are loaded; `load_plugins` makes one."""
 
     paths: tuple[Path, ...] = ()
     problems: list[Problem] = field(default_factory=list)
@@ -81,7 +78,7 @@ class Host:
         return self.plugins[kind, name]
 
     def files_of(self, names: Iterable[tuple[PluginKind, str]], stored: str = "") -> frozenset[str]:
-        """sha256 of the `--plugins` files that hold these plugins, or a class that `stored` (specs of Portables, as JSON) refers to."""
+        """sha256 of the `--plugins` files that define these plugins, or a class that `stored` (specs of Portables, as JSON) names."""
         contents = {plugin.content for plugin in self.plugins.values() if plugin.content is not None}
         held = {self.get(kind, name).content for kind, name in names}
         return frozenset(content for content in contents if content in held or f"{FILE_PREFIX}{content[:12]}_" in stored)
@@ -92,105 +89,55 @@ class Host:
             yield impl.plugin_name, impl.function, impl.argnames
 
     def modules(self) -> list[str]:
+        """Origins of the registered modules."""
         return sorted(str(self._manager.get_name(plugin)) for plugin in self._manager.get_plugins())
 
     # loading
 
     def add(self, module: ModuleType, origin: str, content: str | None = None) -> None:
-        """Register one plugin module (or any object with hook functions) and collect what it announces."""
+        """Register a plugin module, or any object with hook functions, and the classes that it announces.
+
+        `content` is the sha256 of a `--plugins` file. What is wrong with the module is added to `problems`.
+        """
         try:
             name = self._manager.register(module, origin)
             self._manager.check_pending()
         except Exception as error:
             if self._manager.get_plugin(origin) is not None:
                 self._manager.unregister(name=origin)
-            self.problems.append(Problem(origin, _misspelt(error), traceback.format_exc()))
+            self._report(origin, _hook_error(error), traceback.format_exc())
             return
-        self._report_unmarked(module, origin)
-        if not name:
+        for hook in HOOKS:
+            if callable(function := vars(module).get(hook)) and not hasattr(function, "gatecrash_impl"):
+                self._report(origin, f"{hook} is not marked with @gatecrash.hookimpl, so it is never called")
+        if not name:  # the same module under another origin
             return
         others = [other for other in self._manager.get_plugins() if other is not module]
         for kind in KINDS:
-            hook = self._manager.subset_hook_caller(f"register_{kind}s", others)
+            hook_of_module = self._manager.subset_hook_caller(f"register_{kind}s", others)
             try:
-                hook(register=self._registrar(kind, origin, content))
+                hook_of_module(register=partial(self._register, origin, content, kind))
             except Exception as error:
-                message = f"register_{kind}s failed: {type(error).__name__}: {error}"
-                self.problems.append(Problem(origin, message, traceback.format_exc()))
+                self._report(origin, f"register_{kind}s failed: {type(error).__name__}: {error}", traceback.format_exc())
 
-    def _registrar(self, kind: PluginKind, origin: str, content: str | None) -> Callable[[type[Any]], None]:
-        def register(cls: type[Any]) -> None:
-            fault = _fault(kind, cls)
-            if fault:
-                self.problems.append(Problem(origin, fault))
-                return
-            claims = self._claims.setdefault((kind, cls.name), [])
-            claims.append(origin)
-            if len(claims) > 1:
-                self.plugins.pop((kind, cls.name), None)
-                self.problems.append(
-                    Problem(
-                        origin, f"the {kind} {cls.name!r} is already registered by {claims[0]}; neither can be used until one is renamed"
-                    )
-                )
-                return
+    def _register(self, origin: str, content: str | None, kind: PluginKind, cls: type[Any]) -> None:
+        if (said := fault(kind, cls)) is not None:
+            self._report(origin, said)
+            return
+        claims = self._claims.setdefault((kind, cls.name), [])
+        claims.append(origin)
+        if len(claims) == 1:
             self.plugins[kind, cls.name] = Plugin(kind, cls.name, cls, origin, content)
+            return
+        self.plugins.pop((kind, cls.name), None)
+        self._report(origin, f"the {kind} {cls.name!r} is already registered by {claims[0]}; neither can be used until one is renamed")
 
-        return register
-
-    def _report_unmarked(self, module: ModuleType, origin: str) -> None:
-        """A function named like a hook but without the marker would silently never be called."""
-        known = [name for name in vars(hookspecs) if name.startswith(("register_", "run_", "victim_", "cell_"))]
-        for name, value in vars(module).items():
-            if name in known and callable(value) and not hasattr(value, "gatecrash_impl"):
-                self.problems.append(Problem(origin, f"{name} is not marked with @gatecrash.hookimpl, so it is never called"))
+    def _report(self, origin: str, message: str, details: str = "") -> None:
+        self.problems.append(Problem(origin, message, details))
 
 
-def _misspelt(error: Exception) -> str:
+def _hook_error(error: Exception) -> str:
+    """Why a module's hooks cannot be registered, in one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     unknown = re.search(r"unknown hook '(\w+)'", text)
-    if unknown:
-        hooks = [name for name in vars(hookspecs) if name.startswith(("register_", "run_", "victim_", "cell_"))]
-        return f"unknown hook {unknown[1]!r}; {did_you_mean(unknown[1], hooks)}"
-    return text
-
-
-def _fault(kind: PluginKind, cls: Any) -> str | None:
-    """What keeps a class from being a plugin of this kind, in one line."""
-    base = _base(kind)
-    if not (isinstance(cls, type) and issubclass(cls, base)):
-        return f"register_{kind}s was given {cls!r}, which is no subclass of gatecrash.{base.__name__}"
-    name = getattr(cls, "name", None)
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
-        return f"{cls.__qualname__}.name must be lower-case words joined by '-'; got {name!r}"
-    missing = [what for what in _REQUIRED[kind] if not hasattr(cls, what)]
-    if missing:
-        return f"the {kind} {name!r} defines no {missing[0]}"
-    abstract = sorted(getattr(cls, "__abstractmethods__", ()))
-    if abstract:
-        return f"the {kind} {name!r} does not implement {', '.join(abstract)}"
-    config: Any = getattr(cls, "Config", None)
-    if not (isinstance(config, type) and issubclass(config, Options)):
-        return f"{cls.__qualname__}.Config must be a gatecrash.Options"
-    undescribed = [option for option, info in config.model_fields.items() if not info.description]
-    if undescribed:
-        return f"the {kind} {name!r} has an option without description: {undescribed[0]}"
-    return None
-
-
-_REQUIRED: dict[PluginKind, tuple[str, ...]] = {
-    "attack": ("summary",),
-    "defense": ("summary", "needs", "gives"),
-    "dataset": ("summary",),
-    "model": ("summary",),
-}
-
-
-def _base(kind: PluginKind) -> type[Any]:
-    from gatecrash.contracts.attack import Attack
-    from gatecrash.contracts.dataset import Dataset
-    from gatecrash.contracts.defense import Defense
-    from gatecrash.contracts.model import Model
-
-    bases: dict[PluginKind, type[Any]] = {"attack": Attack, "defense": Defense, "dataset": Dataset, "model": Model}
-    return bases[kind]
+    return f"unknown hook {unknown[1]!r}; {did_you_mean(unknown[1], HOOKS)}" if unknown else text

@@ -102,24 +102,31 @@ def _read(name: str) -> tuple[str, str]:
 
 
 def _override(data: dict[Any, Any], path: str, value: str) -> None:
+    """Set the field at `path` to the YAML `value`; mappings on the way are copied or made."""
     target = data
     *parents, last = path.split(".")
     for parent in parents:
-        child = target.get(parent)
-        if isinstance(child, str) and parent in {"dataset", "model"}:
-            child = {child: {}}  # a bare plugin name stands for itself without options
-        elif isinstance(child, str) and parent == "recipe":
-            child = {"preset": child}
-        elif child is None:
-            child = {}
-        if not isinstance(child, dict):
-            raise UserError(f"-o {path}: {parent} is a {type(child).__name__}, not a mapping; override the whole of it")
-        target[parent] = dict(child)
-        target = target[parent]
+        child = _as_mapping(parent, target.get(parent))
+        if child is None:
+            given = type(target[parent]).__name__
+            raise UserError(f"-o {path}: {parent} is a {given}, not a mapping; override the whole of it")
+        target[parent] = child
+        target = child
     try:
         target[last] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise UserError(f"-o {path}={value}: the value is not valid YAML") from None
+
+
+def _as_mapping(field: str, value: Any) -> dict[Any, Any] | None:
+    """A copy of a field's mapping, with short forms written out; None for what is no mapping."""
+    if value is None:
+        return {}
+    if isinstance(value, str) and field in {"dataset", "model"}:
+        return {value: {}}
+    if isinstance(value, str) and field == "recipe":
+        return {"preset": value}
+    return dict(value) if isinstance(value, dict) else None
 
 
 def explain(error: ValidationError, path: str, fields: Mapping[str, Any]) -> str:

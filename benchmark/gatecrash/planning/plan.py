@@ -9,131 +9,129 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from gatecrash.contracts.config import key_fields
 from gatecrash.datasets.holdout import remaining_counts
 from gatecrash.datasets.preparation import PreparedDataset
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
 from gatecrash.planning.grid import MAX_CELLS
-from gatecrash.planning.resolve import Choice, Resolved
+from gatecrash.planning.resolve import Chain, ConfiguredPlugin, ResolvedGrid
 from gatecrash.records.plan import NONE, Cell, Plan, Victim
-from gatecrash.records.stage import Stage
 from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION
 
-
-@dataclass(frozen=True)
-class _Part:
-    """A configured plugin, prepared once for all the keys that it enters."""
-
-    stage: Stage
-    identity: Any
-    choice: Choice
+Only = Mapping[str, Collection[str]]
+"""Names to keep, by "attack" and "defense"."""
 
 
 def make_plan(
-    resolved: Resolved,
-    prepared: PreparedDataset,
-    host: Host,
-    *,
-    only: Mapping[str, Collection[str]] | None = None,
-    seeds: Iterable[int] | None = None,
+    resolved: ResolvedGrid, prepared: PreparedDataset, host: Host, *, only: Only | None = None, seeds: Iterable[int] | None = None
 ) -> Plan:
     """Victims and cells of the grid. Raises UserError where something cannot work on this dataset (found before anything runs)."""
-    from gatecrash.contracts.attack import DatasetInfo  # knows triggers, hence torch: not needed to import this module
-
-    grid = resolved.grid
-    counts = remaining_counts(prepared, grid.holdout)
-    info = DatasetInfo(prepared.name, prepared.classes, prepared.shape, counts)
-    resolved.model.instance.check(info.shape)
-    attacks = [_part(choice) for choice in _with_none(resolved.attacks, host)]
-    for part in attacks:
-        part.choice.instance.check(info)
-    chains = [[_part(choice) for choice in stages] for stages in _with_none_stage(resolved.defenses, host)]
+    grid, wanted = resolved.grid, only or {}
+    attacks, chains = _benign_first(resolved.attacks, host), _undefended_first(resolved.defenses, host)
+    _check_dataset(resolved, attacks, prepared)
     for chain in chains:
         _check_chain(chain)
-    seed_list = list(dict.fromkeys(seeds)) if seeds is not None else grid.seeds
-    if not seed_list:
-        raise UserError("no seed is selected")
-    if len(attacks) * len(chains) * len(seed_list) > MAX_CELLS:
-        raise UserError(f"a grid of {len(attacks) * len(chains) * len(seed_list):,} cells; use at most {MAX_CELLS:,}")
-    _check_only(only or {}, attacks, chains)
-
-    holdout = grid.holdout.model_dump(mode="json", exclude_defaults=True)
-    recipe = resolved.recipe.model_dump(mode="json", exclude_defaults=True)
-    model = _part(resolved.model)
-    ground = [prepared.fingerprint, holdout, model.identity, recipe, ENGINE_VERSION]
-    victims: dict[str, Victim] = {}
-    cells: dict[str, Cell] = {}
-    selected: set[str] = set()
-    cost = float(info.train_size * resolved.recipe.epochs)
-    stages_of = [(tuple(part.stage for part in chain), [part.identity for part in chain]) for chain in chains]
-    for seed in seed_list:
-        benign: str | None = None
-        for part in attacks:
-            needs_benign = bool(part.choice.plugin.cls.needs_benign)
-            depends = [benign] if needs_benign else []
-            key = _digest("victim", ground, part.identity, seed, depends)
-            victim = victims[key] = Victim(key, part.stage, seed, benign, needs_benign, cost)
-            benign = benign or key
-            baseline: str | None = None
-            for stages, identity in stages_of:
-                cell_key = _digest("cell", key, identity, EVALUATION_VERSION)
-                cells[cell_key] = Cell(cell_key, victim, stages, baseline)
-                baseline = baseline or cell_key
-                if _matches(only or {}, part.stage.name, [stage.name for stage in stages]):
-                    selected.add(cell_key)
-    return _narrow(
+    chosen_seeds = _chosen_seeds(grid.seeds if seeds is None else seeds, len(attacks) * len(chains))
+    _check_only(wanted, attacks, chains)
+    victims = _victims(resolved, prepared, attacks, chosen_seeds)
+    cells = _cells(victims.values(), chains)
+    return _narrowed(
         Plan(
-            grid.name,
-            _part(resolved.dataset).stage,
-            prepared.fingerprint,
-            model.stage,
-            resolved.recipe.model_dump(mode="json"),
-            grid.holdout.model_dump(mode="json"),
-            victims,
-            cells,
-            frozenset(selected),
+            grid=grid.name,
+            dataset=resolved.dataset.stage,
+            fingerprint=prepared.fingerprint,
+            model=resolved.model.stage,
+            recipe=resolved.recipe.model_dump(mode="json"),
+            holdout=grid.holdout.model_dump(mode="json"),
+            victims=victims,
+            cells=cells,
+            selected=frozenset(key for key, cell in cells.items() if _is_wanted(cell, wanted)),
         )
     )
 
 
-def _part(choice: Choice) -> _Part:
-    cls, config = choice.plugin.cls, choice.instance.config
-    identity = [choice.name, cls.version, key_fields(config), choice.plugin.content]
-    return _Part(Stage(name=choice.name, version=cls.version, config=config.model_dump(mode="json")), identity, choice)
+def _victims(
+    resolved: ResolvedGrid, prepared: PreparedDataset, attacks: Sequence[ConfiguredPlugin], seeds: Sequence[int]
+) -> dict[str, Victim]:
+    """One victim per seed and attack; the first attack is `none`."""
+    holdout = resolved.grid.holdout.model_dump(mode="json", exclude_defaults=True)
+    recipe = resolved.recipe.model_dump(mode="json", exclude_defaults=True)
+    shared = [prepared.fingerprint, holdout, resolved.model.identity, recipe, ENGINE_VERSION]
+    cost = float(sum(remaining_counts(prepared, resolved.grid.holdout)) * resolved.recipe.epochs)
+    victims: dict[str, Victim] = {}
+    for seed in seeds:
+        benign: str | None = None
+        for attack in attacks:
+            needs_benign = bool(attack.plugin.cls.needs_benign)
+            key = _digest("victim", shared, attack.identity, seed, [benign] if needs_benign else [])
+            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost)
+            benign = benign or key
+    return victims
 
 
-def _with_none(attacks: tuple[Choice, ...], host: Host) -> list[Choice]:
-    """The benign attack first, once: other victims depend on it."""
+def _cells(victims: Iterable[Victim], chains: Sequence[Chain]) -> dict[str, Cell]:
+    """Every victim under every defense; the first defense is `none`, whose cell is the baseline of the others."""
+    cells: dict[str, Cell] = {}
+    defenses = [(tuple(part.stage for part in chain), [part.identity for part in chain]) for chain in chains]
+    for victim in victims:
+        baseline: str | None = None
+        for stages, identity in defenses:
+            key = _digest("cell", victim.key, identity, EVALUATION_VERSION)
+            cells[key] = Cell(key, victim, stages, baseline)
+            baseline = baseline or key
+    return cells
+
+
+def _benign_first(attacks: Sequence[ConfiguredPlugin], host: Host) -> list[ConfiguredPlugin]:
+    """The attacks with `none` in front, once: other victims depend on it."""
     plugin = host.get("attack", NONE)
-    return [Choice(plugin, plugin.configure()), *(choice for choice in attacks if choice.name != NONE)]
+    return [ConfiguredPlugin(plugin, plugin.configure()), *(attack for attack in attacks if attack.name != NONE)]
 
 
-def _with_none_stage(defenses: tuple[tuple[Choice, ...], ...], host: Host) -> list[tuple[Choice, ...]]:
+def _undefended_first(chains: Sequence[Chain], host: Host) -> list[Chain]:
+    """The defenses with `none` in front, once: it gives the others their baseline."""
     plugin = host.get("defense", NONE)
-    rest = [stages for stages in defenses if [choice.name for choice in stages] != [NONE]]
-    return [(Choice(plugin, plugin.configure()),), *rest]
+    return [(ConfiguredPlugin(plugin, plugin.configure()),), *(chain for chain in chains if [part.name for part in chain] != [NONE])]
 
 
-def _check_chain(chain: list[_Part]) -> None:
-    names = [part.stage.name for part in chain]
+def _check_dataset(resolved: ResolvedGrid, attacks: Sequence[ConfiguredPlugin], prepared: PreparedDataset) -> None:
+    """Whether the model and every attack can work on this dataset."""
+    from gatecrash.contracts.attack import DatasetInfo  # imports torch
+
+    counts = remaining_counts(prepared, resolved.grid.holdout)
+    info = DatasetInfo(prepared.name, prepared.classes, prepared.shape, counts)
+    resolved.model.instance.check(info.shape)
+    for attack in attacks:
+        attack.instance.check(info)
+
+
+def _check_chain(chain: Chain) -> None:
+    names = [part.name for part in chain]
     if len(chain) > 1 and NONE in names:
         raise UserError(f"chain [{', '.join(names)}]: 'none' is no stage of a chain")
     for before, after in itertools.pairwise(chain):
-        gives, needs = set(before.choice.plugin.cls.gives), set(after.choice.plugin.cls.needs)
-        if "reject" in gives and "model" in needs:
+        if "reject" in before.plugin.cls.gives and "model" in after.plugin.cls.needs:
             raise UserError(
-                f"chain [{', '.join(names)}]: {before.stage.name} gives a rejecting classifier, which {after.stage.name} "
-                f"cannot take; put {before.stage.name} last"
+                f"chain [{', '.join(names)}]: {before.name} gives a rejecting classifier, which {after.name} cannot take; "
+                f"put {before.name} last"
             )
 
 
-def _check_only(only: Mapping[str, Collection[str]], attacks: list[_Part], chains: list[list[_Part]]) -> None:
-    known = {"attack": {part.stage.name for part in attacks}, "defense": {part.stage.name for chain in chains for part in chain}}
+def _chosen_seeds(seeds: Iterable[int], cells_per_seed: int) -> list[int]:
+    chosen = list(dict.fromkeys(seeds))
+    if not chosen:
+        raise UserError("no seed is selected")
+    if cells_per_seed * len(chosen) > MAX_CELLS:
+        raise UserError(f"a grid of {cells_per_seed * len(chosen):,} cells; use at most {MAX_CELLS:,}")
+    return chosen
+
+
+def _check_only(only: Only, attacks: Iterable[ConfiguredPlugin], chains: Iterable[Chain]) -> None:
+    known = {"attack": {attack.name for attack in attacks}, "defense": {part.name for chain in chains for part in chain}}
     for kind, names in only.items():
         if kind not in known:
             raise UserError(f"--only {kind}=...: filter by attack=NAME or defense=NAME")
@@ -142,21 +140,19 @@ def _check_only(only: Mapping[str, Collection[str]], attacks: list[_Part], chain
                 raise UserError(f"--only {kind}={name}: the grid has no such {kind}; it has {', '.join(sorted(known[kind]))}")
 
 
-def _matches(only: Mapping[str, Collection[str]], attack: str, defenses: list[str]) -> bool:
-    return ("attack" not in only or attack in only["attack"]) and ("defense" not in only or bool(set(defenses) & set(only["defense"])))
+def _is_wanted(cell: Cell, only: Only) -> bool:
+    defenses = {stage.name for stage in cell.defense}
+    return ("attack" not in only or cell.victim.attack.name in only["attack"]) and (
+        "defense" not in only or not defenses.isdisjoint(only["defense"])
+    )
 
 
-def _narrow(plan: Plan) -> Plan:
-    """Keep the selected cells and what they depend on: their baselines, victims and benign victims."""
-    keep = dict.fromkeys(key for key in plan.cells if key in plan.selected)
-    for key in list(keep):
-        baseline = plan.cells[key].baseline
-        if baseline is not None:
-            keep.setdefault(baseline)
+def _narrowed(plan: Plan) -> Plan:
+    """Only the selected cells and what they depend on: their baselines, victims and benign victims."""
+    keep = plan.selected | {plan.cells[key].baseline for key in plan.selected}
     cells = {key: cell for key, cell in plan.cells.items() if key in keep}
-    used = {cell.victim.key for cell in cells.values()} | {cell.victim.benign for cell in cells.values() if cell.victim.benign}
-    victims = {key: victim for key, victim in plan.victims.items() if key in used}
-    return Plan(plan.grid, plan.dataset, plan.fingerprint, plan.model, plan.recipe, plan.holdout, victims, cells, frozenset(plan.selected))
+    used = {key for cell in cells.values() for key in (cell.victim.key, cell.victim.benign)}
+    return replace(plan, cells=cells, victims={key: victim for key, victim in plan.victims.items() if key in used})
 
 
 def _digest(*parts: Any) -> str:

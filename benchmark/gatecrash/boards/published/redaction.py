@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, get_args
 
 from gatecrash.boards.panel import table_position
-from gatecrash.host.host import Host, PluginKind
+from gatecrash.host.host import Host
+from gatecrash.host.kinds import PluginKind
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from gatecrash.contracts.evidence import Need
-from gatecrash.host.host import PluginKind
+from gatecrash.host.kinds import PluginKind
 from gatecrash.records.plan import Cell
 from gatecrash.running.nodes.cell import CellNode
 from gatecrash.running.nodes.features import FeaturesNode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from gatecrash.host.host import PluginKind
+from gatecrash.host.kinds import PluginKind
 from gatecrash.records.result import Status
 from gatecrash.records.victim import StoredVictim
 from gatecrash.running.nodes.node import Node, Work

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from gatecrash.host.host import Host, PluginKind
+from gatecrash.host.host import Host
+from gatecrash.host.kinds import PluginKind
 from gatecrash.records.plan import Plan
 from gatecrash.records.result import Status
 from gatecrash.records.store import Store
