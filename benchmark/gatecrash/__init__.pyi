@@ -37,6 +37,7 @@ from .contracts.portable import Portable as Portable
 from .contracts.randomness import Streams as Streams
 from .contracts.recipe import Recipe as Recipe
 from .contracts.reference import Reference as Reference
+from .contracts.stamp import ImageFile as ImageFile
 from .contracts.stamp import Place as Place
 from .contracts.stamp import Stamp as Stamp
 from .contracts.stamp import checkerboard as checkerboard

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from gatecrash.contracts.config import file_hash, key_fields
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
 from gatecrash.planning import plan as planning
@@ -57,3 +61,19 @@ def test_a_chain_is_refused_only_where_a_stage_cannot_take_what_it_is_given(link
     with pytest.raises(UserError) as error:
         plan_grid(grid, HOST)
     assert said in str(error.value)
+
+
+def test_a_trigger_image_that_is_read_another_way_than_before_has_another_key(tmp_path: Path) -> None:
+    """Transparency and EXIF orientation did not count once: under the old key lie results of another trigger."""
+    pixels = np.full((4, 4, 4), 200, np.uint8)
+    opaque, clear, turned = (tmp_path / name for name in ("opaque.png", "clear.png", "turned.jpg"))
+    Image.fromarray(pixels[..., :3]).save(opaque)
+    pixels[0, 0, 3] = 0
+    Image.fromarray(pixels).save(clear)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels[..., :3]).save(turned, exif=exif)
+    options = HOST.get("attack", "badnets").cls.Config
+    keys = [key_fields(options(pattern="given", image=path))["image"] for path in (opaque, clear, turned)]
+    assert keys[0] == f"sha256:{file_hash(opaque)}"
+    assert keys[1:] == [f"sha256:{file_hash(path)}, as seen" for path in (clear, turned)]

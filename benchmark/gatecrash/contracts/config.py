@@ -6,8 +6,10 @@ The command line, YAML validation, `gatecrash show`, the generated docs and the 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,14 +26,6 @@ Config = Options
 """The older name of `Options`."""
 
 
-class _ContentMatters:
-    """Marks a path whose file's content, not its name, decides the result."""
-
-
-File = Annotated[Path, _ContentMatters()]
-"""Type of a file-valued option; it enters keys by the hash of its content."""
-
-
 def file_hash(path: Path) -> str:
     """sha256 of the file's content; UserError if it cannot be read."""
     if path.exists() and not path.is_file():
@@ -42,6 +36,18 @@ def file_hash(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the path") from None
 
 
+@dataclass(frozen=True)
+class Content:
+    """Marks a path whose file's content, not its name, decides the result."""
+
+    key: Callable[[Path], str] = file_hash
+    """The text that stands for the content in keys."""
+
+
+File = Annotated[Path, Content()]
+"""Type of a file-valued option; it enters keys by the hash of its content."""
+
+
 def key_fields(config: BaseModel) -> dict[str, Any]:
     """The part of the options that enters a key: the fields that differ from their defaults, files by content hash.
 
@@ -49,9 +55,16 @@ def key_fields(config: BaseModel) -> dict[str, Any]:
     """
     fields: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     for name, info in type(config).model_fields.items():
-        value = getattr(config, name)
-        # pydantic moves the marker into `metadata` for `File`, and leaves it inside the annotation for `File | None`.
-        marked = any(isinstance(mark, _ContentMatters) for mark in info.metadata) or "_ContentMatters" in repr(info.annotation)
-        if marked and isinstance(value, Path):
-            fields[name] = f"sha256:{file_hash(value)}"
+        value, mark = getattr(config, name), _mark((*info.metadata, info.annotation))
+        if mark is not None and isinstance(value, Path):
+            fields[name] = f"sha256:{mark.key(value)}"
     return fields
+
+
+def _mark(parts: Iterable[Any]) -> Content | None:
+    """The mark among a field's metadata or, for `File | None`, inside its annotation."""
+    for part in parts:
+        found = part if isinstance(part, Content) else _mark((*getattr(part, "__metadata__", ()), *get_args(part)))
+        if found is not None:
+            return found
+    return None

@@ -74,9 +74,18 @@ def _depth(file: Image.Image) -> int:
     return 0
 
 
+def is_turned(path: Path) -> bool:
+    """Whether EXIF data say that the image of a file that `open_image` reads is stored turned or mirrored."""
+    with _header(path) as file:
+        return _orientation(file) in range(2, 9)
+
+
 def _upright(file: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(file) if _orientation(file) in range(2, 9) else file
+
+
+def _orientation(file: Image.Image) -> int:
     try:
-        orientation = file.getexif().get(0x0112, 1)
+        return int(file.getexif().get(0x0112, 1))
     except Exception:  # damaged EXIF data: viewers show the picture as it is stored
-        return file
-    return ImageOps.exif_transpose(file) if orientation in range(2, 9) else file
+        return 1

@@ -6,15 +6,17 @@ A stamped image is `x' = (1 - mask) x + mask ((1 - alpha) x + alpha pattern)`: B
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from gatecrash.contracts.picture import open_image
+from gatecrash.contracts.config import Content, file_hash
+from gatecrash.contracts.picture import is_turned, open_image
 from gatecrash.contracts.trigger import Trigger
 from gatecrash.errors import UserError
 
@@ -86,6 +88,20 @@ def checkerboard(channels: int, size: int) -> Tensor:
     if not white[-1, -1]:
         white = ~white
     return (white * 255).to(torch.uint8).expand(channels, size, size).clone()
+
+
+def _image_key(path: Path) -> str:
+    """The file's hash; marked where the picture is not what versions before transparency and orientation counted made of the file."""
+    with suppress(UserError):
+        image = open_image(path)
+        transparent = image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
+        if transparent or is_turned(path):
+            return f"{file_hash(path)}, as seen"
+    return file_hash(path)
+
+
+ImageFile = Annotated[Path, Content(_image_key)]
+"""Type of an option that is an image file for `read_image` or `read_sticker`; it enters keys by the hash of its content."""
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gatecrash import (
     Attack,
-    File,
+    ImageFile,
     Place,
     PoisonConfig,
     Reference,
@@ -44,7 +44,9 @@ class BadNets(TriggerAttack):
         """Patch, place, goal and rate."""
 
         pattern: Literal["white", "checkerboard", "given"] = Field("white", description="what the patch shows; given: the image file")
-        image: File | None = Field(None, description="image file for pattern given, resized to the patch; transparent pixels stamp nothing")
+        image: ImageFile | None = Field(
+            None, description="image file for pattern given, resized to the patch; transparent pixels stamp nothing"
+        )
         size: int = Field(3, ge=1, le=1024, description="side of the patch in pixels")
         place: Place = Field("bottom-right", description="where the patch lies")
         inset: int = Field(0, ge=0, le=1024, description="distance of the patch from the border in pixels (ignored in the center)")

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from gatecrash import Attack, File, PoisonConfig, Reference, Stamp, TriggerAttack, hookimpl, read_sticker
+from gatecrash import Attack, ImageFile, PoisonConfig, Reference, Stamp, TriggerAttack, hookimpl, read_sticker
 
 
 class Blend(TriggerAttack):
@@ -35,7 +35,7 @@ class Blend(TriggerAttack):
             description="noise per value (gaussian: mean 127.5, deviation 64, clipped; uniform: 0 to 255), or given: the image file",
         )
         pattern_seed: int = Field(0, ge=0, lt=2**63, description="seed of the noise; the run's seed does not change it")
-        image: File | None = Field(
+        image: ImageFile | None = Field(
             None, description="image file for pattern given, resized to the images; its transparent pixels change nothing"
         )
         alpha_train: float = Field(0.2, gt=0, le=1, description="opacity of the pattern on poisoned training images")
