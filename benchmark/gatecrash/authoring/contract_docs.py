@@ -25,6 +25,7 @@ SUBJECTS = {
     "Models and classifiers": ("contracts.model", "contracts.classifier", "contracts.portable"),
     "Options and references": ("contracts.config", "contracts.reference"),
     "Pruning": ("engine.pruning",),
+    "In a notebook": ("running.run", "notebook", "records.victim"),
     "Plans and results": (
         "records.plan",
         "records.result",
