@@ -25,7 +25,6 @@ SUBJECTS = {
     "Models and classifiers": ("contracts.model", "contracts.classifier", "contracts.portable"),
     "Options and references": ("contracts.config", "contracts.reference"),
     "Pruning": ("engine.pruning",),
-    "In a notebook": ("running.run", "notebook", "records.victim"),
     "Plans and results": (
         "records.plan",
         "records.result",
@@ -33,9 +32,8 @@ SUBJECTS = {
         "records.provenance",
         "records.stage",
         "records.summary",
-        "records.victim",
     ),
-    "Notebooks": ("running.run", "notebook", "planning.grid", "running.options", "running.display", "records.store"),
+    "In a notebook": ("running.run", "notebook", "records.victim", "planning.grid", "running.options", "running.display", "records.store"),
     "Errors": ("errors",),
 }
 """Headings of the page, each with the modules whose public names stand under it."""
