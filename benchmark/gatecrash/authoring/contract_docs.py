@@ -32,9 +32,8 @@ SUBJECTS = {
         "records.provenance",
         "records.stage",
         "records.summary",
-        "records.victim",
     ),
-    "Notebooks": ("running.run", "notebook", "planning.grid", "running.options", "running.display", "records.store"),
+    "In a notebook": ("running.run", "notebook", "records.victim", "planning.grid", "running.options", "running.display", "records.store"),
     "Errors": ("errors",),
 }
 """Headings of the page, each with the modules whose public names stand under it."""
