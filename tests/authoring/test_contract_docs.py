@@ -66,8 +66,8 @@ def test_every_type_that_a_hook_or_a_context_hands_over_is_there() -> None:
     }
     handed_over = re.sub(r"^## In a notebook$.*?(?=^## )", "", page(), flags=re.MULTILINE | re.DOTALL)
     shown = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", handed_over))))
-    # Base classes; and on the page Number is a float or None, in boards it is a class.
-    assert shown & ours - set(public_names()) == {"GatecrashError", "Record", "Number"}
+    # Base classes, the mark of `File`; and on the page Number is a float or None, in boards it is a class.
+    assert shown & ours - set(public_names()) == {"GatecrashError", "Record", "Content", "Number"}
 
 
 def test_members_with_their_docstrings_options_with_their_bounds() -> None:

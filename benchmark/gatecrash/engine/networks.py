@@ -12,6 +12,7 @@ from torch import Tensor
 from gatecrash.contracts.classifier import Network
 from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.model import Model
+from gatecrash.errors import ContractError
 
 PREPARED = 256
 """Most images that a fresh network is prepared with: patches enough for their covariance."""
@@ -25,6 +26,8 @@ def network_factory(model: Model, data: ImageSet, device: torch.device) -> Calla
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             backbone = model.build(data.num_classes, data.shape)
+        if hasattr(backbone, "prepare"):
+            raise ContractError(f"{type(backbone).__name__}.prepare is never called: its name is start_from now; rename it")
         network = Network(backbone, *statistics())
         backbone.start_from(network.normalise(data.images[:: math.ceil(len(data.images) / PREPARED) or 1].cpu()))
         return network.to(device)
