@@ -59,7 +59,7 @@ class ResultSource:
         store = Store(root)
         store.check()
         if not (root / "store.json").exists() and next((root / "results").glob("*/*.json"), None) is not None:
-            # reading it as a store would move its files to damaged/
+            # read as a store, its files would all count as damaged
             raise UserError(f"{root} is a folder of published boards, not a store; name a board of it with --boards {root}")
         return store
 

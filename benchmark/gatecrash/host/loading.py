@@ -1,4 +1,4 @@
-"""Finding and importing plugins."""
+"""Find and import plugins: the shipped package, entry points of group `gatecrash`, and `--plugins`. Each is imported on its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A grid on its dataset: resolved, decoded, planned."""
+"""From a grid to its plan: resolve the plugins, prepare the dataset, compute the keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gatecrash.records.plan import Plan
 
 @dataclass(frozen=True)
 class PlannedGrid:
-    """A grid that has been checked whole: nothing in it can be wrong any more, as far as can be known before running."""
+    """A plan with what is needed to run it. All that can be checked before running has been checked."""
 
     plan: Plan
     prepared: PreparedDataset
