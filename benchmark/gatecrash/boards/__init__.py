@@ -5,6 +5,6 @@
                                                                       render: Markdown, HTML, CSV
 
 `content` is the neutral form of tables and text; all words are in `sections` and `tables`. `plots` draws figures, `published` keeps a
-folder of boards, `outdated` finds cells of older versions, `verify` runs cells again. Boards read stored results only and do not know the
-command line. Seeds are the unit of all statistics.
+folder of boards, `source` finds the results to show, `outdated` finds cells of older versions, `verify` runs cells again. Seeds are the
+unit of all statistics.
 """

@@ -13,7 +13,7 @@ FieldKind = Literal["text", "rate", "number", "count", "mark"]
 
 
 @dataclass(frozen=True)
-class Number:
+class Quantity:
     """A value with the limits of its 95% interval, if it has one. Rates are fractions in [0, 1]."""
 
     value: float
@@ -29,7 +29,7 @@ class Field:
 
     text: str = ""
     kind: FieldKind = "text"
-    numbers: tuple[Number, ...] = ()
+    numbers: tuple[Quantity, ...] = ()
     """The numbers that the text shows, unrounded."""
     note: str = ""
     """A remark on this field, shown in parentheses."""

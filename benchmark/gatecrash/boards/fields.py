@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from gatecrash.boards.content import Field, Number, Paragraph, Table
+from gatecrash.boards.content import Field, Paragraph, Quantity, Table
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.boards.text import percent
 from gatecrash.evaluation.intervals import Interval
@@ -32,7 +32,7 @@ def rate(interval: Interval) -> Field:
 def rate_over_images(value: float, limits: Limits) -> Field:
     """A rate of one seed with its Wilson interval over images, which does not lie evenly around it."""
     low, high = limits
-    return Field(f"{100 * value:.1f} ± {100 * (high - low) / 2:.1f}", "rate", (Number(value, low, high),))
+    return Field(f"{100 * value:.1f} ± {100 * (high - low) / 2:.1f}", "rate", (Quantity(value, low, high),))
 
 
 def ratio(interval: Interval) -> Field:
@@ -44,7 +44,7 @@ def ratio(interval: Interval) -> Field:
 
 
 def rank(value: int | None) -> Field:
-    return NO_RANK if value is None else Field(str(value), "number", (Number(value),))
+    return NO_RANK if value is None else Field(str(value), "number", (Quantity(value),))
 
 
 def count(values: Iterable[bool | None], of: str = "") -> Field:
@@ -55,7 +55,7 @@ def count(values: Iterable[bool | None], of: str = "") -> Field:
 
 def share(part: int, whole: int, of: str = "") -> Field:
     """`2 of 3`, or with `of`, `2 of 3 defenses`."""
-    return Field(f"{part} of {whole}{f' {of}' if of else ''}", "count", (Number(part / whole),))
+    return Field(f"{part} of {whole}{f' {of}' if of else ''}", "count", (Quantity(part / whole),))
 
 
 def summary(cells: Iterable[Result], name: MeasureName) -> Field:
@@ -69,7 +69,7 @@ def summary(cells: Iterable[Result], name: MeasureName) -> Field:
     if not values:
         return Field(kind="number")
     found = max(values) if unit == "MB" else sum(values) / len(values)
-    return Field(f"{found:,.0f}" if unit == "MB" else f"{found:.1f}", "number", (Number(found),))
+    return Field(f"{found:,.0f}" if unit == "MB" else f"{found:.1f}", "number", (Quantity(found),))
 
 
 def measured(cells: Sequence[Result], name: MeasureName) -> Field:
@@ -89,5 +89,5 @@ def table(
     return Table(columns, tuple(tuple(row[column] for column in columns) for row in rows), title, row_names, note, empty)
 
 
-def _numbers(interval: Interval) -> tuple[Number, ...]:
-    return () if interval.value is None else (Number(interval.value, interval.low, interval.high),)
+def _numbers(interval: Interval) -> tuple[Quantity, ...]:
+    return () if interval.value is None else (Quantity(interval.value, interval.low, interval.high),)
