@@ -71,7 +71,7 @@ class Ran:
         planned = plan_grid(grid, self.host)
         plan = planned.plan
         self.store = Store(folder)
-        self.results: list[Result] = list(run(grid, self.store, plugins=self.host).results.values())
+        self.results: list[Result] = list(run(grid, self.store, plugins=[plugin]).results.values())
         self.recipe = Recipe.model_validate(plan.recipe)
         self.model: Model = self.host.get("model", plan.model.name).configure(plan.model.config)
         self.ground = Ground(plan.dataset.name, plan.model, plan.recipe, plan.holdout)

@@ -109,16 +109,16 @@ def command(
         rerun=rerun,
     )
     opened = Store(store or default_store())
-    host = load_plugins(plugin_paths)
-    warn_of_problems(host)
     display = choose_display(quiet)
     if dry_run:
         executor_factory(executor, options)
         opened.check()
+        host = load_plugins(plugin_paths)
+        warn_of_problems(host)
         _say_what_is_to_do(plan_grid(parsed, host, only=chosen, seeds=seed_list, progress=display.decoding).plan, opened)
         return 0
     with _interruptible(display):
-        summary = run(parsed, opened, executor, plugins=host, only=chosen, seeds=seed_list, options=options, display=display)
+        summary = run(parsed, opened, executor, plugins=plugin_paths, only=chosen, seeds=seed_list, options=options, display=display)
     for line in summary.failures:
         click.echo(f"failed: {line}", err=True)
     if not quiet:

@@ -12,6 +12,9 @@ from gatecrash.records.result import Result
 class Display:
     """What a person sees of a run; this one shows nothing. See `gatecrash.running.progress` for those of the command line."""
 
+    def plugin_failed(self, origin: str, message: str) -> None:
+        """A plugin cannot be used; the run goes on without it."""
+
     def decoding(self, done: int, total: int) -> None:
         """A dataset that is not in the cache is being decoded: `done` of `total` images."""
 

@@ -28,8 +28,15 @@ ROWS = 16
 """Workers shown at a time."""
 
 
-class TerminalDisplay(Display):
-    """Tells how far the decoding of a dataset is, on standard error."""
+class QuietDisplay(Display):
+    """Names the plugins that cannot be used, on standard error, and nothing else."""
+
+    def plugin_failed(self, origin: str, message: str) -> None:
+        print(f"warning: plugin {origin}: {message} (see `gatecrash plugins`)", file=sys.stderr, flush=True)
+
+
+class TerminalDisplay(QuietDisplay):
+    """Also tells how far the decoding of a dataset is."""
 
     _told = 0.0
 
@@ -159,9 +166,9 @@ class LiveDisplay(TerminalDisplay):
 
 
 def choose_display(quiet: bool) -> Display:
-    """Live on a terminal, plain lines elsewhere, nothing when quiet."""
+    """Live on a terminal, plain lines elsewhere, warnings only when quiet."""
     if quiet:
-        return Display()
+        return QuietDisplay()
     return LiveDisplay() if sys.stderr.isatty() else PlainDisplay()
 
 

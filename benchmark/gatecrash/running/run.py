@@ -50,7 +50,7 @@ def run(
     store: str | Path | Store | None = None,
     executor: Literal["serial", "ray"] | ExecutorFactory = "serial",
     *,
-    plugins: Sequence[str | Path] | Host = (),
+    plugins: Sequence[str | Path] = (),
     only: Mapping[str, Collection[str]] | None = None,
     seeds: Iterable[int] | None = None,
     options: RunOptions | None = None,
@@ -58,16 +58,17 @@ def run(
 ) -> Summary:
     """Compute what is missing of the grid, a shipped grid's name, a YAML file or a `Grid`.
 
-    `store` is a folder, by default $GATECRASH_STORE, else ./gatecrash-store. `plugins` are files and folders besides what is installed, or
-    a host with everything loaded. `only` is {"attack": names, "defense": names}; `seeds` replace the grid's; `display` shows progress, by
-    default nobody. Raises UserError for a wrong request, before anything is written. A cell that fails does not raise: it is in
-    `Summary.failures`, and its result says why.
+    `store` is a folder, by default $GATECRASH_STORE, else ./gatecrash-store. `plugins` are files and folders besides what is installed.
+    `only` is {"attack": names, "defense": names}; `seeds` replace the grid's; `display` is told how far the run is. Raises UserError for a
+    wrong request, before anything is written. A cell that fails does not raise: it is in `Summary.failures`, and its result says why.
     """
     options, display = options or RunOptions(), display or Display()
     factory = executor_factory(executor, options)
     opened = store if isinstance(store, Store) else Store(Path(store) if store is not None else default_store())
     opened.check()
-    host = plugins if isinstance(plugins, Host) else load_plugins(plugins)
+    host = load_plugins(plugins)
+    for problem in host.problems:
+        display.plugin_failed(problem.origin, problem.message)
     parsed = grid if isinstance(grid, Grid) else load_grid(str(grid))
     planned = plan_grid(parsed, host, only=only, seeds=seeds, progress=display.decoding)
     return run_plan(planned, opened.open(), factory, options, display)
