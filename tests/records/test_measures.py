@@ -32,9 +32,8 @@ def test_a_flat_record_has_the_columns_that_scripts_rely_on() -> None:
     assert COLUMNS[-3:] == ("seconds_victim", "seconds_defense", "peak_memory_mb")
 
 
-def test_only_rates_are_shown_in_percent() -> None:
-    assert MEASURES["acc"].is_rate
-    assert not MEASURES["seconds_defense"].is_rate
+def test_a_measure_says_its_unit_and_what_is_good() -> None:
+    assert (MEASURES["acc"].unit, MEASURES["seconds_defense"].unit) == ("rate", "seconds")
     assert MEASURES["acc"].direction == "high is good"
     assert MEASURES["poison_share"].direction == ""
 

@@ -33,10 +33,6 @@ class Measure:
     """What a defense without any effect has."""
 
     @property
-    def is_rate(self) -> bool:
-        return self.unit == "rate"
-
-    @property
     def direction(self) -> str:
         """`high is good` or `low is good`, and which rate means that the defense has no effect; empty where no direction is good."""
         effect = f", {100 * self.neutral:.0f} is no effect" if self.neutral is not None else ""
