@@ -91,3 +91,10 @@ def test_attacks_are_ranked_by_the_share_of_defenses_that_they_survive() -> None
 def test_an_attack_lands_at_the_limit_itself() -> None:
     assert landed(LANDED, 0.0) is True
     assert landed(LANDED - 1e-6, 0.0) is False
+
+
+def test_the_worst_attack_is_the_one_with_the_lowest_mean_der() -> None:
+    cells = [*undefended(attacks=("easy", "hard"))]
+    cells += [cell(attack, "d", seed, asr=asr) for attack, asr in (("easy", 0.0), ("hard", 0.8)) for seed in range(3)]
+    ((standing,),) = defense_standings(arrange(cells)).values()
+    assert (standing.worst, standing.worst_der) == ("hard", pytest.approx(0.6))  # ASR drop 0.2: (0.2 + 1) / 2

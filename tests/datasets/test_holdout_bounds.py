@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from gatecrash import ImageSet, Splits
 from gatecrash.datasets.holdout import HoldoutConfig, cut
+from gatecrash.datasets.splits import take
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,13 @@ def test_a_group_that_a_class_had_to_give_counts_for_the_other_classes_it_holds(
     for seed in range(5):
         _, held = cut(splits, HoldoutConfig(), torch.Generator().manual_seed(seed))
         assert held.class_counts() in {(30, 9), (30, 10)}
+
+
+def test_a_part_of_a_dataset_keeps_the_groups_of_its_rows() -> None:
+    images, labels = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+    train = ImageSet(images, labels, ("a", "b"))
+    part = take(Splits(train, train, groups=torch.tensor([7, 8, 9, 10])), torch.tensor([1, 2]), torch.tensor([0]))
+    assert part.groups is not None
+    assert part.groups.tolist() == [8, 9]
+    assert take(Splits(train, train), torch.tensor([1, 2]), torch.tensor([0])).groups is None
+    assert (len(part.train), len(part.test)) == (2, 1)

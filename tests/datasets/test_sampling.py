@@ -47,3 +47,8 @@ def test_a_split_draws_one_permutation_per_class_in_ascending_order() -> None:
     zeros, ones = torch.randperm(3, generator=draws), torch.randperm(4, generator=draws)
     expected = sorted([*torch.tensor([1, 3, 6])[zeros[:1]].tolist(), *torch.tensor([0, 2, 4, 5])[ones[:2]].tolist()])
     assert stratified_split(labels, [1, 2], generator(3))[1].tolist() == expected
+
+
+def test_what_is_left_over_goes_to_the_largest_remainders() -> None:
+    """10 of 50, 26 and 24 are 5.0, 2.6 and 2.4 images: the one left over goes to the second class."""
+    assert stratified_counts((50, 26, 24), 10) == (5, 3, 2)
