@@ -55,7 +55,6 @@ def verify(
     siblings: Sequence[Result] = (),
     overrides: Mapping[str, str] | None = None,
     device: str | None = None,
-    view: Display | None = None,
 ) -> Verified:
     """Compute the cell again in `store` and compare.
 
@@ -76,7 +75,7 @@ def verify(
     if result.key not in prepare.plan.cells:
         return Verified(result, "outdated", "its spec has another key now: a default, a plugin file or the harness has changed")
     options = RunOptions(device=device, threads=result.provenance.threads or 1)
-    summary = run_plan(prepare, store, serial, options, view or Display())
+    summary = run_plan(prepare, store, serial, options, Display())
     if summary.interrupted:
         raise KeyboardInterrupt
     fresh = summary.results.get(result.key)
