@@ -3,7 +3,7 @@
 VERSION = "0.1.0"
 """Of the package. It enters no key."""
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Training, hold-out, streams: part of every victim key."""
 
 EVALUATION_VERSION = 1

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from gatecrash.engine.device import choose_device, supports_bfloat16
-from gatecrash.records.provenance import cpu_model
+from gatecrash.engine.processor import cpu_model
 
 TURNS = 7
 SIDE = {"cpu": 2048, "cuda": 8192}

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from gatecrash import ContractError, Dataset, DatasetConfig, ImageSet, Splits, UserError
-from gatecrash.datasets.cache import cache_folder
 from gatecrash.datasets.holdout import HoldoutConfig, remaining_counts
 from gatecrash.datasets.preparation import prepare_dataset
+from gatecrash.process.cache_folder import cache_folder
 from gatecrash_plugins.datasets.digits import Digits
 
 

@@ -133,3 +133,11 @@ def test_a_dataset_with_its_own_clean_set_keeps_its_training_set_whole() -> None
     rest, held = cut(Splits(splits.train, splits.test, clean=clean), HoldoutConfig(), generator())
     assert rest is splits.train
     assert held is clean
+
+
+def test_a_class_whose_hold_out_is_large_takes_nothing_from_the_others() -> None:
+    """The first class has two large groups and gives the smaller one; the second, of 100 groups of one image, still gives its 20."""
+    labels = [0] * 100 + [1] * 100
+    groups = [0] * 60 + [1] * 40 + list(range(2, 102))
+    _, held = cut(numbered(labels, groups, classes=2), HoldoutConfig(), generator())
+    assert torch.bincount(held.labels).tolist() == [40, 20]

@@ -139,7 +139,7 @@ def test_a_single_left_over_image_does_not_upset_batch_norm() -> None:
 def test_auto_precision_multiplies_in_bfloat16_where_the_device_does(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     for capable, precision in ((True, "auto"), (True, "float32"), (False, "auto")):
-        monkeypatch.setattr(training, "supports_bfloat16", lambda device, capable=capable: capable)
+        monkeypatch.setattr(training, "auto_precision", lambda device, capable=capable: "bfloat16" if capable else "float32")
         net = network()
         dtypes: set[torch.dtype] = set()
         net.backbone.conv.register_forward_hook(lambda module, inputs, output, dtypes=dtypes: dtypes.add(output.dtype))

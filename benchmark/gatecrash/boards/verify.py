@@ -74,7 +74,7 @@ def verify(
         )
     if result.key not in prepare.plan.cells:
         return Verified(result, "outdated", "its spec has another key now: a default, a plugin file or the harness has changed")
-    options = RunOptions(device=device, threads=result.provenance.threads or 1)
+    options = RunOptions(device=device, threads=result.provenance.threads or 1, precision=result.provenance.precision)
     summary = run_plan(prepare, store, serial, options, Display())
     if summary.interrupted:
         raise KeyboardInterrupt

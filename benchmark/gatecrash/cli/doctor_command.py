@@ -68,13 +68,11 @@ def _ray() -> str:
 
 
 def _device() -> str:
-    import torch
-
-    from gatecrash.engine.device import choose_device, supports_bfloat16
+    from gatecrash.engine.device import choose_device, device_name
+    from gatecrash.engine.precision import auto_precision
 
     device = choose_device(None)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return f"{name}, trains in {'bfloat16' if supports_bfloat16(device) else 'float32'}"
+    return f"{device_name(device)}, trains in {auto_precision(device)}"
 
 
 def _cpu() -> str:
@@ -95,7 +93,7 @@ def _plugins() -> str:
 
 
 def _cache() -> str:
-    from gatecrash.datasets.cache import cache_folder
+    from gatecrash.process.cache_folder import cache_folder
 
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)

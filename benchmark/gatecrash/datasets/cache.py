@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -34,16 +33,6 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 """Version of the cache format; part of every entry's name, so that versions never meet."""
-
-
-def cache_folder() -> Path:
-    """`$GATECRASH_CACHE`, else the user's cache folder for gatecrash."""
-    chosen = os.environ.get("GATECRASH_CACHE")
-    if chosen:
-        return Path(chosen)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("gatecrash"))
 
 
 @dataclass(frozen=True)

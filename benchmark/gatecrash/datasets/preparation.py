@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from gatecrash.contracts.dataset import Dataset, Progress
 from gatecrash.contracts.randomness import stream
-from gatecrash.datasets.cache import Entry, cache_folder
+from gatecrash.datasets.cache import Entry
 from gatecrash.datasets.sampling import stratified_counts
 from gatecrash.errors import UserError
+from gatecrash.process.cache_folder import cache_folder
 
 if TYPE_CHECKING:
     from gatecrash.contracts.data import Splits

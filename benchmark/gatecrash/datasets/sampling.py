@@ -79,7 +79,7 @@ def group_rows(labels: Tensor, groups: Tensor, counts: Sequence[int], max_share:
     for label, count in enumerate(counts):
         members = order[table[order, label] > 0]
         for group in members.tolist():
-            if held[label] < count and not taken[group] and bool((held + table[group] <= most).all()):
+            if held[label] < count and not taken[group] and bool((held + table[group] <= most)[table[group] > 0].all()):
                 take(group)
         if held[label] == 0 < count and len(members) > 1:
             smallest = int(members[table[members, label].argmin()])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,13 +54,27 @@ class Feed:
         self._order, self._augment = streams("order"), streams("augment")
         # Images that `on_batch` changes cannot be padded in advance.
         self._windows = augment.windows(images, recipe.crop) if on_batch is None else None
+        self._epoch_start = self._generators()
 
-    def epoch(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _generators(self) -> list[Tensor]:
+        return [self._order.get_state(), self._augment.get_state()]
+
+    def state(self) -> dict[str, Any]:
+        """Where the generators stood when the epoch began."""
+        return {"generators": self._epoch_start}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._order.set_state(state["generators"][0])
+        self._augment.set_state(state["generators"][1])
+
+    def epoch(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The batches of the next epoch, from the batch number `start` on."""
         device = self._images.device
+        self._epoch_start = self._generators()
         order = torch.randperm(len(self._images), generator=self._order).to(device)
         draws = augment.draw(self.sizes, self._crop, self._flip, self._augment, device)
         batches = zip(*(torch.split(part, self.sizes) for part in (order, draws.tops, draws.lefts)), draws.mirrored, strict=True)
-        for rows, tops, lefts, mirrored in batches:
+        for rows, tops, lefts, mirrored in islice(batches, start, None):
             windows, picks, labels = self._windows, rows, self._labels[rows]
             if windows is None:
                 images, labels = self._changed(rows, labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -32,6 +34,14 @@ class Lookahead:
         """To be called after the last step: the network ends as the copy. A run of fewer than five steps has none and stays as it is."""
         if self._step > EVERY and self._step % EVERY:
             self._return()
+
+    def state(self) -> dict[str, Any]:
+        return {"slow": list(self._slow), "step": self._step}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for slow, stored in zip(self._slow, state["slow"], strict=True):
+            slow.copy_(stored)
+        self._step = int(state["step"])
 
     @torch.no_grad()
     def _return(self) -> None:

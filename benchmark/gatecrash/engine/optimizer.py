@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,19 +61,31 @@ class Updates:
     def __init__(self, network: nn.Module, recipe: Recipe, steps: int) -> None:
         """Raises ContractError if nothing can be trained."""
         self._optimizer = make_optimizer(network, recipe)
-        self._rates = iter(learning_rates(recipe, steps))
+        self._rates = learning_rates(recipe, steps)
+        self._step = 0
         self._lookahead = Lookahead(network, steps) if recipe.lookahead else None
 
     def step(self, loss: Tensor) -> None:
         """One step down the gradient of a scalar loss."""
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        rate = next(self._rates)
+        rate = self._rates[self._step]
+        self._step += 1
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         self._optimizer.step()
         if self._lookahead is not None:
             self._lookahead.step()
+
+    def state(self) -> dict[str, Any]:
+        lookahead = self._lookahead.state() if self._lookahead is not None else {}
+        return {"optimizer": self._optimizer.state_dict(), "lookahead": lookahead, "step": self._step}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._step = int(state["step"])
+        if self._lookahead is not None:
+            self._lookahead.restore(state["lookahead"])
 
     def end(self) -> None:
         """To be called after the last step."""

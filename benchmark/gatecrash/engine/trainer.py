@@ -13,6 +13,8 @@ from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.train import Loss, OnBatch, Train
+from gatecrash.engine.checkpoint import CheckpointFolder
+from gatecrash.engine.precision import Precision
 from gatecrash.engine.training import History, train
 
 ReportProgress = Callable[[Mapping[str, Any]], None]
@@ -34,6 +36,10 @@ class TrainingSetup:
     flip: bool
     """Whether the dataset allows mirroring."""
     device: torch.device
+    precision: Precision
+    """What `precision: auto` of a recipe means here."""
+    checkpoints: CheckpointFolder | None = None
+    """Where long trainings are kept while they last."""
     report: ReportProgress = no_report
     histories: list[History] = field(default_factory=list)
     """Of all trainings so far, in order."""
@@ -59,9 +65,11 @@ def trainer(new_model: Callable[[], Network], streams: Streams, setup: TrainingS
             streams=streams,
             flip=setup.flip,
             device=setup.device,
+            precision=setup.precision,
             on_batch=on_batch,
             loss=loss,
             report=lambda progress: setup.report(asdict(progress)),
+            checkpoint=setup.checkpoints.file(len(setup.histories)) if setup.checkpoints else None,
         )
         setup.histories.append(history)
         return model

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +25,10 @@ from gatecrash.contracts.classifier import Network
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.train import Loss, OnBatch
-from gatecrash.engine.device import supports_bfloat16
+from gatecrash.engine.checkpoint import INTERVAL, Checkpoint, Stateful, TorchGenerators, Weights, identity
 from gatecrash.engine.feed import Feed, check_data
 from gatecrash.engine.optimizer import Updates
+from gatecrash.engine.precision import Precision, auto_precision
 from gatecrash.engine.watch import TrainProgress, Watch, check_finite, check_learned
 
 
@@ -55,13 +57,17 @@ def train(
     on_batch: OnBatch | None = None,
     loss: Loss | None = None,
     report: Callable[[TrainProgress], None] | None = None,
+    precision: Precision | None = None,
+    checkpoint: Path | None = None,
 ) -> History:
     """Train `network` in place on `images` (uint8 [N, C, H, W]) and `labels` (int64 [N]); it ends on `device`, in eval mode.
 
     `flip` says whether the data set allows mirroring; the recipe decides whether it is done. `on_batch` gets the images of a batch before
     augmentation, which is then applied to what it returns. `loss` replaces cross-entropy (and its label smoothing).
     `streams` gives the order ("order"), the crops and mirrorings ("augment") and dropout ("dropout"). Parameters that do not require a
-    gradient stay as they are. Global state (random generators, grad mode) is left untouched.
+    gradient stay as they are. Global state (random generators, grad mode) is left untouched. `precision` is what the recipe's `auto` means,
+    by default what this machine has measured. `checkpoint` is a file to go on from, and to write to every few minutes; a training with
+    `on_batch` or `loss` has none.
 
     Raises ContractError for data that cannot be trained on or a broken `on_batch`; TrainingDiverged if the loss becomes NaN or infinite
     or, for cross-entropy, if the last epoch is worse than always predicting the labels' frequencies.
@@ -73,20 +79,38 @@ def train(
     feed = Feed(images.to(device), labels.to(device), recipe, recipe.flip and flip, streams, on_batch)
     updates = Updates(network, recipe, recipe.epochs * len(feed.sizes))
     loss_of = loss or _cross_entropy(recipe.label_smoothing)
-    bfloat16 = recipe.precision == "auto" and supports_bfloat16(device)
+    bfloat16 = recipe.precision == "auto" and (precision or auto_precision(device)) == "bfloat16"
     watch = Watch(recipe.epochs, feed.sizes, device, report)
+
+    kept = None
+    if checkpoint is not None and on_batch is None and loss is None:
+        facts = [recipe.model_dump(mode="json"), flip, bfloat16, str(device), torch.get_num_threads(), torch.__version__]
+        parts: dict[str, Stateful] = {
+            "network": Weights(network),
+            "updates": updates,
+            "feed": feed,
+            "watch": watch,
+            "torch": TorchGenerators(device),
+        }
+        kept = Checkpoint(checkpoint, identity(facts, network.state_dict(), images, labels), parts)
 
     network.train()
     with _private_state(device, streams):
-        for epoch in range(recipe.epochs):
-            for step, (batch, targets, rows) in enumerate(feed.epoch()):
+        first, done = kept.resume() if kept else (0, 0)
+        for epoch in range(first, recipe.epochs):
+            for step, (batch, targets, rows) in enumerate(feed.epoch(done), done):
                 if not network.training:  # `on_batch` or `loss` has put the network into eval mode
                     network.train()
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                     value = loss_of(network, batch, targets, rows)
                 updates.step(value)
                 watch.step(epoch, step, value)
+                if kept and kept.is_due():
+                    kept.write(epoch, step + 1)
             watch.end_epoch(epoch, recipe)
+            done = 0
+        if kept and watch.seconds >= INTERVAL:  # its task may go on to other trainings
+            kept.write(recipe.epochs, 0)
         updates.end()
 
     # The stored form of a network is contiguous: leave it as it will be loaded, so that both give the same logits.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,14 @@ class Watch:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._begin
+
+    def state(self) -> dict[str, Any]:
+        return {"losses": self.losses, "values": self._values, "seconds": self.seconds}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.losses = [float(loss) for loss in state["losses"]]
+        self._values.copy_(state["values"])
+        self._begin = time.monotonic() - float(state["seconds"])
 
     def step(self, epoch: int, step: int, value: Tensor) -> None:
         self._values[step] = value.detach()

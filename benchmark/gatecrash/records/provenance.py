@@ -32,36 +32,6 @@ def packages() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "scikit-learn")}
 
 
-@cache
-def cpu_model() -> str:
-    """The processor's name."""
-    return _cpu_info().get("model name") or platform.processor() or platform.machine()
-
-
-@cache
-def cpu_kind() -> str:
-    """What the last digits of a training depend on and a name such as `AMD EPYC` does not tell: the generation, the instructions."""
-    import torch
-
-    from gatecrash.engine.device import supports_bfloat16
-
-    info = _cpu_info()
-    generation = [f"{name} {info[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in info]
-    instructions = [torch.backends.cpu.get_cpu_capability()] + ["bfloat16"] * supports_bfloat16("cpu")
-    return ", ".join([*generation, *instructions])
-
-
-@cache
-def _cpu_info() -> dict[str, str]:
-    """What Linux says of the first processor."""
-    try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
 class Provenance(Record):
     """Where a result comes from. Every field may be absent: older versions recorded less."""
 
@@ -71,6 +41,8 @@ class Provenance(Record):
     engine_version: int | None = None
     evaluation_version: int | None = None
     device: str | None = None
+    precision: str | None = None
+    """What `precision: auto` of a recipe meant there, `bfloat16` or `float32`."""
     cpu: str | None = None
     cpu_kind: str | None = None
     threads: int | None = None
@@ -84,13 +56,16 @@ class Provenance(Record):
     """Of a published result: the options of the dataset that say where it lies, which each machine sets for itself."""
 
     @classmethod
-    def now(cls, device: str, threads: int, plugins: dict[str, str]) -> Self:
+    def now(cls, device: str, precision: str | None, threads: int, plugins: dict[str, str]) -> Self:
         """Of a result that is made now, on this machine."""
+        from gatecrash.engine.processor import cpu_kind, cpu_model  # they need torch, which planning does without
+
         return cls(
             **code_version(),
             engine_version=ENGINE_VERSION,
             evaluation_version=EVALUATION_VERSION,
             device=device,
+            precision=precision,
             cpu=cpu_model(),
             cpu_kind=cpu_kind(),
             threads=threads,

@@ -56,6 +56,8 @@ class VictimRecord(Record):
     seconds: float
     peak_memory_mb: float
     device: str
+    precision: str | None = None
+    """What `precision: auto` of its recipe meant; None in older records."""
     threads: int = 1
     schema_version: int = SCHEMA
     files: dict[str, str] = {}

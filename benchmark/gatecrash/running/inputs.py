@@ -3,6 +3,7 @@ in memory between tasks."""
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,9 @@ class Inputs:
 
     def __init__(self, planned: PlannedGrid, store: Store, options: RunOptions) -> None:
         plan = planned.plan
-        self.ground = Ground(plan.dataset.name, plan.model, plan.recipe, plan.holdout, options.device, options.threads)
+        of_store = hashlib.sha256(str(store.root.absolute()).encode()).hexdigest()[:16]  # two stores may train one victim at a time
+        settled = (options.device, options.threads, options.precision)
+        self.ground = Ground(plan.dataset.name, plan.model, plan.recipe, plan.holdout, *settled, checkpoints=of_store)
         self.features: WhileNeeded[Features] = WhileNeeded()
         """By victim; the users are the nodes of the defenses."""
         self.outcomes: dict[str, DefenseOutput] = {}

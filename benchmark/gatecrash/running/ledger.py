@@ -107,11 +107,15 @@ class Ledger:
             error=failure.message if failure else None,
             log=failure.log if failure else None,
             weights=record.weights if record else None,
-            provenance=Provenance.now(record.device if record else "unknown", self.options.threads, self._origins(cell)),
+            provenance=self._provenance(cell, found, record),
             measures=found.measures if found else Measures(),
             trajectory=found.trajectory if found else [],
             tables=found.tables if found else {},
         )
+
+    def _provenance(self, cell: Cell, found: Evaluation | None, record: VictimRecord | None) -> Provenance:
+        precision = found.precision if found else record.precision if record else None
+        return Provenance.now(record.device if record else "unknown", precision, self.options.threads, self._origins(cell))
 
     def _record(self, key: str) -> VictimRecord | None:
         if self._records.get(key) is None:

@@ -31,6 +31,8 @@ class RunOptions(Options):
     isolate: bool = False
     """A process of its own for every task under Ray, not only for those that run the code of `--plugins` files."""
     rerun: Rerun | None = None
+    precision: Literal["bfloat16", "float32"] | None = None
+    """What `precision: auto` of a recipe shall mean; by default what each machine has measured. `verify` repeats what a result says."""
 
     def check_serial(self) -> None:
         """Raise UserError for options that have no effect where all tasks run in this process."""

@@ -17,6 +17,7 @@ from gatecrash.contracts.model import Model
 from gatecrash.contracts.outcome import Outcome
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.engine.networks import network_factory
+from gatecrash.engine.precision import auto_precision
 from gatecrash.engine.trainer import TrainingSetup
 from gatecrash.running.tasks.given import StageInput, attack_context, evidence_for
 
@@ -77,10 +78,12 @@ def make_evidence(
 
 
 def _setup(settings: RunSettings) -> TrainingSetup:
+    device = settings.get("device", CPU)
     return TrainingSetup(
         settings.get("dataset", "digits"),
         settings.get("seed", 0),
         settings.get("recipe") or Recipe(epochs=1),
         settings.get("flip", False),
-        settings.get("device", CPU),
+        device,
+        auto_precision(device),
     )

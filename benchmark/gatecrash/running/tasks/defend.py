@@ -15,6 +15,7 @@ from gatecrash.contracts.defense import Defense
 from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.outcome import Outcome, Verdict
 from gatecrash.contracts.portable import spec_of, state_of
+from gatecrash.engine.precision import Precision
 from gatecrash.engine.trainer import ReportProgress
 from gatecrash.errors import ContractError
 from gatecrash.host.host import Host
@@ -48,7 +49,7 @@ def defend(
         for stage in stages:
             defense: Defense = host.get("defense", stage.name).configure(stage.config)
             chain.take(defense, defense.defend(evidence_for(defense, chain.next_input(), model, setup)))
-    return chain.output(meter)
+    return chain.output(meter, setup.precision)
 
 
 class _Chain:
@@ -89,7 +90,7 @@ class _Chain:
         if outcome.classifier is not None:
             self._classifier, self._changed = cache(partial(_same, outcome.classifier)), True
 
-    def output(self, meter: Meter) -> DefenseOutput:
+    def output(self, meter: Meter, precision: Precision) -> DefenseOutput:
         """What the evaluation needs of it."""
         last = self._prior
         if last is None:
@@ -108,6 +109,7 @@ class _Chain:
             seconds=meter.seconds + (self._features.seconds if self._features is not None else 0.0),
             peak_memory_mb=meter.peak_mb,
             holdout_size=len(self._input.clean),
+            precision=precision,
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from gatecrash.contracts.classifier import Classifier
 from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.portable import rebuild
+from gatecrash.engine.precision import Precision
 from gatecrash.errors import ContractError
 from gatecrash.records.victim import StoredVictim
 from gatecrash.running.tasks.ground import Ground, TrainPart
@@ -67,3 +68,5 @@ class DefenseOutput:
     seconds: float = 0.0
     peak_memory_mb: float = 0.0
     holdout_size: int | None = None
+    precision: Precision | None = None
+    """What `precision: auto` meant to its trainings."""

@@ -38,6 +38,8 @@ class Evaluation:
     trajectory: list[TrajectoryStep]
     tables: dict[str, list[dict[str, Any]]]
     figures: dict[str, Tensor]
+    precision: str | None = None
+    """What `precision: auto` meant to the trainings of the defense, or to the victim's where there is none."""
 
 
 def evaluate(
@@ -71,12 +73,12 @@ def evaluate(
             measures["der"] = der(before.acc, scores.acc, before.asr, scores.asr)
             measures["mitigation_score"] = mitigation_score(before.acc, scores.acc, before.asr, scores.asr)
     if outcome is None:
-        return Evaluation(Measures.model_validate(measures), [], {}, {})
+        return Evaluation(Measures.model_validate(measures), [], {}, {}, victim.record.precision)
     measures |= _detection(victim, outcome) | _verdict(outcome, backdoors)
     trajectory = _trajectory(outcome, test, backdoors, device, report)
     # what is in memory now equals what a later run reads back (tuples are lists in JSON)
     tables = json.loads(json.dumps(outcome.tables, allow_nan=False))
-    return Evaluation(Measures.model_validate(measures), trajectory, tables, outcome.figures)
+    return Evaluation(Measures.model_validate(measures), trajectory, tables, outcome.figures, outcome.precision)
 
 
 def _rates(scores: Scores) -> dict[str, Any]:

@@ -12,9 +12,12 @@ from gatecrash.contracts.model import Model
 from gatecrash.contracts.randomness import stream
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.datasets.holdout import HoldoutConfig, cut
+from gatecrash.engine.checkpoint import CheckpointFolder
 from gatecrash.engine.device import choose_device
+from gatecrash.engine.precision import Precision, auto_precision
 from gatecrash.engine.trainer import ReportProgress, TrainingSetup
 from gatecrash.host.host import Host
+from gatecrash.process.cache_folder import cache_folder
 from gatecrash.records.stage import Stage
 
 
@@ -28,6 +31,10 @@ class Ground:
     holdout: dict[str, Any]
     device: str | None = None
     threads: int = 1
+    precision: Precision | None = None
+    """What `precision: auto` shall mean; by default what the machine that trains has measured."""
+    checkpoints: str = ""
+    """Folder in the cache of that machine for checkpoints of long trainings; none are written without."""
 
     def configured_model(self, host: Host) -> Model:
         model: Model = host.get("model", self.model.name).configure(self.model.config)
@@ -35,7 +42,9 @@ class Ground:
 
     def setup(self, seed: int, *, flip: bool, report: ReportProgress) -> TrainingSetup:
         """What all trainings of one task have in common."""
-        return TrainingSetup(self.dataset, seed, Recipe.model_validate(self.recipe), flip, choose_device(self.device), report)
+        device, recipe = choose_device(self.device), Recipe.model_validate(self.recipe)
+        checkpoints = CheckpointFolder(cache_folder() / "checkpoints" / self.checkpoints) if self.checkpoints else None
+        return TrainingSetup(self.dataset, seed, recipe, flip, device, self.precision or auto_precision(device), checkpoints, report)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def _stored(made: Implant, setup: TrainingSetup, meter: Meter, threads: int) -> 
         seconds=meter.seconds,
         peak_memory_mb=meter.peak_mb,
         device=device_name(setup.device),
+        precision=setup.precision,
         threads=threads,
     )
     return StoredVictim(record, weights, poison)

@@ -8,9 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from gatecrash.engine.checkpoint import remove_checkpoints
 from gatecrash.errors import NotApplicable, one_line
 from gatecrash.host.host import Host
 from gatecrash.process.allocator import freed_memory_kept
+from gatecrash.process.cache_folder import cache_folder
 from gatecrash.process.isolation import fresh_process_state
 from gatecrash.running.tasks.defend import defend
 from gatecrash.running.tasks.evaluate import evaluate
@@ -25,8 +27,10 @@ def perform(task: Task, host: Host, threads: int, report: TaskReport, device: st
     `device` is what the executor assigned to the task, if it assigns any.
     """
     arguments = {name: value.value if isinstance(value, Artifact) else value for name, value in task.arguments.items()}
-    if device is not None:
-        arguments["ground"] = replace(arguments["ground"], device=device)
+    ground = arguments["ground"]
+    if ground.checkpoints:
+        ground = replace(ground, checkpoints=f"{ground.checkpoints}-{task.id.replace(':', '-')}")
+    arguments["ground"] = replace(ground, device=device) if device is not None else ground
     functions: Mapping[str, Callable[..., Any]] = {
         "implant": partial(implant, host),
         "features": features,
@@ -40,4 +44,7 @@ def perform(task: Task, host: Host, threads: int, report: TaskReport, device: st
         return Finished(task.id, failure=Failure("not-applicable", one_line(error)))
     except (Exception, SystemExit) as error:
         return Finished(task.id, failure=Failure("error", one_line(error), traceback.format_exc()))
+    finally:
+        if ground.checkpoints:  # a task that is killed does not come here
+            remove_checkpoints(cache_folder() / "checkpoints" / ground.checkpoints)
     return Finished(task.id, value)
