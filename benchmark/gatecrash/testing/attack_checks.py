@@ -1,126 +1,26 @@
-"""The checks of an attack: what it does to the training set, and how its triggers behave."""
+"""The checks of an attack: what it does to the training set."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
-from gatecrash.contracts.attack import Attack, DatasetInfo
-from gatecrash.contracts.backdoor import Backdoor
-from gatecrash.contracts.classifier import Classifier
-from gatecrash.contracts.data import ImageSet, Poisoned, Role
-from gatecrash.contracts.portable import spec_of, state_of
-from gatecrash.testing.builders import make_context
-from gatecrash.testing.check import Check, CheckFailed, finishing, require
+from gatecrash.contracts.attack import Attack
+from gatecrash.contracts.data import Poisoned, Role
+from gatecrash.contracts.portable import spec_of
+from gatecrash.testing.attack_trial import or_raise, trial
+from gatecrash.testing.check import Check, require
 from gatecrash.testing.class_checks import CLASS_CHECKS
-from gatecrash.testing.devices import DEVICES, require_movable
-from gatecrash.testing.setting import CheckSetup, copied, disturbed, same_data, same_module, same_tensors, setting, stored
-
-SAMPLE = 48
-"""Test images that a trigger is tried on."""
-
-NEAR = 0.01
-"""Share of pixels that a trigger may give one grey level off in another batch: float noise, rounded (as the evaluation allows)."""
-
-
-@dataclass(frozen=True)
-class AttackRun:
-    """What one run of an attack left behind."""
-
-    poisoned: Poisoned
-    classifier: Classifier | None
-    """None where the attack only changes data, and nothing was trained."""
-    train_kept: bool
-    benign_kept: bool
-
-
-class AttackTrial:
-    """One attack, and what came of running it; runs are made once and shared by the checks."""
-
-    def __init__(self, attack: Attack) -> None:
-        self.attack = attack
-        self.setting: CheckSetup = setting()
-
-    @property
-    def train(self) -> ImageSet:
-        return self.setting.train
-
-    @cached_property
-    def first(self) -> AttackRun | CheckFailed:
-        return self._attempt(1)
-
-    @cached_property
-    def second(self) -> AttackRun | CheckFailed:
-        return self._attempt(2)
-
-    @property
-    def work(self) -> AttackRun:
-        """The first run; raises what went wrong in it."""
-        return _or_raise(self.first)
-
-    @property
-    def poisoned(self) -> Poisoned:
-        return self.work.poisoned
-
-    @property
-    def images(self) -> Tensor:
-        """uint8 [SAMPLE, C, H, W]: a copy of test images, for triggers."""
-        return self.setting.test.images[:SAMPLE].clone()
-
-    def _attempt(self, number: int) -> AttackRun | CheckFailed:
-        try:
-            return self.run(self.attack.config, number)
-        except CheckFailed as failure:
-            return failure
-
-    def run(self, config: Any, number: int = 1, device: str = "cpu", train_victim: bool | None = None) -> AttackRun:
-        """A fresh instance at work on a copy of the training set, with global random generators in a state given by `number`.
-
-        A victim is trained if the attack has a say in that, or `train_victim`.
-        """
-        attack = type(self.attack)(config)
-        train = copied(self.train).to(device)
-        benign = self.setting.benign.duplicate().to(device) if attack.needs_benign else None
-        context = make_context(attack, train, self.setting.model, recipe=self.setting.recipe, benign=benign, device=torch.device(device))
-        info = DatasetInfo("digits", train.classes, train.shape, train.class_counts())
-        if train_victim is None:
-            train_victim = type(attack).implant is not Attack.implant
-        classifier: Classifier | None = None
-        step = "implant()" if train_victim else "poison()"
-        with finishing(
-            f"{step} on the digits", "read the traceback (`--debug`, or pytest); give the checks options that suit 16x16 images"
-        ):
-            attack.check(info)
-            with disturbed(number):
-                if train_victim:
-                    implant = attack.implant(train, context)
-                    poisoned, classifier = implant.poisoned, implant.classifier
-                else:
-                    poisoned = attack.poison(train, context)
-        benign_kept = benign is None or same_tensors(state_of(benign), state_of(self.setting.benign))
-        return AttackRun(poisoned, classifier, same_data(train.to("cpu"), self.train), benign_kept)
-
-
-@lru_cache(maxsize=2)
-def trial(attack: Attack) -> AttackTrial:
-    return AttackTrial(attack)
-
-
-def _or_raise(work: AttackRun | CheckFailed) -> AttackRun:
-    if isinstance(work, CheckFailed):
-        raise CheckFailed(work.expected, work.got, work.mend) from work
-    return work
+from gatecrash.testing.implant_checks import honours_the_device, implants_a_classifier, triggers_act_per_image, triggers_survive_storage
+from gatecrash.testing.setting import same_module
 
 
 def is_deterministic(attack: Attack) -> None:
     """The same seed gives the same rows, images, labels, triggers and weights, whatever the global random generators hold."""
-    first, second = trial(attack).work, _or_raise(trial(attack).second)
+    first, second = trial(attack).work, or_raise(trial(attack).second)
     differing = [
         what
         for what, same in (
@@ -302,113 +202,6 @@ def labels_stay_true(attack: Attack) -> None:
         f"images of {sorted(others)} as well",
         "draw the rows from images whose label is the target: ~goal.eligible(train.labels)",
     )
-
-
-def triggers_act_per_image(attack: Attack) -> None:
-    """A triggered image is the same in any batch, in any order and every time; the trigger changes images, and not its input."""
-    images = trial(attack).images
-    for backdoor in trial(attack).poisoned.backdoors:
-        given = images.clone()
-        whole = _stamped(backdoor, given)
-        require(
-            given.equal(images),
-            f"the trigger of {backdoor.name!r} to leave its input alone",
-            "changed input images",
-            "return a new tensor; do not use in-place operations on `images`",
-        )
-        require(
-            bool((whole != images).flatten(1).any(1).any()),
-            f"the trigger of {backdoor.name!r} to change images",
-            f"{len(images)} test images as they were",
-            "check the mask and the opacity; a trigger that shows nowhere cannot be scored",
-        )
-        order = torch.arange(len(images)).flip(0)
-        singly = torch.cat([_stamped(backdoor, image.unsqueeze(0)) for image in images])
-        for company, other in (
-            ("one by one", singly),
-            ("in reverse order", _stamped(backdoor, images[order])[order]),
-            ("a second time", _stamped(backdoor, images)),
-        ):
-            apart = (whole.int() - other.int()).abs()
-            require(
-                int(apart.max()) <= 1 and float((apart > 0).float().mean()) <= NEAR,
-                f"the trigger of {backdoor.name!r} to give each image the same in every batch",
-                f"{int((apart > 1).flatten(1).any(1).sum())} of {len(images)} images different {company}",
-                "let forward() use nothing but the image itself: no statistics over the batch, no random draws, no state",
-            )
-
-
-def triggers_survive_storage(attack: Attack) -> None:
-    """A trigger rebuilt from its JSON and tensors, as from the store, gives the same images."""
-    images = trial(attack).images
-    for backdoor in trial(attack).poisoned.backdoors:
-        again = stored(backdoor.trigger, f"the trigger of {backdoor.name!r}")
-        require(
-            _stamped(backdoor, images).equal(_stamped(Backdoor(backdoor.name, backdoor.goal, again), images)),  # type: ignore[arg-type]
-            f"the trigger of {backdoor.name!r} to act the same after it was stored",
-            "other images",
-            "return every constructor argument from config(), and register every tensor that forward() uses as a buffer",
-        )
-
-
-def implants_a_classifier(attack: Attack) -> str:
-    """implant() ends with a trained classifier that can be stored; a note says how well it does on clean test images."""
-    work = trial(attack).work
-    if work.classifier is None:
-        work = trial(attack).run(attack.config, train_victim=True)
-    classifier = work.classifier
-    if not isinstance(classifier, Classifier):
-        raise CheckFailed("implant() to return a gatecrash.Classifier", type(classifier).__name__, "return Implant(poisoned, network)")
-    test = trial(attack).setting.test
-    again = stored(classifier, "the victim")
-    with torch.no_grad():
-        logits = classifier.eval().cpu()(test.images)
-        require(
-            logits.shape == (len(test), test.num_classes) and bool(torch.isfinite(logits).all()),
-            f"finite logits [{len(test)}, {test.num_classes}] from the victim",
-            str(list(logits.shape)),
-            "return what ctx.train returns, or a network of the same form",
-        )
-        require(
-            again(test.images).equal(logits),
-            "the victim to answer the same after it was stored",
-            "other logits",
-            "register every tensor that forward() uses as a parameter or buffer",
-        )
-    return f"ACC {float((logits.argmax(1) == test.labels).float().mean()):.3f}"
-
-
-def honours_the_device(attack: Attack) -> str:
-    """Works on the device it is given, with the same rows on each; triggers move with `.to(device)`."""
-    work = trial(attack).work
-    for backdoor in work.poisoned.backdoors:
-        require_movable(backdoor.trigger, trial(attack).images, f"the trigger of {backdoor.name!r}")
-    for device in DEVICES:
-        again = work if device == "cpu" else trial(attack).run(attack.config, device=device)
-        require(
-            again.poisoned.role.cpu().equal(work.poisoned.role.cpu()),
-            f"the same rows on {device} as on the CPU",
-            "others",
-            "draw on the CPU from ctx.stream(name) and move what was drawn",
-        )
-        where = again.poisoned.images.device.type
-        require(where == device, f"poisoned images on the device of the training set, {device}", where, "end with .to(train.device)")
-    return f"tried on {', '.join(DEVICES)}"
-
-
-def _stamped(backdoor: Backdoor, images: Tensor) -> Tensor:
-    """The trigger's output, moved to the CPU; raises CheckFailed for what is no image of the same shape."""
-    with finishing(f"the trigger of {backdoor.name!r}", "let forward() take any number of uint8 images"), torch.no_grad():
-        made: object = backdoor.trigger.cpu().eval()(images)
-    got = f"{made.dtype} {list(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
-    require(
-        isinstance(made, Tensor) and made.dtype == torch.uint8 and made.shape == images.shape,
-        f"the trigger of {backdoor.name!r} to give torch.uint8 {list(images.shape)}",
-        got,
-        "end with .round().clamp(0, 255).to(torch.uint8)",
-    )
-    assert isinstance(made, Tensor)
-    return made
 
 
 def _described(poisoned: Poisoned) -> list[Any]:

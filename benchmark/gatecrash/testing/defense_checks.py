@@ -5,130 +5,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gatecrash.contracts.classifier import Classifier
-from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.defense import Defense
 from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.outcome import Give, Outcome
-from gatecrash.contracts.portable import rebuild, spec_of, state_of
-from gatecrash.engine.trainer import no_report
+from gatecrash.contracts.portable import rebuild
 from gatecrash.evaluation.exam import evaluate
 from gatecrash.evaluation.steps import evaluate_steps
-from gatecrash.host.host import Host
-from gatecrash.records.stage import Stage
-from gatecrash.running.tasks.defend import defend
-from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
-from gatecrash.running.tasks.ground import Ground
-from gatecrash.testing.builders import make_evidence
 from gatecrash.testing.check import Check, CheckFailed, finishing, require
-from gatecrash.testing.class_checks import CLASS_CHECKS, Announcement
+from gatecrash.testing.class_checks import CLASS_CHECKS
+from gatecrash.testing.defense_trial import or_raise, trial
 from gatecrash.testing.devices import DEVICES, require_movable
-from gatecrash.testing.setting import MODEL, CheckSetup, copied, disturbed, same_data, same_module, same_tensors, setting, stored
+from gatecrash.testing.setting import same_module, same_tensors, stored
 
 LARGEST_DROP = 0.2
 """Clean accuracy (absolute) that a defense may cost a benign victim before the check calls it broken."""
-
-
-@dataclass(frozen=True)
-class DefenseRun:
-    """What one run of a defense left behind."""
-
-    outcome: Outcome
-    given: Classifier
-    """The victim, as it was before."""
-    changed: tuple[str, ...]
-    """What the defense changed of the data that it was given."""
-
-
-class DefenseTrial:
-    """One defense, and what came of running it on the shared victims; runs are made once and shared by the checks."""
-
-    def __init__(self, defense: Defense) -> None:
-        self.defense = defense
-        self.setting: CheckSetup = setting()
-
-    @cached_property
-    def training_data(self) -> ImageSet:
-        return self.setting.backdoored.poisoned.as_image_set(self.setting.train.classes)
-
-    @cached_property
-    def first(self) -> DefenseRun | CheckFailed:
-        return self._attempt(1)
-
-    @cached_property
-    def second(self) -> DefenseRun | CheckFailed:
-        return self._attempt(2)
-
-    @property
-    def work(self) -> DefenseRun:
-        """The first run; raises what went wrong in it."""
-        return _or_raise(self.first)
-
-    @property
-    def outcome(self) -> Outcome:
-        return self.work.outcome
-
-    def _attempt(self, number: int) -> DefenseRun | CheckFailed:
-        try:
-            return self.run(number)
-        except CheckFailed as failure:
-            return failure
-
-    def run(self, number: int, device: str = "cpu") -> DefenseRun:
-        """A fresh instance at work on the backdoored victim, given what `needs` names and nothing else."""
-        defense, shared = type(self.defense)(self.defense.config), self.setting
-        victim = shared.backdoored.classifier
-        evidence = make_evidence(
-            defense,
-            victim,
-            shared.clean,
-            training_data=self.training_data,
-            model=shared.model,
-            recipe=shared.recipe,
-            device=torch.device(device),
-        )
-        mend = "read the traceback (`--debug`, or pytest); a method that cannot apply to a network raises gatecrash.NotApplicable"
-        with finishing("defend() on the digits", mend), disturbed(number):
-            outcome = defense.defend(evidence)
-        kept = {
-            "hold-out": Need.CLEAN_DATA not in defense.needs or same_data(evidence.clean.to("cpu"), shared.clean),
-            "training set": Need.TRAINING_DATA not in defense.needs or same_data(evidence.training_data.to("cpu"), self.training_data),
-        }
-        return DefenseRun(outcome, victim, tuple(what for what, same in kept.items() if not same))
-
-    @cached_property
-    def cell(self) -> DefenseOutput:
-        """What the defend task of a grid makes of the benign victim."""
-        defense, shared = self.defense, self.setting
-        host = Host()
-        host.add(Announcement(type(defense), type(shared.model)), "the checks")  # type: ignore[arg-type]
-        name, options = MODEL
-        model_stage = Stage(name=name, config=dict(options))
-        ground = Ground("digits", model_stage, shared.recipe.model_dump(), {}, "cpu", torch.get_num_threads())
-        training_data = copied(shared.train) if defense.needs & {Need.TRAINING_DATA, Need.FEATURES} else None
-        given = DefenderInput(spec_of(shared.benign), state_of(shared.benign), copied(shared.clean), training_data, flip=False)
-        stage = Stage(name=defense.name, config=defense.config.model_dump(mode="json"))
-        mend = "read the traceback (`--debug`, or pytest); a benign victim is a row of every grid"
-        with finishing("the defend task on a benign victim", mend), disturbed(1):
-            return defend(host, ground, [stage], 0, given, no_report)
-
-
-@lru_cache(maxsize=2)
-def trial(defense: Defense) -> DefenseTrial:
-    return DefenseTrial(defense)
-
-
-def _or_raise(work: DefenseRun | CheckFailed) -> DefenseRun:
-    if isinstance(work, CheckFailed):
-        raise CheckFailed(work.expected, work.got, work.mend) from work
-    return work
 
 
 def uses_only_what_it_declares(defense: Defense) -> str:
@@ -146,13 +41,13 @@ def uses_only_what_it_declares(defense: Defense) -> str:
             raise CheckFailed(
                 "evidence.train() to be given a network", "training from scratch", "add Need.RETRAIN to needs, or pass network="
             ) from failure
-        _or_raise(failure)
+        or_raise(failure)
     return ", ".join(sorted(defense.needs)) or "nothing"
 
 
 def is_deterministic(defense: Defense) -> None:
     """The same seed gives the same outcome, whatever the global random generators hold."""
-    first, second = trial(defense).outcome, _or_raise(trial(defense).second).outcome
+    first, second = trial(defense).outcome, or_raise(trial(defense).second).outcome
     differing = [
         what
         for what, same in (

@@ -1,0 +1,111 @@
+"""One attack at work on the digits, for its checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gatecrash.contracts.attack import Attack, DatasetInfo
+from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.data import ImageSet, Poisoned
+from gatecrash.contracts.portable import state_of
+from gatecrash.testing.builders import make_context
+from gatecrash.testing.check import CheckFailed, finishing
+from gatecrash.testing.setting import CheckSetup, copied, disturbed, same_data, same_tensors, setting
+
+SAMPLE = 48
+"""Test images that a trigger is tried on."""
+
+
+@dataclass(frozen=True)
+class AttackRun:
+    """What one run of an attack left behind."""
+
+    poisoned: Poisoned
+    classifier: Classifier | None
+    """None where the attack only changes data, and nothing was trained."""
+    train_kept: bool
+    benign_kept: bool
+
+
+class AttackTrial:
+    """One attack, and what came of running it; runs are made once and shared by the checks."""
+
+    def __init__(self, attack: Attack) -> None:
+        self.attack = attack
+        self.setting: CheckSetup = setting()
+
+    @property
+    def train(self) -> ImageSet:
+        return self.setting.train
+
+    @cached_property
+    def first(self) -> AttackRun | CheckFailed:
+        return self._attempt(1)
+
+    @cached_property
+    def second(self) -> AttackRun | CheckFailed:
+        return self._attempt(2)
+
+    @property
+    def work(self) -> AttackRun:
+        """The first run; raises what went wrong in it."""
+        return or_raise(self.first)
+
+    @property
+    def poisoned(self) -> Poisoned:
+        return self.work.poisoned
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 [SAMPLE, C, H, W]: a copy of test images, for triggers."""
+        return self.setting.test.images[:SAMPLE].clone()
+
+    def _attempt(self, number: int) -> AttackRun | CheckFailed:
+        try:
+            return self.run(self.attack.config, number)
+        except CheckFailed as failure:
+            return failure
+
+    def run(self, config: Any, number: int = 1, device: str = "cpu", train_victim: bool | None = None) -> AttackRun:
+        """A fresh instance at work on a copy of the training set, with global random generators in a state given by `number`.
+
+        A victim is trained if the attack has a say in that, or `train_victim`.
+        """
+        attack = type(self.attack)(config)
+        train = copied(self.train).to(device)
+        benign = self.setting.benign.duplicate().to(device) if attack.needs_benign else None
+        context = make_context(attack, train, self.setting.model, recipe=self.setting.recipe, benign=benign, device=torch.device(device))
+        info = DatasetInfo("digits", train.classes, train.shape, train.class_counts())
+        if train_victim is None:
+            train_victim = type(attack).implant is not Attack.implant
+        classifier: Classifier | None = None
+        step = "implant()" if train_victim else "poison()"
+        with finishing(
+            f"{step} on the digits", "read the traceback (`--debug`, or pytest); give the checks options that suit 16x16 images"
+        ):
+            attack.check(info)
+            with disturbed(number):
+                if train_victim:
+                    implant = attack.implant(train, context)
+                    poisoned, classifier = implant.poisoned, implant.classifier
+                else:
+                    poisoned = attack.poison(train, context)
+        benign_kept = benign is None or same_tensors(state_of(benign), state_of(self.setting.benign))
+        return AttackRun(poisoned, classifier, same_data(train.to("cpu"), self.train), benign_kept)
+
+
+@lru_cache(maxsize=2)
+def trial(attack: Attack) -> AttackTrial:
+    return AttackTrial(attack)
+
+
+def or_raise(work: AttackRun | CheckFailed) -> AttackRun:
+    """The run, or what went wrong in it as an exception."""
+    if isinstance(work, CheckFailed):
+        raise CheckFailed(work.expected, work.got, work.mend) from work
+    return work
