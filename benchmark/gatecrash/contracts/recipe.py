@@ -40,7 +40,7 @@ class Recipe(Options):
         False, description="every 5 steps the weights go back to a moving average of themselves, whose memory grows over the run"
     )
     precision: Literal["auto", "float32"] = Field(
-        "auto", description="auto: bfloat16 autocast where the device computes in it, else float32"
+        "auto", description="auto: bfloat16 autocast where the machine was measured to be faster in it, else float32"
     )
 
     @model_serializer(mode="wrap")
