@@ -9,8 +9,8 @@ import signal
 import socket
 import sys
 import tempfile
-from pathlib import Path
 from io import BufferedIOBase
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from gatecrash.errors import ContractError, one_line
 from gatecrash.evaluation.prediction import in_batches, predict_batches
 from gatecrash.host.loading import load_plugins
 from gatecrash.process.isolation import fresh_process_state
+from gatecrash.running.witness import fence
 from gatecrash.running.witness.process import PATIENCE
 from gatecrash.running.witness.wire import receive, send
 
@@ -73,6 +74,7 @@ def _answer(stream: BufferedIOBase) -> None:
 def _logits(head: dict[str, Any], body: bytes) -> torch.Tensor:
     with tempfile.TemporaryDirectory(prefix="gatecrash-plugins-") as folder:
         load_plugins(_written(head["files"], Path(folder)), shipped=False, installed=False)
+    fence.close()
     tensors = load(body)
     images = tensors.pop(IMAGES)
     classifier = rebuild(head["spec"], {name.removeprefix(STATE): tensor for name, tensor in tensors.items()})
