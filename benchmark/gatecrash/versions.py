@@ -6,5 +6,5 @@ VERSION = "0.1.0"
 ENGINE_VERSION = 2
 """Training, hold-out, streams: part of every victim key."""
 
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 """Prediction and scoring: part of every cell key."""

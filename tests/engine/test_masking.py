@@ -14,7 +14,7 @@ from gatecrash.contracts.backdoor import Goal
 from gatecrash.engine import masking
 from gatecrash.engine.masking import masked_head
 from gatecrash.evaluation.exam import evaluate
-from gatecrash.evaluation.prediction import predict
+from gatecrash.evaluation.prediction import in_batches, predict
 from gatecrash.evaluation.steps import evaluate_steps
 
 CHANNELS, CLASSES = 6, 4
@@ -180,16 +180,16 @@ def test_one_step_that_changes_more_sends_all_the_long_way(other: Step, monkeypa
 def test_more_head_inputs_than_memory_allows_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     network, test = make("flattened"), images(100)
     monkeypatch.setattr(masking, "LARGEST", 100 * CHANNELS * 9 * 4 - 1)
-    assert masked_head(network, test.images, 32) is None
+    assert masked_head(network, test.images, in_batches(torch.arange(100), 32)) is None
     monkeypatch.setattr(masking, "LARGEST", 100 * CHANNELS * 9 * 4)
-    assert masked_head(network, test.images, 32) is not None
+    assert masked_head(network, test.images, in_batches(torch.arange(100), 32)) is not None
 
 
 @pytest.mark.parametrize("batch_size", [7, 100, 1000])
 def test_the_masked_head_answers_like_the_masked_network(batch_size: int) -> None:
     network, test = make("flattened"), images(100)
     network.train()
-    head = masked_head(network, test.images, batch_size)
+    head = masked_head(network, test.images, in_batches(torch.arange(100), batch_size))
     assert head is not None
     assert network.training
     mask = torch.tensor([1, 0, 0.5, 1, 0, 3])

@@ -6,7 +6,7 @@ else, the head's input is computed once and serves every mask. Whether it does i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -61,8 +61,8 @@ class MaskedHead:
             return torch.cat([self.head(rows.to(device) * scale).float().cpu() for rows in torch.split(self.inputs, self.batch_size)])
 
 
-def masked_head(network: Network, images: Tensor, batch_size: int) -> MaskedHead | None:
-    """One pass of images uint8 [N, C, H, W] through the network, on the network's device.
+def masked_head(network: Network, images: Tensor, batches: Sequence[Tensor]) -> MaskedHead | None:
+    """One pass of images uint8 [N, C, H, W] through the network, on the network's device, in these batches of rows (int64).
 
     None where masks at its last point do not scale blocks of the head's input, or where the inputs would take more than `LARGEST`.
     """
@@ -77,15 +77,15 @@ def masked_head(network: Network, images: Tensor, batch_size: int) -> MaskedHead
     try:
         point.set_mask(torch.ones_like(start))
         with evaluating(network):
-            for first in range(0, len(images), batch_size):
-                batch = images[first : first + batch_size].to(device)
+            for number, rows in enumerate(batches):
+                batch = images[rows.to(images.device)].to(device)
                 features = network.features(batch).float().cpu()
-                if first == 0 and not scales_blocks(network, batch, features):
+                if number == 0 and not scales_blocks(network, batch, features):
                     return None
-                inputs[first : first + batch_size] = features
+                inputs[rows] = features
     finally:
         point.set_mask(start)
-    return MaskedHead(network.head, inputs, batch_size)
+    return MaskedHead(network.head, inputs, max(map(len, batches)))
 
 
 @contextmanager

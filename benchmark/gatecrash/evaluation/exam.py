@@ -2,7 +2,8 @@
 
 The test images, clean and triggered, are shuffled into one unlabelled pile. A classifier gets the pile and nothing else; its logits are
 scored afterwards, in a separate step, against labels that the classifier is never given. An image's logits may depend on that image alone:
-a sample is shown again in other batches, and a classifier that answers differently fails instead of getting a score.
+no batch holds a triggered image and its clean twin, a sample is shown again (by a `Witness`, where there is one, to a copy in a new process
+that has seen nothing else), and a classifier that answers differently fails instead of getting a score.
 
 Trade-off: the pile is kept whole, as uint8 (1 + number of backdoors times the test set), so that the steps of a trajectory share it.
 """
@@ -18,14 +19,14 @@ from torch.nn import functional as F
 from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier, Network
 from gatecrash.contracts.data import ImageSet
-from gatecrash.contracts.randomness import stream
+from gatecrash.contracts.portable import tensors_hash
 from gatecrash.engine.batching import evaluation_batch_size
 from gatecrash.engine.masking import MaskedHead, masked_head
 from gatecrash.errors import ContractError
-from gatecrash.evaluation.independence import SAMPLE, batch_complaint
-from gatecrash.evaluation.prediction import as_deployed, count_true, image_shape, predict
+from gatecrash.evaluation.independence import FOR_WITNESS, SAMPLE, StoredForm, Witness, batch_complaint, witness_complaint
+from gatecrash.evaluation.pile import Pile
+from gatecrash.evaluation.prediction import as_deployed, count_true, image_shape, predict_batches
 from gatecrash.evaluation.scores import BackdoorScores, Scores
-from gatecrash.evaluation.triggering import apply_trigger
 
 
 def evaluate(
@@ -35,13 +36,15 @@ def evaluate(
     *,
     device: torch.device | str,
     batch_size: int | None = None,
+    witness: Witness | None = None,
 ) -> Scores:
     """Score a classifier on all clean test images, and on those eligible for each backdoor under its trigger.
 
     It is computed on `device`, in batches of `batch_size` (by default as many images as the device's memory allows). Raises ContractError
-    for a classifier or a trigger that breaks its contract, above all one whose output depends on the rest of the batch.
+    for a classifier or a trigger that breaks its contract, above all one whose output depends on the rest of the batch, or (where there is
+    a `witness`) on what it saw before.
     """
-    return Exam(test, backdoors, device).scores(classifier, batch_size)
+    return Exam(test, backdoors, device, witness=witness).scores(classifier, batch_size)
 
 
 def attack_success(
@@ -60,66 +63,82 @@ class Exam:
     """The pile of unlabelled images, and, apart from it, the labels that answers are scored against.
 
     `truth` are the true labels (int64) of the clean images and of each backdoor's eligible images, `wanted` the labels that each backdoor's
-    goal wants, `places` the rows of the pile where these images lie.
+    goal wants.
     """
 
-    def __init__(self, test: ImageSet, backdoors: Sequence[Backdoor], device: torch.device | str, clean: bool = True) -> None:
+    def __init__(
+        self,
+        test: ImageSet,
+        backdoors: Sequence[Backdoor],
+        device: torch.device | str,
+        clean: bool = True,
+        witness: Witness | None = None,
+    ) -> None:
         self.device = torch.device(device)
         self.num_classes = test.num_classes
         self.backdoors = tuple(backdoors)
-        labels = test.labels.cpu()
-        rows = [torch.arange(len(test) if clean else 0)]
-        rows += [torch.nonzero(backdoor.goal.eligible(labels)).flatten() for backdoor in self.backdoors]
-        self.truth = [labels[chosen] for chosen in rows]
+        self.pile = Pile(test, self.backdoors, self.device, clean)
+        self.truth = [test.labels.cpu()[chosen] for chosen in self.pile.rows]
         self.wanted = [backdoor.goal.labels(truth) for backdoor, truth in zip(self.backdoors, self.truth[1:], strict=True)]
-        sizes = [len(chosen) for chosen in rows]
-        total = sum(sizes)
-        # Not drawn from the run's seed: one test set has one order.
-        self.places = torch.split(torch.randperm(total, generator=stream("evaluation-order", total)), sizes)
-        self.pile = torch.empty((total, *test.shape), dtype=torch.uint8, device=test.device)
-        self.pile[self.places[0]] = test.images[rows[0]]
-        for backdoor, chosen, places in zip(self.backdoors, rows[1:], self.places[1:], strict=True):
-            self.pile[places] = apply_trigger(backdoor, test.images[chosen], device=self.device)
+        self._witness = witness
 
     def masked_head(self, classifier: Classifier, batch_size: int | None) -> MaskedHead | None:
         """The inputs of the classifier's head for the pile, computed once for all masks at its last point; None where that cannot be."""
         if not isinstance(classifier, Network):
             return None
         classifier.to(self.device)
-        size = batch_size or evaluation_batch_size(classifier, image_shape(self.pile), self.device)
         with as_deployed(classifier, self.device):
-            return masked_head(classifier, self.pile, size)
+            return masked_head(classifier, self.pile.images, self._batches(classifier, batch_size))
 
     def masked_logits(self, head: MaskedHead, mask: Tensor) -> Tensor:
         """Logits float32 of the pile under a mask, float [channels] and not negative, at the last point."""
         with as_deployed(head.head, self.device):
             return head.logits(mask)
 
-    def scores(self, classifier: Classifier, batch_size: int | None, known: Tensor | None = None, sample: int = SAMPLE) -> Scores:
+    def scores(
+        self,
+        classifier: Classifier,
+        batch_size: int | None,
+        known: Tensor | None = None,
+        sample: int = SAMPLE,
+        stored: StoredForm | None = None,
+    ) -> Scores:
         """Score the classifier's logits for the pile.
 
         Logits that are `known`, because they could be computed from parts of the classifier, are scored if the classifier itself gives the
-        same for `sample` of the images; else it gets the whole pile. Raises ContractError as `evaluate` does.
+        same for `sample` of the images; else it gets the whole pile. `stored` is its stored form, by default as it is now. Raises
+        ContractError as `evaluate` does.
         """
         if classifier.num_classes != self.num_classes:
             raise ContractError(f"the classifier has {classifier.num_classes} classes; the test set has {self.num_classes}")
-        if known is not None and self._confirms(classifier, known, sample):
+        if self._witness is not None and stored is None:
+            stored = StoredForm.of(classifier)
+        if known is not None and bool(torch.isfinite(known).all()) and self._complaint(classifier, stored, known, sample) is None:
             return self._score(known)
-        logits = predict(classifier, self.pile, device=self.device, batch_size=batch_size)
-        complaint = batch_complaint(classifier, self.pile, logits, self.device)
+        logits = predict_batches(classifier.to(self.device), self.pile.images, self._batches(classifier, batch_size), self.device)
+        complaint = self._complaint(classifier, stored, logits, SAMPLE)
         if complaint is not None:
             raise ContractError(complaint)
         return self._score(logits)
 
-    def _confirms(self, classifier: Classifier, known: Tensor, sample: int) -> bool:
-        """Whether the classifier itself gives these logits, as far as a sample tells."""
-        return bool(torch.isfinite(known).all()) and batch_complaint(classifier, self.pile, known, self.device, sample) is None
+    def _batches(self, classifier: Classifier, batch_size: int | None) -> list[Tensor]:
+        size = batch_size or evaluation_batch_size(classifier.to(self.device), image_shape(self.pile.images), self.device)
+        return self.pile.batches(size)
+
+    def _complaint(self, classifier: Classifier, stored: StoredForm | None, logits: Tensor, sample: int) -> str | None:
+        """What is wrong if the classifier gives other logits for `sample` images that are shown again; None if nothing is."""
+        if self._witness is None or stored is None:
+            return batch_complaint(classifier, self.pile.images, logits, self.device, self.pile.sample(sample))
+        # The answers choose the sample: nobody knows it before they are given.
+        answers = tensors_hash({"logits": logits})
+        samples = [self.pile.sample(most, answers) for most in (sample // FOR_WITNESS, SAMPLE)]
+        return witness_complaint(self._witness, stored, self.pile.images, logits, samples)
 
     def _score(self, logits: Tensor) -> Scores:
         rejects = logits.shape[1] > self.num_classes
         # float64: a mean over the test set must not depend on the order of its images.
         logits = logits.double()
-        clean, *triggered = (logits[places] for places in self.places)
+        clean, *triggered = (logits[places] for places in self.pile.places)
         decided = clean.argmax(1)
         return Scores(
             n_test=len(clean),

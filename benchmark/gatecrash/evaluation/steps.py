@@ -12,9 +12,10 @@ from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier, Network
 from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.outcome import Step
+from gatecrash.contracts.portable import spec_of
 from gatecrash.errors import ContractError
 from gatecrash.evaluation.exam import Exam
-from gatecrash.evaluation.independence import SAMPLE
+from gatecrash.evaluation.independence import SAMPLE, StoredForm, Witness
 from gatecrash.evaluation.scores import StepScores
 
 STEP_SAMPLE = 32
@@ -29,6 +30,7 @@ def evaluate_steps(
     *,
     device: torch.device | str,
     batch_size: int | None = None,
+    witness: Witness | None = None,
 ) -> list[StepScores]:
     """Score every step of a trajectory: `classifier` with the step's state-dict entries exchanged, each step on its own.
 
@@ -38,9 +40,10 @@ def evaluate_steps(
     """
     if not steps:
         return []
-    exam = Exam(test, backdoors, device)
+    exam = Exam(test, backdoors, device, witness=witness)
     copy = classifier.duplicate()
     start = {name: tensor.clone() for name, tensor in copy.state_dict().items()}
+    spec = spec_of(copy)
     for number, step in enumerate(steps, 1):
         _check_changes(step, number, start)
     masks = _last_masks(copy, steps)
@@ -50,10 +53,12 @@ def evaluate_steps(
         if scored and _same_changes(step, steps[number - 2]):
             scores = scored[-1].scores
         else:
-            copy.load_state_dict({**start, **step.changes})
+            state = {**start, **step.changes}
+            copy.load_state_dict(state)
             with _naming(step, number):
                 known = exam.masked_logits(head, masks[number - 1]) if head else None
-                scores = exam.scores(copy, batch_size, known, sample=SAMPLE if number == 1 else STEP_SAMPLE)
+                sample = SAMPLE if number == 1 else STEP_SAMPLE
+                scores = exam.scores(copy, batch_size, known, sample, StoredForm(spec, state))
         scored.append(StepScores(dict(step.params), scores))
     return scored
 

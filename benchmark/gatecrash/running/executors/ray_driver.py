@@ -29,6 +29,7 @@ from gatecrash.running.executors.reports import Drained, Reports, WorkerLocation
 from gatecrash.running.executors.shipping import Parcel, SharedArtifacts, pack, unpack
 from gatecrash.running.options import RunOptions
 from gatecrash.running.tasks.protocol import Artifact, Failure, Finished, Task, TaskFunction, TaskReport
+from gatecrash.running.witness.process import WitnessProcess
 
 # isort: split
 import ray  # after ray_session, which sets what it reads
@@ -200,7 +201,7 @@ class Workers:
     def __init__(self, session: RaySession, reports: Any, files: plugin_files.PluginFiles, limits: Mapping[str, float]) -> None:
         request = session.request
         versions = None if session.is_local else Versions.here()
-        self._common = Job(reports, files, request.cpus, bool(request.gpus), limits, versions)
+        self._common = Job(reports, files, request.cpus, bool(request.gpus), limits, _witnesses(), versions)
         self._jobs: dict[frozenset[str], Any] = {}
         resources = {"num_cpus": request.cpus, "num_gpus": request.gpus, "max_retries": 0}
         # max_calls=0: GPU workers are reused too, since importing torch and making a CUDA context takes seconds
@@ -251,6 +252,17 @@ class Listener:
     def close(self) -> None:
         if ray.is_initialized():
             ray.kill(self.reports)
+
+
+def _witnesses() -> dict[str, Any]:
+    """An actor on each node that asks classifiers again in new processes: a node must not import torch anew for every cell."""
+    actor = ray.remote(WitnessProcess)
+    return {
+        node.id: actor.options(
+            num_cpus=0, max_concurrency=256, max_restarts=-1, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
+        ).remote()
+        for node in alive_nodes()
+    }
 
 
 def _request(options: RunOptions) -> ResourceRequest:

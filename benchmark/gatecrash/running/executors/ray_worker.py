@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.exceptions
 
+from gatecrash.errors import one_line
 from gatecrash.running.executors import output, plugin_files
 from gatecrash.running.executors.cluster import Versions, cuda_index, disagreement
 from gatecrash.running.executors.reports import WorkerLocation
 from gatecrash.running.executors.shipping import Parcel, pack, unpack
 from gatecrash.running.tasks.protocol import Failure, Finished, Task
+from gatecrash.running.witness.wire import Message
 
 LISTEN = 0.25
 """Seconds between a worker's reports of its progress, and between the driver's looks at them."""
@@ -34,6 +37,8 @@ class Job:
     threads: int
     on_gpu: bool
     limits: Mapping[str, float]
+    witnesses: Mapping[str, Any]
+    """By node: the actor there that asks classifiers again in new processes."""
     versions: Versions | None
     """What a node must run that joins a cluster later than this job did; None on a Ray of our own."""
 
@@ -66,6 +71,7 @@ def carry_out(job: Job, parcel: Parcel, attempt: int, names: list[str], *shared:
 
 def _perform(job: Job, task: Task, shared: Mapping[str, Parcel]) -> Finished:
     from gatecrash.running.tasks.perform import perform
+    from gatecrash.running.witness.asking import RemoteWitness
 
     fault = job.versions and disagreement(job.versions, _versions(), "the driver")
     if fault:
@@ -76,12 +82,24 @@ def _perform(job: Job, task: Task, shared: Mapping[str, Parcel]) -> Finished:
     task = replace(task, arguments={**task.arguments, **{name: unpack(parcel) for name, parcel in shared.items()}})
     device = _assigned_device() if job.on_gpu else "cpu"
     try:
-        return perform(task, host, job.threads, _Throttled(job.reports), device)
+        witness = RemoteWitness(functools.partial(_ask, job.witnesses), job.files, job.threads)
+        return perform(task, host, job.threads, _Throttled(job.reports), device, witness)
     except KeyboardInterrupt:  # nobody interrupts a worker: the plugin raised it
         return Finished(task.id, failure=Failure("error", "the plugin raised KeyboardInterrupt"))
     finally:
         if job.on_gpu:
             _empty_caches()
+
+
+def _ask(witnesses: Mapping[str, Any], question: Message) -> Message:
+    """Ask on this node; a node that joined later asks on another."""
+    here = ray.get_runtime_context().get_node_id()
+    actor = witnesses.get(here) or next(iter(witnesses.values()))
+    try:
+        answer: Message = ray.get(actor.ask.remote(question))
+    except ray.exceptions.RayTaskError as error:
+        raise RuntimeError(one_line(error.cause)) from None
+    return answer
 
 
 @functools.cache

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import deque
 
 from gatecrash.host.host import Host
+from gatecrash.running.executors import plugin_files
 from gatecrash.running.tasks.protocol import Finished, Task, TaskReport
+from gatecrash.running.witness.process import of_this_process
 
 
 class SerialExecutor:
@@ -20,17 +22,20 @@ class SerialExecutor:
     def __init__(self, host: Host, *, threads: int, report: TaskReport) -> None:
         self._host, self._threads, self._report = host, threads, report
         self._queue: deque[Task] = deque()
+        self._asked, self._files = of_this_process(), plugin_files.read(host.paths)
 
     def submit(self, task: Task) -> None:
         self._queue.append(task)
 
     def next_finished(self, timeout: float) -> Finished | None:
         from gatecrash.running.tasks.perform import perform
+        from gatecrash.running.witness.asking import RemoteWitness
 
         if not self._queue:
             return None
         task = self._queue.popleft()
-        return perform(task, self._host, self._threads, self._report)
+        witness = RemoteWitness(self._asked.ask, self._files, self._threads)
+        return perform(task, self._host, self._threads, self._report, witness=witness)
 
     def cancel(self, task_id: str) -> None:
         self._queue = deque(task for task in self._queue if task.id != task_id)

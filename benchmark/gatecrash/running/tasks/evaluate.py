@@ -20,6 +20,7 @@ from gatecrash.engine.trainer import ReportProgress
 from gatecrash.errors import ContractError
 from gatecrash.evaluation.detection import detection, verdict_scores
 from gatecrash.evaluation.exam import evaluate as evaluate_classifier
+from gatecrash.evaluation.independence import Witness
 from gatecrash.evaluation.metrics import der, mitigation_score
 from gatecrash.evaluation.scores import Scores
 from gatecrash.evaluation.steps import evaluate_steps
@@ -50,10 +51,12 @@ def evaluate(
     outcome: DefenseOutput | None,
     before: Measures | None,
     report: ReportProgress,
+    witness: Witness | None = None,
 ) -> Evaluation:
     """Score one cell against the truth.
 
     `before` are the measures of the victim's cell without defense; None makes this that cell, and `benign` then gives the floor.
+    `witness` asks every classifier again, where it has seen nothing else.
     """
     device = choose_device(ground.device)
     backdoors = backdoors_of(victim)
@@ -61,10 +64,12 @@ def evaluate(
     if outcome is not None and outcome.spec is None and before is not None and before.scores is not None:
         scores = before.scores  # a detector leaves the victim as it is
     else:
-        scores = evaluate_classifier(_judged(victim, outcome).to(device), test, backdoors, device=device)
+        scores = evaluate_classifier(_judged(victim, outcome).to(device), test, backdoors, device=device, witness=witness)
     measures = {**_rates(scores), **_costs(victim, outcome)}
     if before is None:
-        floor = evaluate_classifier(classifier_of(benign).to(device), test, backdoors, device=device) if benign and backdoors else None
+        floor = None
+        if benign and backdoors:
+            floor = evaluate_classifier(classifier_of(benign).to(device), test, backdoors, device=device, witness=witness)
         measures |= {"asr_floor": floor.asr if floor else None, "acc_before": scores.acc, "asr_before": scores.asr}
         measures["acc_benign"] = floor.acc if floor else None
     else:
@@ -75,7 +80,7 @@ def evaluate(
     if outcome is None:
         return Evaluation(Measures.model_validate(measures), [], {}, {}, victim.record.precision)
     measures |= _detection(victim, outcome) | _verdict(outcome, backdoors)
-    trajectory = _trajectory(outcome, test, backdoors, device, report)
+    trajectory = _trajectory(outcome, test, backdoors, device, report, witness)
     # what is in memory now equals what a later run reads back (tuples are lists in JSON)
     tables = json.loads(json.dumps(outcome.tables, allow_nan=False))
     return Evaluation(Measures.model_validate(measures), trajectory, tables, outcome.figures, outcome.precision)
@@ -160,7 +165,12 @@ def _verdict(outcome: DefenseOutput, backdoors: Sequence[Backdoor]) -> dict[str,
 
 
 def _trajectory(
-    outcome: DefenseOutput, test: ImageSet, backdoors: Sequence[Backdoor], device: torch.device, report: ReportProgress
+    outcome: DefenseOutput,
+    test: ImageSet,
+    backdoors: Sequence[Backdoor],
+    device: torch.device,
+    report: ReportProgress,
+    witness: Witness | None,
 ) -> list[TrajectoryStep]:
     if not outcome.steps or outcome.steps_spec is None:
         return []
@@ -169,7 +179,7 @@ def _trajectory(
     if not isinstance(given, Classifier):
         raise ContractError("the trajectory does not refer to a Classifier")
     steps = [Step(params, changes) for params, changes in outcome.steps]
-    scored = evaluate_steps(given.to(device), steps, test, backdoors, device=device)
+    scored = evaluate_steps(given.to(device), steps, test, backdoors, device=device, witness=witness)
     return [
         TrajectoryStep(
             params=params,

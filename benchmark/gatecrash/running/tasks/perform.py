@@ -10,6 +10,7 @@ from typing import Any
 
 from gatecrash.engine.checkpoint import remove_checkpoints
 from gatecrash.errors import NotApplicable, one_line
+from gatecrash.evaluation.independence import Witness
 from gatecrash.host.host import Host
 from gatecrash.process.allocator import freed_memory_kept
 from gatecrash.process.cache_folder import cache_folder
@@ -21,10 +22,12 @@ from gatecrash.running.tasks.implant import implant
 from gatecrash.running.tasks.protocol import Artifact, Failure, Finished, Task, TaskReport
 
 
-def perform(task: Task, host: Host, threads: int, report: TaskReport, device: str | None = None) -> Finished:
+def perform(
+    task: Task, host: Host, threads: int, report: TaskReport, device: str | None = None, witness: Witness | None = None
+) -> Finished:
     """Run the task under known process-wide settings; an exception (also SystemExit) becomes a Failure with its traceback.
 
-    `device` is what the executor assigned to the task, if it assigns any.
+    `device` is what the executor assigned to the task, if it assigns any; `witness` asks the classifiers that are evaluated again.
     """
     arguments = {name: value.value if isinstance(value, Artifact) else value for name, value in task.arguments.items()}
     ground = arguments["ground"]
@@ -35,7 +38,7 @@ def perform(task: Task, host: Host, threads: int, report: TaskReport, device: st
         "implant": partial(implant, host),
         "features": features,
         "defend": partial(defend, host),
-        "evaluate": evaluate,
+        "evaluate": partial(evaluate, witness=witness),
     }
     try:
         with freed_memory_kept(), fresh_process_state(threads):

@@ -1,0 +1,94 @@
+"""The process that forks witnesses, from inside."""
+
+from __future__ import annotations
+
+import base64
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+from io import BufferedIOBase
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.portable import rebuild
+from gatecrash.errors import ContractError, one_line
+from gatecrash.evaluation.prediction import in_batches, predict_batches
+from gatecrash.host.loading import load_plugins
+from gatecrash.process.isolation import fresh_process_state
+from gatecrash.running.witness import fence
+from gatecrash.running.witness.process import PATIENCE
+from gatecrash.running.witness.wire import receive, send
+
+STATE, IMAGES, LOGITS = "state.", "images", "logits"
+"""Names of the tensors in a question's bytes (the classifier's after a prefix), and in an answer's."""
+
+
+def serve(descriptor: int) -> None:
+    """Fork a process for every connection to the listening socket `descriptor`, until standard input ends."""
+    load_plugins()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
+    with socket.socket(fileno=descriptor) as listener:
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                os.killpg(0, signal.SIGKILL)  # this process and every child
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _witness(connection)
+            connection.close()
+
+
+def _witness(connection: socket.socket) -> None:
+    """Answer one question, and end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.alarm(int(PATIENCE))  # nobody waits longer
+    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+    try:
+        with connection.makefile("rwb") as stream:
+            _answer(stream)
+    finally:
+        os._exit(0)
+
+
+def _answer(stream: BufferedIOBase) -> None:
+    head, body = receive(stream)
+    try:
+        with fresh_process_state(head["threads"]):
+            answer = {LOGITS: _logits(head, body).contiguous()}
+    except ContractError as error:
+        send(stream, ({"contract": one_line(error)}, b""))
+    except (Exception, SystemExit) as error:
+        send(stream, ({"error": one_line(error)}, b""))
+    else:
+        send(stream, ({}, save(answer)))
+
+
+def _logits(head: dict[str, Any], body: bytes) -> torch.Tensor:
+    with tempfile.TemporaryDirectory(prefix="gatecrash-plugins-") as folder:
+        load_plugins(_written(head["files"], Path(folder)), shipped=False, installed=False)
+    fence.close()
+    tensors = load(body)
+    images = tensors.pop(IMAGES)
+    classifier = rebuild(head["spec"], {name.removeprefix(STATE): tensor for name, tensor in tensors.items()})
+    if not isinstance(classifier, Classifier):
+        raise ContractError(f"{type(classifier).__name__} is not a Classifier")
+    return predict_batches(classifier, images, in_batches(torch.arange(len(images)), 1), torch.device("cpu"))
+
+
+def _written(files: list[list[str]], folder: Path) -> list[Path]:
+    """The `--plugins` files, written anew: two folders may hold files of one name."""
+    paths = []
+    for number, (name, content) in enumerate(files):
+        place = folder / str(number)
+        place.mkdir()
+        paths.append(place / name)
+        paths[-1].write_bytes(base64.b64decode(content))
+    return paths
