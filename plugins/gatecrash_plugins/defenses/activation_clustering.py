@@ -188,8 +188,8 @@ class ActivationClustering(Defense):
     def by_reclassification(self, halves: Sequence[Halves], evidence: Evidence) -> list[Finding]:
         """`by_exclusion` with a second look that may turn the accusation round: an extension of the paper.
 
-        Where the first model does not recognise a cluster, either this is poison, or it is all that was clean in a class where poison is the
-        majority (without it, all images of that label carry the trigger). So a second model is trained without the larger clusters of
+        Where the first model does not recognise a cluster, either this is poison, or it is all that was clean in a class where poison is
+        the majority (without it, all images of that label carry the trigger). So a second model is trained without the larger clusters of
         these classes. If it recognises them, the smaller ones are poison. If neither model recognises what it has not seen and neither
         cluster is small (below `size`), poison is what is taken for another class with more confidence: a poisoned image is an ordinary
         image of another class, while a class that was left out resembles none.
