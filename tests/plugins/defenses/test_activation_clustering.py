@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from gatecrash import Backbone, Evidence, ImageSet, Model, Network, Outcome, Recipe
 from gatecrash.testing import make_evidence
+from gatecrash_plugins.defenses import _clusters as clusters
 from gatecrash_plugins.defenses import activation_clustering as ac
-from gatecrash_plugins.defenses.activation_clustering import ActivationClustering, Finding, Halves, Reclassified
+from gatecrash_plugins.defenses._clusters import Halves
+from gatecrash_plugins.defenses.activation_clustering import ActivationClustering, Finding, Reclassified
 
 CLASSES = 4
 TRIGGER = 5
@@ -242,7 +244,7 @@ class TestReduction:
     def test_whitening_gives_the_distances_of_independent_components(self) -> None:
         sources = np.random.default_rng(0).laplace(size=(300, 4))
         features = sources @ np.random.default_rng(1).normal(size=(4, 12))
-        scores = ac.reduce(features, 4, whiten=True)
+        scores = clusters.reduce(features, 4, whiten=True)
         assert scores is not None
         components = FastICA(4, whiten="unit-variance", random_state=0, max_iter=1000, tol=1e-6).fit_transform(features)
         # scikit-learn's variances are over n, the whitened principal components' over n - 1.
@@ -251,13 +253,13 @@ class TestReduction:
     def test_directions_of_rounding_error_are_not_whitened(self) -> None:
         generator = np.random.default_rng(0)
         features = (generator.normal(size=(50, 2)) @ generator.normal(size=(2, 20))).astype(np.float32).astype(np.float64)
-        scores = ac.reduce(features, 10, whiten=True)
+        scores = clusters.reduce(features, 10, whiten=True)
         assert scores is not None
         assert scores.shape == (50, 2)
 
     def test_principal_components_keep_their_size_and_number(self) -> None:
         features = np.diag([3.0, 2.0, 1.0]).repeat(10, axis=0)
-        scores = ac.reduce(features, 1, whiten=False)
+        scores = clusters.reduce(features, 1, whiten=False)
         assert scores is not None
         assert scores.shape == (30, 1)
         assert scores.std() > 1.2
@@ -267,7 +269,7 @@ class TestTwoMeans:
     def test_margin_by_hand(self) -> None:
         """Centres 1 (of 0, 1, 2) and 10.5 (of 10, 11): the row at 2 lies 8.5 from the smaller one and 1 from its own."""
         scores = np.array([[0.0], [1.0], [2.0], [10.0], [11.0]])
-        found = ac.two_means(3, torch.arange(5), scores, seed=0, sample_seed=0)
+        found = clusters.two_means(3, torch.arange(5), scores, seed=0, sample_seed=0)
         assert found.label == 3
         assert found.smaller.tolist() == [False, False, False, True, True]
         assert found.share == pytest.approx(0.4)
@@ -275,20 +277,20 @@ class TestTwoMeans:
 
     def test_of_equal_clusters_the_one_without_the_first_row_counts_as_smaller(self) -> None:
         for seed in range(4):
-            found = ac.two_means(0, torch.arange(4), np.array([[0.0], [9.0], [0.0], [9.0]]), seed=seed, sample_seed=0)
+            found = clusters.two_means(0, torch.arange(4), np.array([[0.0], [9.0], [0.0], [9.0]]), seed=seed, sample_seed=0)
             assert found.smaller.tolist() == [False, True, False, True]
 
     def test_silhouette_of_large_classes_is_taken_on_a_seeded_sample(self) -> None:
         scores = np.random.default_rng(0).normal(size=(5000, 2))
         scores[:1500] += 8
-        found = [ac.two_means(0, torch.arange(5000), scores, seed=0, sample_seed=seed).silhouette for seed in (0, 0, 1)]
+        found = [clusters.two_means(0, torch.arange(5000), scores, seed=0, sample_seed=seed).silhouette for seed in (0, 0, 1)]
         assert found[0] == found[1] != found[2]
         assert found[0] == pytest.approx(0.8, abs=0.05)
 
     def test_cluster_that_the_sample_misses_has_no_silhouette(self) -> None:
         scores = np.random.default_rng(0).normal(size=(100_000, 1)) * 1e-3
         scores[0] = 100
-        assert ac.two_means(0, torch.arange(100_000), scores, seed=0, sample_seed=0).silhouette == 0.0
+        assert clusters.two_means(0, torch.arange(100_000), scores, seed=0, sample_seed=0).silhouette == 0.0
 
 
 class TestDecisions:
