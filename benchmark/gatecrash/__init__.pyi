@@ -53,6 +53,7 @@ from .datasets.sampling import group_rows as group_rows
 from .datasets.sampling import stratified_split as stratified_split
 from .engine.pruning import PruningCurve as PruningCurve
 from .engine.pruning import accuracy as accuracy
+from .engine.pruning import last_activations as last_activations
 from .engine.pruning import mean_activations as mean_activations
 from .engine.pruning import pruning_curve as pruning_curve
 from .errors import ContractError as ContractError

@@ -107,8 +107,8 @@ def fine_pruning(setting: Setting, options: FinePruning.Config, found: Outcome) 
 
 
 def activation_clustering(setting: Setting, options: ActivationClustering.Config, found: Outcome) -> int:
-    """All rows once for their activations. The first model is trained without the smaller clusters and the second without the larger ones
-    of doubtful classes; each looks once at what it was trained without. The last is trained without the suspects, if there are any."""
+    """All rows once for their activations. A model is trained without the smaller clusters, and by exclusionary-reclassification another
+    without the larger ones of doubtful classes; each looks once at what it was trained without. The last has no suspects."""
     assert found.suspects is not None
     rows, epochs = len(setting.training), RECIPE.epochs
     sizes = [(row["rows"], round(row["rows"] * row["smaller_share"]), "larger_kept" in row) for row in found.tables["classes"]]

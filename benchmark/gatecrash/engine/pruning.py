@@ -17,7 +17,7 @@ from gatecrash.contracts.classifier import Classifier, Network
 from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.outcome import MAX_STEPS, Step
 from gatecrash.engine.masking import evaluating, scales_blocks
-from gatecrash.errors import ContractError
+from gatecrash.errors import ContractError, NotApplicable
 
 Batches = Callable[..., Iterator[Any]]
 """`evidence.batches`."""
@@ -31,8 +31,8 @@ def accuracy(classifier: Classifier, data: ImageSet, batches: Batches) -> float:
 def mean_activations(network: Network, images: Tensor, batches: Batches, names: Sequence[str] | None = None) -> dict[str, Tensor]:
     """Mean size |a| of each channel's activation over images uint8 [N, C, H, W] and positions, at the named points (default: all).
 
-    float64 [channels] on the CPU, from running sums. Behind a ReLU it is the mean activation of Liu et al.; at a point in front of one, a
-    channel that is strongly negative is not dormant.
+    float64 [channels] on the CPU, from running sums. Behind a ReLU it is a mean activation as Liu et al. have it; at a point in front of
+    one, a channel that is strongly negative is not dormant.
     """
     points = list(network.points) if names is None else list(names)
     sums = {name: torch.zeros(network.points[name].channels, dtype=torch.float64) for name in points}
@@ -44,6 +44,26 @@ def mean_activations(network: Network, images: Tensor, batches: Batches, names: 
                 # Per image first: a float32 sum over a whole batch would lose digits.
                 sums[name] += activation.flatten(2).abs().mean(2).double().sum(0).cpu()
     return {name: total / len(images) for name, total in sums.items()}
+
+
+def last_activations(network: Network, images: Tensor, batches: Batches, *, pooled: bool) -> Tensor:
+    """Mean size |a| of each channel of the last point over images uint8 [N, C, H, W]: float64 [channels] on the CPU.
+
+    Not pooled: over the positions of the point's map, as `mean_activations`. Pooled: over the channel's block of the head's input, which is
+    what pooling left of the map. Behind a mean both rank channels alike; a maximum lifts channels that are active in few positions. Raises
+    NotApplicable where the head's input has no block for each channel.
+    """
+    name, point = list(network.points.items())[-1]
+    if not pooled:
+        return mean_activations(network, images, batches, [name])[name]
+    total = torch.zeros(point.channels, dtype=torch.float64)
+    with evaluating(network):
+        for number, batch in enumerate(batches(images)):
+            features = network.features(batch)
+            if number == 0 and not scales_blocks(network, batch, features):
+                raise NotApplicable(f"the head's input has no block for each channel of {name}; use the activations before pooling")
+            total += features.view(len(batch), point.channels, -1).abs().mean(2).double().sum(0).cpu()
+    return total / len(images)
 
 
 @dataclass(frozen=True)

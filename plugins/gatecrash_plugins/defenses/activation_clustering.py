@@ -4,11 +4,18 @@ Every class of the training set is split in two by its activations; the decision
 removed and a model is trained from scratch on the rest. All indices are rows of the training set throughout: nothing
 is shuffled and each class is clustered as a whole, so cluster ids never have to be matched.
 
-Which decision is the default, and why: exclusionary reclassification. A threshold on relative size or on the silhouette is a statement
-about how the benign classes of one data set cluster: some split unevenly by themselves, digits have benign silhouettes of 0.2 to 0.3 where
-the paper's threshold is 0.10 to 0.15, and the smaller cluster is the clean one as soon as the poison outnumbers the target class.
-Reclassification asks a model that has not seen a cluster what it is, with a threshold (1) that means the same on every data set. It costs
-one training run on a benign victim and two on a backdoored one, besides the final one.
+Four decisions. The first three are the paper's (exclusionary reclassification, relative size comparison, silhouette score):
+
+- `exclusionary`: one model is trained without the clusters in question, here the smaller one of every class, and says what they are;
+- `relative-size` and `silhouette`: how the clusters of a class lie, without a model;
+- `exclusionary-reclassification`: an extension that neither the paper nor IBM's Adversarial Robustness Toolbox has. A second model judges
+  the larger clusters of the classes that the first one doubts, so that either half can be accused.
+
+Which is the default, and why: `exclusionary`, the paper's. A threshold on relative size or on the silhouette is a statement about how the
+benign classes of one data set cluster (digits have benign silhouettes of 0.2 to 0.3 where the paper's threshold is 0.10 to 0.15), while
+a model that has not seen a cluster says what it is, with a threshold (1) that means the same on every data set. It costs one training run
+besides the final one; the extension costs two where a class is doubted. No decision but the extension can be right where poison is the
+majority of its class, and the extension can be wrong where `exclusionary` is right: its second model compares two confidences.
 
 Which reduction is the default, and why: principal components as they are, the default of the common implementations. The paper's
 independent components have equal variance by construction; with a hundred rows per class that lifts noise to the size of the backdoor,
@@ -18,38 +25,15 @@ which otherwise is the largest difference within its class.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from gatecrash import Classifier, Defense, Evidence, Give, ImageSet, Need, Options, Outcome, Reference, hookimpl
-
-_SILHOUETTE_ROWS = 2000
-"""The silhouette compares all pairs: larger classes are represented by so many random rows."""
-
-
-@dataclass(frozen=True)
-class Halves:
-    """One class, split in two: `rows` int64 [n] of the training set, `smaller` bool [n], and `margin` float64 [n] in [-1, 1].
-
-    The margin is (distance to the larger cluster's centre - distance to the smaller's) / their sum: positive on the smaller's side.
-    """
-
-    label: int
-    rows: Tensor
-    smaller: Tensor
-    margin: Tensor
-    silhouette: float
-
-    @property
-    def share(self) -> float:
-        """The smaller cluster's share of the class, in (0, 0.5]."""
-        return float(self.smaller.double().mean())
+from gatecrash_plugins.defenses._clusters import Halves, reduce, two_means
 
 
 @dataclass(frozen=True)
@@ -63,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Reclassified:
-    """What a model says of a cluster that it was not trained on (Chen et al. 2018, exclusionary reclassification).
+    """What a model says of a cluster that it was not trained on (exclusionary reclassification, Chen et al. 2018).
 
     `kept` (the paper's l) rows get their own label, `moved` (p) the other class that most rows go to; `foreign` in [0, 1] is the mean
     probability of the likeliest other class.
@@ -81,6 +65,10 @@ class Reclassified:
     def evidence(self) -> float:
         return self.moved / max(1, self.kept + self.moved)
 
+    def details(self, prefix: str) -> dict[str, Any]:
+        """Columns of the table of classes."""
+        return {f"{prefix}kept": self.kept, f"{prefix}moved": self.moved, f"{prefix}foreign": self.foreign}
+
 
 class ActivationClustering(Defense):
     """Removes training rows whose penultimate activations split off from their class, and retrains without them."""
@@ -92,6 +80,7 @@ class ActivationClustering(Defense):
     )
     needs = frozenset({Need.MODEL, Need.TRAINING_DATA, Need.FEATURES, Need.RETRAIN})
     gives = frozenset({Give.SUSPECTS, Give.CLASSIFIER})
+    version = 2
 
     class Config(Options):
         """Defaults: the paper's thresholds; the size below which a cluster is small as in IBM's Adversarial Robustness Toolbox."""
@@ -100,11 +89,13 @@ class ActivationClustering(Defense):
             "pca", description="pca: components as large as they are in the activations; ica: components of equal variance (paper)"
         )
         dimensions: int = Field(10, ge=1, le=1000, description="components that each class's activations are reduced to")
-        decision: Literal["exclusionary-reclassification", "relative-size", "silhouette"] = Field(
-            "exclusionary-reclassification", description="how a cluster is found to be poison"
+        decision: Literal["exclusionary", "exclusionary-reclassification", "relative-size", "silhouette"] = Field(
+            "exclusionary",
+            description="how a cluster is found to be poison; exclusionary, relative-size and silhouette are the paper's, "
+            "exclusionary-reclassification extends the first by a second model that may accuse the larger cluster",
         )
         ratio: float = Field(
-            1.0, gt=0, le=1000, description="exclusionary-reclassification: poison if (kept label) / (most frequent other) is below this"
+            1.0, gt=0, le=1000, description="exclusionary (both): poison if (kept label) / (most frequent other) is below this"
         )
         size: float = Field(
             0.35,
@@ -122,6 +113,7 @@ class ActivationClustering(Defense):
         data = evidence.training_data
         halves = self.split(evidence.features, data.labels, evidence)
         findings = {
+            "exclusionary": self.by_exclusion,
             "exclusionary-reclassification": self.by_reclassification,
             "relative-size": self.by_relative_size,
             "silhouette": self.by_silhouette,
@@ -158,80 +150,41 @@ class ActivationClustering(Defense):
             for half in halves
         ]
 
-    def by_reclassification(self, halves: Sequence[Halves], evidence: Evidence) -> list[Finding]:
-        """A cluster is poison if a model trained without it takes it for another class: l / p < `ratio`.
+    def by_exclusion(self, halves: Sequence[Halves], evidence: Evidence) -> list[Finding]:
+        """A smaller cluster is poison if a model trained without the smaller clusters of all classes takes it for another: l / p < `ratio`.
 
-        One model is trained without the smaller cluster of every class. Where it does not recognise a cluster, either this is poison, or it
-        is all that was clean in a class where poison is the majority (without it, all images of that label carry the trigger). So a
-        second model is trained without the larger clusters of these classes. If it recognises them, the smaller ones are poison. If neither
-        model recognises what it has not seen and neither cluster is small (below `size`), poison is what is taken for another class with
-        more confidence: a poisoned image is an ordinary image of another class, while a class that was left out resembles none.
+        This is the paper's rule. It leaves open what is poison at l / p = `ratio`; here it is not.
         """
         if not halves:
             return []
-        first = reclassify(halves, [half.smaller for half in halves], evidence)
-        doubtful = [index for index, answer in enumerate(first) if answer.poisonous(self.config.ratio)]
-        second: dict[int, Reclassified] = {}
-        if doubtful:
-            chosen = [halves[index] for index in doubtful]
-            second = dict(zip(doubtful, reclassify(chosen, [~half.smaller for half in chosen], evidence), strict=True))
-        findings = []
-        for index, small in enumerate(first):
-            large = second.get(index)
-            details: dict[str, Any] = {"kept": small.kept, "moved": small.moved, "foreign": small.foreign}
-            if large is None:
-                findings.append(Finding(None, small.evidence, details))
-                continue
-            details |= {"larger_kept": large.kept, "larger_moved": large.moved, "larger_foreign": large.foreign}
-            if large.poisonous(self.config.ratio) and large.foreign > small.foreign and halves[index].share >= self.config.size:
-                findings.append(Finding("larger", large.evidence, details))
+        answers = reclassify(halves, [half.smaller for half in halves], evidence)
+        return [
+            Finding("smaller" if answer.poisonous(self.config.ratio) else None, answer.evidence, answer.details("")) for answer in answers
+        ]
+
+    def by_reclassification(self, halves: Sequence[Halves], evidence: Evidence) -> list[Finding]:
+        """`by_exclusion` with a second look that may turn the accusation round: an extension of the paper.
+
+        Where the first model does not recognise a cluster, either this is poison, or it is all that was clean in a class where poison is
+        the majority (without it, all images of that label carry the trigger). So a second model is trained without the larger clusters of
+        these classes. If it recognises them, the smaller ones are poison. If neither model recognises what it has not seen and neither
+        cluster is small (below `size`), poison is what is taken for another class with more confidence: a poisoned image is an ordinary
+        image of another class, while a class that was left out resembles none.
+        """
+        findings = self.by_exclusion(halves, evidence)
+        doubtful = [index for index, finding in enumerate(findings) if finding.accused]
+        if not doubtful:
+            return findings
+        chosen = [halves[index] for index in doubtful]
+        for index, large in zip(doubtful, reclassify(chosen, [~half.smaller for half in chosen], evidence), strict=True):
+            small = findings[index]
+            details = {**small.details, **large.details("larger_")}
+            stranger = large.foreign > small.details["foreign"] and halves[index].share >= self.config.size
+            if large.poisonous(self.config.ratio) and stranger:
+                findings[index] = Finding("larger", large.evidence, details)
             else:
-                findings.append(Finding("smaller", small.evidence, details))
+                findings[index] = replace(small, details=details)
         return findings
-
-
-def reduce(features: NDArray[np.float64], dimensions: int, whiten: bool) -> NDArray[np.float64] | None:
-    """Scores [n, d] on at most `dimensions` principal components, or None for fewer than three rows or rows that are all alike.
-
-    Independent components are a rotation of the whitened principal components (Hyvärinen and Oja 2000, section 5), and 2-means and the
-    silhouette see nothing but distances: whitening gives the clusters of an ICA without its iterations, which need not converge.
-    """
-    from sklearn.decomposition import PCA  # takes a second to import, which only this defense needs
-
-    if len(features) < 3 or (features == features[0]).all():
-        return None
-    pca = PCA(n_components=min(dimensions, len(features) - 1, features.shape[1]), svd_solver="full").fit(features)
-    spread = np.sqrt(pca.explained_variance_)
-    # Directions that hold only rounding errors must not be blown up by the whitening.
-    real = spread > max(float(spread[0]), float(np.abs(features).max())) * 1e-6
-    if not real.any():
-        return None  # rows that differ by rounding only
-    scores: NDArray[np.float64] = pca.transform(features)[:, real]
-    return scores / spread[real] if whiten else scores
-
-
-def two_means(label: int, rows: Tensor, scores: NDArray[np.float64], seed: int, sample_seed: int) -> Halves:
-    """k-means with k = 2 on scores [n, d] that are not all alike."""
-    from sklearn.cluster import KMeans
-
-    means = KMeans(n_clusters=2, n_init=10, random_state=seed).fit(scores)
-    ids = means.labels_
-    ones = int(ids.sum())
-    small = 1 if 2 * ones < len(ids) or (2 * ones == len(ids) and ids[0] == 0) else 0
-    distances = means.transform(scores)
-    total = distances.sum(1)
-    margin = (distances[:, 1 - small] - distances[:, small]) / np.where(total > 0, total, 1)
-    return Halves(label, rows, torch.from_numpy(ids == small), torch.from_numpy(margin), _silhouette(scores, ids, sample_seed))
-
-
-def _silhouette(scores: NDArray[np.float64], ids: NDArray[np.int32], seed: int) -> float:
-    from sklearn.metrics import silhouette_score
-
-    if len(ids) > _SILHOUETTE_ROWS:
-        chosen = np.random.default_rng(seed).choice(len(ids), _SILHOUETTE_ROWS, replace=False)
-        scores, ids = scores[chosen], ids[chosen]
-    # A cluster so small that the sample misses it has no silhouette.
-    return float(silhouette_score(scores, ids)) if len(np.unique(ids)) == 2 else 0.0
 
 
 def reclassify(halves: Sequence[Halves], clusters: Sequence[Tensor], evidence: Evidence) -> list[Reclassified]:

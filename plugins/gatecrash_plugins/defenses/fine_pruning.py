@@ -24,12 +24,13 @@ from gatecrash import (
     Step,
     accuracy,
     hookimpl,
+    last_activations,
     mean_activations,
     pruning_curve,
 )
 
-RULES = {"last-conv": "max_drop", "fraction": "fraction", "threshold": "threshold"}
-"""Selection rule -> the option that sets it."""
+RULES = {"max_drop": "last-conv", "activations": "last-conv", "fraction": "fraction", "threshold": "threshold"}
+"""Option -> the selection rule that reads it."""
 
 THRESHOLDS = tuple(step / 10 for step in range(21))
 FRACTIONS = tuple(step / 20 for step in range(20))
@@ -50,7 +51,9 @@ class FinePruning(Defense):
     Three rules choose the channels, all by mean activation on clean images:
 
     - `last-conv` (Liu et al., section 3.1): channels of the last point in increasing order, as long as accuracy on the hold-out is not more
-      than `max_drop` below the original;
+      than `max_drop` below the original. The paper does not say where activations are averaged: its authors' code reads the output of the
+      pooling layer behind the pruned convolution, as the default `activations: after-pooling` does; `before-pooling` reads the
+      convolution's own map, as do the two other rules, which are not the paper's;
     - `fraction`: the given share of the channels of every point, weakest first;
     - `threshold`: every channel whose mean activation is below `threshold` times the mean over its layer.
 
@@ -65,6 +68,7 @@ class FinePruning(Defense):
     )
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER})
+    version = 2
 
     class Config(Options):
         """Defaults: the paper's rule with a 4-point drop; SGD as in BackdoorBench (lr 0.01, cosine)."""
@@ -73,6 +77,10 @@ class FinePruning(Defense):
             "last-conv", description="rule that chooses the channels; taken from the option that is given"
         )
         max_drop: float = Field(0.04, ge=0, le=1, description="last-conv: hold-out accuracy that pruning may cost (absolute)")
+        activations: Literal["after-pooling", "before-pooling"] = Field(
+            "after-pooling",
+            description="last-conv: averaged per channel is what pooling hands to the head (the authors' code), or the map before it",
+        )
         fraction: float = Field(0.05, ge=0, lt=1, description="fraction: share of channels to prune at every point")
         threshold: float = Field(0.8, ge=0, le=2, description="threshold: multiple of the layer's mean activation below which channels go")
         prune: bool = Field(True, description="false: fine-tune only")
@@ -87,13 +95,13 @@ class FinePruning(Defense):
         @classmethod
         def _rule_of_the_given_option(cls, data: Any) -> Any:
             if isinstance(data, dict) and "select" not in data:
-                given = [rule for rule, option in RULES.items() if option in data and rule != "last-conv"]
+                given = [rule for option, rule in RULES.items() if option in data and rule != "last-conv"]
                 return {**data, "select": given[0]} if given else data
             return data
 
         @model_validator(mode="after")
         def _every_option_counts(self) -> Self:
-            for rule, option in RULES.items():
+            for option, rule in RULES.items():
                 if rule != self.select and getattr(self, option) != type(self).model_fields[option].default:
                     raise ValueError(f"{option} has no effect when channels are selected by {self.select}; give one of the two")
             if not self.prune and self.epochs == 0:
@@ -131,7 +139,7 @@ class FinePruning(Defense):
 
     def _select(self, network: Network, evidence: Evidence) -> Pruning:
         if self.config.select == "last-conv":
-            return last_conv(network, evidence, self.config.max_drop)
+            return last_conv(network, evidence, self.config.max_drop, pooled=self.config.activations == "after-pooling")
         means = mean_activations(network, evidence.clean.images, evidence.batches)
         start = {name: point.mask.detach().clone() for name, point in network.points.items()}
         if self.config.select == "fraction":
@@ -144,14 +152,13 @@ def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor, rows: Tens
     return F.cross_entropy(network(images).float(), labels)
 
 
-def last_conv(network: Network, evidence: Evidence, max_drop: float) -> Pruning:
+def last_conv(network: Network, evidence: Evidence, max_drop: float, *, pooled: bool) -> Pruning:
     """Channels of the last point in increasing mean activation (ties: lowest index first), while accuracy drops by at most `max_drop`."""
-    last = list(network.points)[-1]
-    means = mean_activations(network, evidence.clean.images, evidence.batches, [last])[last]
+    means = last_activations(network, evidence.clean.images, evidence.batches, pooled=pooled)
     curve = pruning_curve(network, evidence.clean, means.argsort(stable=True), evidence.batches)
     crossing = (k for k in range(len(curve.correct)) if curve.accuracy(0) - curve.accuracy(k) > max_drop + 1e-9)
     chosen = next(crossing, len(curve.correct)) - 1
-    return Pruning({last: curve.mask(chosen)}, curve.trajectory(chosen), {"pruning": curve.table(means)})
+    return Pruning({curve.point: curve.mask(chosen)}, curve.trajectory(chosen), {"pruning": curve.table(means)})
 
 
 def weakest(means: Tensor, fraction: float) -> Tensor:

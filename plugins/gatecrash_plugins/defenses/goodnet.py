@@ -62,6 +62,7 @@ class GoodNetDefense(Defense):
     )
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER, Give.REJECT})
+    version = 2
 
     class Config(ActivationPruning.Config):
         """How the second network is pruned: the options of activation-pruning."""

@@ -47,7 +47,7 @@ def test_publish_then_check_then_verify(gatecrash: Gatecrash, ran: tuple[Path, P
     assert (stored["access"], stored["gives"]) == ("model + clean data", ["classifier"])
     assert (len(stored["trajectory"]), stored["log"]) == (32, None)
     text = (tmp_path / "small.md").read_text()
-    for said in ("attack \\ defense", "Model + clean data", "gatecrash verify small", "dataset fingerprint", "fine-pruning 1"):
+    for said in ("attack \\ defense", "Model + clean data", "gatecrash verify small", "dataset fingerprint", "fine-pruning 2"):
         assert said in text
     drawn = find_spec("matplotlib") is not None
     for kind in ("heatmap", "triggers"):
@@ -100,7 +100,7 @@ def test_cells_of_an_older_plugin_are_marked_and_fail_the_check(
     monkeypatch.setattr(plugin.cls, "version", 7)
     checked = gatecrash("leaderboard", "--check", "--boards", tmp_path)
     assert checked.code == 1
-    assert "small: 4 cells are outdated (defense fine-pruning 1 -> 7); run and publish again" in checked.out
+    assert "small: 4 cells are outdated (defense fine-pruning 2 -> 7); run and publish again" in checked.out
     board = gatecrash("leaderboard", "--board", "small", "--boards", tmp_path).out
     assert next(line.count("†") for line in board.splitlines() if line.startswith("| badnets")) == 1
     checked = gatecrash("verify", next((tmp_path / "results/small").glob("badnets.fine-pruning.0.*")))

@@ -104,6 +104,24 @@ def test_a_start_of_no_use_leaves_the_image_inside_the_ball() -> None:
     assert ascend(Linear(torch.zeros(1, 1, 1)), pixel(200), [torch.full((1, 1, 1, 1), 0.4)]).item() == 210  # no gradient: 200 + 10.2
 
 
+@pytest.mark.parametrize(("levels", "iterations"), [(8, 10), (16, 9)])
+def test_without_a_random_start_it_is_plain_projected_gradient_ascent_to_the_pixel(levels: int, iterations: int) -> None:
+    """Madry et al. 2018 restated, on a convolutional net."""
+    train = images(40)
+    network: Network = model_factory(SmallCnn(SmallCnn.Config(width=4)), train, seed=11)().eval()
+    epsilon, step = levels / 255, 2 / 255
+    original = train.images / 255
+    moved = original
+    for _ in range(iterations):
+        moved = moved.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(network(moved), torch.zeros(40, dtype=torch.int64), reduction="sum"), moved)
+        moved = moved + step * gradient.sign()
+        moved = (original + (moved - original).clamp(-epsilon, epsilon)).clamp(0, 1)
+    expected = (255 * moved.detach()).round().to(torch.uint8)
+    assert ascend(network, train.images, epsilon=epsilon, step=step, iterations=iterations).equal(expected)
+    assert int((expected.int() - train.images.int()).abs().max()) == levels
+
+
 @given(seed=st.integers(0, 10_000), epsilon=st.floats(1 / 255, 1), iterations=st.integers(1, 4), early_stop=st.booleans())
 def test_the_uint8_result_is_within_epsilon_after_rounding(seed: int, epsilon: float, iterations: int, early_stop: bool) -> None:
     generator = torch.Generator().manual_seed(seed)

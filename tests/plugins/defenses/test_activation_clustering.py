@@ -10,18 +10,22 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import pdist
-from sklearn.decomposition import FastICA
-from sklearn.metrics import roc_auc_score
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA, FastICA
+from sklearn.metrics import roc_auc_score, silhouette_score
 from torch import Tensor, nn
 
 from gatecrash import Backbone, Evidence, ImageSet, Model, Network, Outcome, Recipe
 from gatecrash.testing import make_evidence
+from gatecrash_plugins.defenses import _clusters as clusters
 from gatecrash_plugins.defenses import activation_clustering as ac
-from gatecrash_plugins.defenses.activation_clustering import ActivationClustering, Finding, Halves, Reclassified
+from gatecrash_plugins.defenses._clusters import Halves
+from gatecrash_plugins.defenses.activation_clustering import ActivationClustering, Finding, Reclassified
 
 CLASSES = 4
 TRIGGER = 5
 """The pixel that poisoned images light up; class c lights up pixel c, and pixel 4 divides nothing but the rows of a class."""
+DECISIONS = ["exclusionary", "exclusionary-reclassification", "relative-size", "silhouette"]
 RECIPE = Recipe(epochs=12, batch_size=16, lr=1.0, weight_decay=0.0, schedule="constant", crop=0, flip=False)
 
 
@@ -106,7 +110,7 @@ def halves(sizes: tuple[int, int], silhouette: float = 0.5) -> Halves:
 
 
 class TestPerfectFeatures:
-    @pytest.mark.parametrize("decision", ["exclusionary-reclassification", "relative-size", "silhouette"])
+    @pytest.mark.parametrize("decision", DECISIONS)
     @pytest.mark.parametrize(("reduction", "dimensions"), [("pca", 10), ("ica", 1)])
     def test_finds_exactly_the_poison_in_shuffled_rows(self, decision: str, reduction: str, dimensions: int) -> None:
         """Elsewhere shuffled loader positions were taken for data-set indices, and poison removed at chance."""
@@ -123,16 +127,20 @@ class TestPerfectFeatures:
         assert roc_auc_score(case.poison, suspicion_of(outcome)) == 1.0
         assert [row["accused"] for row in outcome.tables["classes"]] == ["smaller", "", "", ""]
 
-    def test_poison_that_outnumbers_the_target_class_is_the_larger_cluster(self) -> None:
-        """10% on ten classes are 52.6% of the target class; elsewhere the clean rows are then removed."""
+    @pytest.mark.parametrize("options", [{}, {"decision": "relative-size", "size": 0.5}])
+    def test_poison_that_outnumbers_the_target_class_turns_the_papers_decisions_round(self, options: dict[str, Any]) -> None:
+        """10% on ten classes are 52.6% of the target class: the smaller cluster, the clean one, is accused and removed."""
         case = planted(clean=24, poison=27)
-        outcome = defend(case.data)
+        suspects = suspects_of(defend(case.data, retrain=False, **options))
+        assert not suspects[case.poison].any()
+        assert suspects[(case.data.labels == 0) & ~case.poison].all()
+
+    def test_the_extension_accuses_the_larger_cluster_where_poison_outnumbers_the_target_class(self) -> None:
+        case = planted(clean=24, poison=27)
+        outcome = defend(case.data, decision="exclusionary-reclassification")
         assert suspects_of(outcome).equal(case.poison)
         assert roc_auc_score(case.poison, suspicion_of(outcome)) == 1.0
         assert outcome.tables["classes"][0]["accused"] == "larger"
-        by_size = suspects_of(defend(case.data, decision="relative-size", size=0.5, retrain=False))
-        assert not by_size[case.poison].any()
-        assert by_size[(case.data.labels == 0) & ~case.poison].all()
 
     def test_benign_training_set_has_no_suspects_and_keeps_its_victim(self) -> None:
         case = planted(poison=0)
@@ -187,7 +195,7 @@ class TestRowsAndSeeds:
         np.random.seed(2)
         assert suspicion_of(defend(data, decision="relative-size", retrain=False)).equal(first)
 
-    @pytest.mark.parametrize("decision", ["exclusionary-reclassification", "relative-size", "silhouette"])
+    @pytest.mark.parametrize("decision", DECISIONS)
     @pytest.mark.parametrize("reduction", ["pca", "ica"])
     def test_classes_with_few_or_equal_images_are_left_alone(self, decision: str, reduction: str) -> None:
         """No row, two rows, and three equal rows of classes 0, 1 and 2; class 3 can be split."""
@@ -201,18 +209,42 @@ class TestRowsAndSeeds:
         assert [row["class"] for row in outcome.tables["classes"]] == ["d"]
         assert not suspicion_of(outcome)[data.labels != 3].any()
 
-    def test_training_set_without_any_class_to_split(self) -> None:
+    @pytest.mark.parametrize("decision", DECISIONS)
+    def test_training_set_without_any_class_to_split(self, decision: str) -> None:
         data = planted(clean=2, poison=0).data
-        outcome = defend(data)
+        outcome = defend(data, decision=decision)
         assert not suspects_of(outcome).any()
         assert outcome.tables["classes"] == []
+
+
+class TestReference:
+    """The method restated with scikit-learn alone, as its common implementations have it."""
+
+    @pytest.mark.parametrize("features", [3, 40])
+    def test_clusters_are_those_of_two_means_on_ten_principal_components(self, features: int) -> None:
+        generator = np.random.default_rng(features)
+        values = generator.normal(size=(120, features)).astype(np.float32)
+        labels = np.arange(120) % 3
+        values[(labels == 1) & (np.arange(120) < 45), :3] += 4  # 15 of the 40 rows of class 1
+        data = ImageSet(torch.zeros(120, 1, 1, 6, dtype=torch.uint8), torch.from_numpy(labels), ("a", "b", "c"))
+        defense = ActivationClustering()
+        evidence = evidence_for(data, defense)
+        found = defense.split(torch.from_numpy(values), data.labels, evidence)
+        for label, half in enumerate(found):
+            scores = PCA(min(10, features)).fit_transform(values[labels == label].astype(np.float64))
+            seed = evidence.stream.seed("k-means")
+            ids = KMeans(2, n_init=10, random_state=seed).fit_predict(scores)
+            assert half.rows.tolist() == np.flatnonzero(labels == label).tolist()
+            assert half.smaller.tolist() in ((ids == 0).tolist(), (ids == 1).tolist())
+            assert half.silhouette == pytest.approx(silhouette_score(scores, ids))
+        assert found[1].rows[found[1].smaller].tolist() == list(range(1, 45, 3))
 
 
 class TestReduction:
     def test_whitening_gives_the_distances_of_independent_components(self) -> None:
         sources = np.random.default_rng(0).laplace(size=(300, 4))
         features = sources @ np.random.default_rng(1).normal(size=(4, 12))
-        scores = ac.reduce(features, 4, whiten=True)
+        scores = clusters.reduce(features, 4, whiten=True)
         assert scores is not None
         components = FastICA(4, whiten="unit-variance", random_state=0, max_iter=1000, tol=1e-6).fit_transform(features)
         # scikit-learn's variances are over n, the whitened principal components' over n - 1.
@@ -221,13 +253,13 @@ class TestReduction:
     def test_directions_of_rounding_error_are_not_whitened(self) -> None:
         generator = np.random.default_rng(0)
         features = (generator.normal(size=(50, 2)) @ generator.normal(size=(2, 20))).astype(np.float32).astype(np.float64)
-        scores = ac.reduce(features, 10, whiten=True)
+        scores = clusters.reduce(features, 10, whiten=True)
         assert scores is not None
         assert scores.shape == (50, 2)
 
     def test_principal_components_keep_their_size_and_number(self) -> None:
         features = np.diag([3.0, 2.0, 1.0]).repeat(10, axis=0)
-        scores = ac.reduce(features, 1, whiten=False)
+        scores = clusters.reduce(features, 1, whiten=False)
         assert scores is not None
         assert scores.shape == (30, 1)
         assert scores.std() > 1.2
@@ -237,7 +269,7 @@ class TestTwoMeans:
     def test_margin_by_hand(self) -> None:
         """Centres 1 (of 0, 1, 2) and 10.5 (of 10, 11): the row at 2 lies 8.5 from the smaller one and 1 from its own."""
         scores = np.array([[0.0], [1.0], [2.0], [10.0], [11.0]])
-        found = ac.two_means(3, torch.arange(5), scores, seed=0, sample_seed=0)
+        found = clusters.two_means(3, torch.arange(5), scores, seed=0, sample_seed=0)
         assert found.label == 3
         assert found.smaller.tolist() == [False, False, False, True, True]
         assert found.share == pytest.approx(0.4)
@@ -245,20 +277,20 @@ class TestTwoMeans:
 
     def test_of_equal_clusters_the_one_without_the_first_row_counts_as_smaller(self) -> None:
         for seed in range(4):
-            found = ac.two_means(0, torch.arange(4), np.array([[0.0], [9.0], [0.0], [9.0]]), seed=seed, sample_seed=0)
+            found = clusters.two_means(0, torch.arange(4), np.array([[0.0], [9.0], [0.0], [9.0]]), seed=seed, sample_seed=0)
             assert found.smaller.tolist() == [False, True, False, True]
 
     def test_silhouette_of_large_classes_is_taken_on_a_seeded_sample(self) -> None:
         scores = np.random.default_rng(0).normal(size=(5000, 2))
         scores[:1500] += 8
-        found = [ac.two_means(0, torch.arange(5000), scores, seed=0, sample_seed=seed).silhouette for seed in (0, 0, 1)]
+        found = [clusters.two_means(0, torch.arange(5000), scores, seed=0, sample_seed=seed).silhouette for seed in (0, 0, 1)]
         assert found[0] == found[1] != found[2]
         assert found[0] == pytest.approx(0.8, abs=0.05)
 
     def test_cluster_that_the_sample_misses_has_no_silhouette(self) -> None:
         scores = np.random.default_rng(0).normal(size=(100_000, 1)) * 1e-3
         scores[0] = 100
-        assert ac.two_means(0, torch.arange(100_000), scores, seed=0, sample_seed=0).silhouette == 0.0
+        assert clusters.two_means(0, torch.arange(100_000), scores, seed=0, sample_seed=0).silhouette == 0.0
 
 
 class TestDecisions:
@@ -283,6 +315,34 @@ class TestDecisions:
         assert Reclassified(kept, moved, 0.5).poisonous(1.0) == poisonous
 
     @pytest.mark.parametrize(
+        ("ratio", "kept", "moved", "accused"),
+        [
+            (1.0, 40, 0, None),
+            (1.0, 20, 20, None),
+            (1.0, 19, 20, "smaller"),
+            (1.0, 0, 40, "smaller"),
+            (0.5, 19, 20, None),
+            (2.0, 20, 20, "smaller"),
+        ],
+    )
+    def test_one_model_decides_the_papers_rule(
+        self, ratio: float, kept: int, moved: int, accused: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked_at: list[Any] = []
+
+        def reclassify(_halves: Any, clusters: Any, _evidence: Any) -> list[Reclassified]:
+            looked_at.append(clusters)
+            return [Reclassified(kept, moved, 0.5)]
+
+        monkeypatch.setattr(ac, "reclassify", reclassify)
+        defense, half = ActivationClustering(ActivationClustering.Config(ratio=ratio)), halves((60, 40))
+        (finding,) = defense.by_exclusion([half], evidence_for(planted().data, defense))
+        assert (finding.accused, finding.evidence) == (accused, moved / (kept + moved))
+        assert finding.details == {"kept": kept, "moved": moved, "foreign": 0.5}
+        assert len(looked_at) == 1
+        assert looked_at[0][0].equal(half.smaller)
+
+    @pytest.mark.parametrize(
         ("sizes", "small", "large", "accused"),
         [
             ((60, 40), Reclassified(40, 0, 0.1), None, None),
@@ -302,7 +362,7 @@ class TestDecisions:
     ) -> None:
         answers = iter([[small], [large]])
         monkeypatch.setattr(ac, "reclassify", lambda *_: next(answers))
-        defense = ActivationClustering()
+        defense = ActivationClustering(ActivationClustering.Config(decision="exclusionary-reclassification"))
         (finding,) = defense.by_reclassification([halves(sizes)], evidence_for(planted().data, defense))
         assert finding.accused == accused
         assert (next(answers, None) is None) == (large is not None)

@@ -9,10 +9,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gatecrash import Backbone, ContractError, ImageSet, Network, Outcome, Point, accuracy, mean_activations, pruning_curve
+from gatecrash import (
+    Backbone,
+    ContractError,
+    ImageSet,
+    Network,
+    NotApplicable,
+    Outcome,
+    Point,
+    accuracy,
+    last_activations,
+    mean_activations,
+    pruning_curve,
+)
 from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses.activation_pruning import ActivationPruning
-from support.planted_networks import one_channel_per_class, one_pixel_per_class, planted_asr, planted_backdoor, planted_clean
+from support.planted_networks import (
+    Pooled,
+    network,
+    one_channel_per_class,
+    one_pixel_per_class,
+    planted_asr,
+    planted_backdoor,
+    planted_clean,
+    spot_and_haze,
+)
 
 
 def run(network: Network, clean: ImageSet, **options: Any) -> Outcome:
@@ -53,6 +74,10 @@ class TestWhereItStops:
 
     def test_a_dormant_channel_that_costs_nothing_goes_even_at_zero(self) -> None:
         assert off(run(planted_backdoor(), planted_clean(), max_drop=0.0)) == [4]
+
+    @pytest.mark.parametrize(("activations", "pruned"), [("after-pooling", [2]), ("before-pooling", [0])])
+    def test_the_order_is_that_of_the_activations_that_count(self, activations: str, pruned: list[int]) -> None:
+        assert off(run(network(Pooled()), spot_and_haze(), activations=activations, max_drop=0.25)) == pruned
 
 
 class TestBackdoor:
@@ -169,6 +194,27 @@ def test_mean_activations_are_averages_over_images_and_positions_of_the_size() -
     assert mean_activations(flat, data.images, lambda images: iter(images.split(7)))["point"].float() == pytest.approx(
         expected.detach(), rel=1e-5
     )
+
+
+class TestLastActivations:
+    @pytest.mark.parametrize(("pooled", "expected"), [(True, [0.55, 0.65, 0.4]), (False, [0.175, 0.65, 0.4])])
+    def test_of_one_bright_pixel_by_hand(self, pooled: bool, expected: list[float]) -> None:
+        images = spot_and_haze().images
+        found = last_activations(network(Pooled()), images, lambda images: iter(images.split(3)), pooled=pooled)
+        assert found.tolist() == pytest.approx(expected)
+
+    def test_behind_a_mean_both_are_equal(self) -> None:
+        flat, data = random_network(Flat)
+        after, before = (
+            last_activations(flat, data.images, lambda images: iter(images.split(7)), pooled=pooled) for pooled in (True, False)
+        )
+        assert after.tolist() == pytest.approx(before.tolist(), rel=1e-5)
+
+    def test_channels_that_are_mixed_on_the_way_have_none_after_pooling(self) -> None:
+        mixed, data = random_network(Mixed)
+        with pytest.raises(NotApplicable, match="before pooling"):
+            run(mixed, data)
+        assert run(mixed, data, activations="before-pooling").classifier is not None
 
 
 def test_on_digits_both_orders_stop_at_the_line(badnets_on_digits: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -14,7 +15,16 @@ from gatecrash.evaluation.steps import evaluate_steps
 from gatecrash.host.loading import load_plugins
 from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses.fine_pruning import FinePruning
-from support.planted_networks import one_channel_per_class, one_pixel_per_class, planted_asr, planted_backdoor, planted_clean
+from support.planted_networks import (
+    Pooled,
+    network,
+    one_channel_per_class,
+    one_pixel_per_class,
+    planted_asr,
+    planted_backdoor,
+    planted_clean,
+    spot_and_haze,
+)
 
 
 def run(network: Classifier, clean: ImageSet, **options: Any) -> Outcome:
@@ -74,6 +84,32 @@ class TestLastConvolution:
         outcome = run(network, self.clean, max_drop=0.05, epochs=0)
         assert off(outcome) == [1, 4]  # 4 is dead already and costs nothing more
         assert outcome.tables["pruning"][0]["holdout_acc"] == 0.8
+
+    @pytest.mark.parametrize(("options", "pruned", "order"), [({}, [2], [2, 0]), ({"activations": "before-pooling"}, [], [0, 2])])
+    def test_pooling_by_maximum_lifts_a_channel_that_is_bright_in_one_place(
+        self, options: dict[str, Any], pruned: list[int], order: list[int]
+    ) -> None:
+        """Without channel 2 a quarter of the hold-out is lost, without channel 0 half of it."""
+        outcome = run(network(Pooled()), spot_and_haze(), max_drop=0.25, epochs=0, **options)
+        assert off(outcome) == pruned
+        assert [row["channel"] for row in outcome.tables["pruning"][1:]] == order
+
+    def test_masks_are_those_of_a_loop_over_the_channels(self, badnets_on_digits: Any) -> None:
+        """The published rule restated: measure the head's input, then switch off one channel after the other."""
+        victim, clean = badnets_on_digits.network, badnets_on_digits.clean
+        features = victim.features(clean.images)
+        last = list(victim.points)[-1]
+        channels = victim.points[last].channels
+        order = np.argsort(features.view(len(features), channels, -1).mean((0, 2)).tolist(), kind="stable")
+        mask, right = torch.ones(channels), []
+        for channel in [None, *order]:
+            if channel is not None:
+                mask[channel] = 0
+            kept = features * mask.repeat_interleave(features.shape[1] // channels)
+            right.append(int((victim.head(kept).argmax(1) == clean.labels).sum()))
+        allowed = right[0] - 0.1 * len(clean)
+        expected = next(number for number, hits in enumerate(right) if hits < allowed) - 1
+        assert off(run(victim, clean, max_drop=0.1, epochs=0), last) == sorted(order[:expected].tolist())
 
 
 class TestThreshold:
@@ -187,7 +223,13 @@ class TestFineTuning:
 class TestOptions:
     @pytest.mark.parametrize(
         ("options", "select"),
-        [({}, "last-conv"), ({"threshold": 1.0}, "threshold"), ({"fraction": 0.1}, "fraction"), ({"max_drop": 0.1}, "last-conv")],
+        [
+            ({}, "last-conv"),
+            ({"threshold": 1.0}, "threshold"),
+            ({"fraction": 0.1}, "fraction"),
+            ({"max_drop": 0.1}, "last-conv"),
+            ({"activations": "before-pooling"}, "last-conv"),
+        ],
     )
     def test_the_rule_is_the_one_whose_option_is_given(self, options: dict[str, float], select: str) -> None:
         config = FinePruning.Config.model_validate(options)
@@ -200,6 +242,7 @@ class TestOptions:
             ({"select": "last-conv", "threshold": 1.0}, "threshold has no effect"),
             ({"threshold": 0.5, "fraction": 0.5}, "no effect"),
             ({"threshold": 0.5, "max_drop": 0.5}, "max_drop has no effect"),
+            ({"threshold": 0.5, "activations": "before-pooling"}, "activations has no effect"),
             ({"prune": False, "epochs": 0}, "does nothing"),
             ({"threshold": 2.5}, "less than or equal to 2"),
         ],

@@ -63,10 +63,10 @@ def test_it_rejects_exactly_where_the_two_differ_for_any_logits(pairs: list[tupl
     assert decide(original, pruned) == expected.tolist()
 
 
-@pytest.mark.parametrize("order", ["increasing", "decreasing"])
-def test_on_every_digit_it_rejects_exactly_where_the_two_differ(badnets_on_digits: Any, order: str) -> None:
+@pytest.mark.parametrize("options", [{}, {"order": "decreasing"}, {"activations": "before-pooling"}])
+def test_on_every_digit_it_rejects_exactly_where_the_two_differ(badnets_on_digits: Any, options: dict[str, Any]) -> None:
     victim, clean, test = badnets_on_digits.network, badnets_on_digits.clean, badnets_on_digits.test
-    options: dict[str, Any] = {"order": order, "max_drop": 0.1}
+    options = {"max_drop": 0.1, **options}
     goodnet, pruning = GoodNetDefense(GoodNetDefense.Config(**options)), ActivationPruning(ActivationPruning.Config(**options))
     made = goodnet.defend(make_evidence(goodnet, victim, clean))
     made.check(goodnet.gives, None, clean.num_classes)
