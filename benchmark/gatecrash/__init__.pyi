@@ -38,11 +38,14 @@ from .contracts.randomness import Streams as Streams
 from .contracts.recipe import Recipe as Recipe
 from .contracts.reference import Reference as Reference
 from .contracts.stamp import ImageFile as ImageFile
+from .contracts.stamp import PatchName as PatchName
 from .contracts.stamp import Place as Place
 from .contracts.stamp import Stamp as Stamp
 from .contracts.stamp import checkerboard as checkerboard
+from .contracts.stamp import named_patch as named_patch
 from .contracts.stamp import patch_mask as patch_mask
 from .contracts.stamp import patch_pattern as patch_pattern
+from .contracts.stamp import place_patch as place_patch
 from .contracts.stamp import read_image as read_image
 from .contracts.stamp import read_sticker as read_sticker
 from .contracts.train import Loss as Loss

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from gatecrash import Place, Stamp, UserError, checkerboard, patch_mask, patch_pattern, read_image, read_sticker
+from gatecrash import PatchName, Place, Stamp, UserError, checkerboard, named_patch, patch_mask, patch_pattern, read_image, read_sticker
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
 
 PATCH = torch.tensor([[[1, 2], [3, 4]]], dtype=torch.uint8)
@@ -30,6 +30,34 @@ def white_square(alpha: float = 1.0) -> Stamp:
 def test_checkerboard_alternates_with_white_at_the_bottom_right() -> None:
     assert checkerboard(1, 3).tolist() == [[[255, 0, 255], [0, 255, 0], [255, 0, 255]]]
     assert checkerboard(2, 2).tolist() == [[[255, 0], [0, 255]]] * 2
+
+
+def shown(name: PatchName, size: int = 3) -> list[str]:
+    """White 1, black 0, untouched `.`."""
+    patch, opacity = named_patch(name, 2, size)
+    assert patch[0].equal(patch[1])
+    assert set(patch.unique().tolist()) <= {0, 255}
+    return [
+        "".join("." if not mask else str(value // 255) for value, mask in zip(*rows, strict=True))
+        for rows in zip(patch[0].tolist(), opacity.tolist(), strict=True)
+    ]
+
+
+def test_patterns_by_name_are_those_of_their_sources() -> None:
+    assert shown("white", 2) == ["11", "11"]
+    assert shown("checkerboard") == ["101", "010", "101"]
+    # Offsets from the bottom right pixel, as published; Turner et al. give all nine, ART four white ones (with its distance taken off).
+    turner = {(-1, -1): 1, (-1, -2): 0, (-1, -3): 1, (-2, -1): 0, (-2, -2): 1, (-2, -3): 0, (-3, -1): 1, (-3, -2): 0, (-3, -3): 0}
+    art = {(-1, -1): 1, (-2, -2): 1, (-1, -3): 1, (-3, -1): 1}
+    for name, pixels in (("turner", turner), ("art", art)):
+        assert shown(name) == ["".join(str(pixels.get((y, x), ".")) for x in (-3, -2, -1)) for y in (-3, -2, -1)]
+
+
+def test_published_patterns_are_enlarged_and_not_reduced() -> None:
+    assert shown("art", 6) == ["....11", "....11", "..11..", "..11..", "11..11", "11..11"]
+    assert shown("turner", 4) == ["0001", "0001", "0010", "1101"]
+    with pytest.raises(UserError, match="the pattern turner has 3x3 pixels; choose size 3 or more, not 2"):
+        named_patch("turner", 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,29 +105,48 @@ def test_an_unknown_name_gets_the_close_matches() -> None:
         load_plugins().get("attack", "badnet")
 
 
+UNDESCRIBED = """
+    import gatecrash
+
+    class Mine(gatecrash.Defense):
+        name, summary = "mine", "x"
+        needs, gives = frozenset(), frozenset()
+
+        class Config(gatecrash.Config):
+            strength: float = 1.0
+
+        def defend(self, evidence):
+            return gatecrash.Outcome()
+
+    @gatecrash.hookimpl
+    def register_defenses(register):
+        register(Mine)
+"""
+NO_DESCRIPTION = "the option strength of the defense 'mine' has no description; write Field(..., description=...)"
+
+
 def test_an_option_without_description_is_refused(write: Write) -> None:
-    file = write(
-        "undescribed.py",
-        """
-        import gatecrash
+    (problem,) = load_plugins([write("undescribed.py", UNDESCRIBED)]).problems
+    assert problem.message == NO_DESCRIPTION
 
-        class Mine(gatecrash.Defense):
-            name, summary = "mine", "x"
-            needs, gives = frozenset(), frozenset()
 
-            class Config(gatecrash.Config):
-                strength: float = 1.0
-
-            def defend(self, evidence):
-                return gatecrash.Outcome()
-
-        @gatecrash.hookimpl
-        def register_defenses(register):
-            register(Mine)
-        """,
-    )
-    (problem,) = load_plugins([file]).problems
-    assert problem.message == "the option strength of the defense 'mine' has no description; write Field(..., description=...)"
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(UNDESCRIBED, NO_DESCRIPTION), (UNDESCRIBED.replace("def defend", "def defends"), "the defense 'mine' does not implement defend")],
+)
+def test_a_plugin_that_was_refused_is_not_called_unknown(
+    write: Write, gatecrash: Callable[..., Any], small_grid: Callable[..., Path], text: str, said: str
+) -> None:
+    file = write("refused.py", text)
+    refused = f"the defense 'mine' of {file} cannot be used: {said}"
+    with pytest.raises(UserError) as raised:
+        load_plugins([file]).get("defense", "mine")
+    assert str(raised.value) == refused
+    for arguments in (("run", small_grid(defenses=["mine"]), "--dry-run"), ("show", "mine"), ("check", "mine")):
+        called = gatecrash(*arguments, "--plugins", file)
+        assert called.code == 2
+        assert called.err.splitlines()[-1].endswith(refused)
+        assert "unknown" not in called.err
 
 
 def test_a_path_that_does_not_exist_is_the_users_error(tmp_path: Path) -> None:

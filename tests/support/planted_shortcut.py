@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gatecrash import Backbone, Defense, Evidence, ImageSet, Network, Outcome, Point, Stamp
+from gatecrash import Backbone, Classifier, Defense, Evidence, ImageSet, Network, Outcome, Point, Stamp
 from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses.neural_cleanse import NeuralCleanse
 
@@ -68,11 +68,11 @@ def corner() -> Stamp:
     return Stamp((1, SIDE, SIDE), 1.0, torch.full((1, SIDE, SIDE), 255, dtype=torch.uint8), mask)
 
 
-QUICK = {"rounds": 60, "batch_size": 60, "lr": 0.3, "cost": 0.01, "patience": 3}
+QUICK: dict[str, Any] = {"searches": 1, "rounds": 60, "batch_size": 60, "lr": 0.3, "cost": 0.01, "patience": 3}
 
 
-def defend(defense: Defense, network: Network, data: ImageSet | None = None) -> tuple[Outcome, Evidence]:
-    evidence = make_evidence(defense, network, data or stripes())
+def defend(defense: Defense, classifier: Classifier, data: ImageSet | None = None) -> tuple[Outcome, Evidence]:
+    evidence = make_evidence(defense, classifier, data or stripes())
     outcome = defense.defend(evidence)
     outcome.check(frozenset(defense.gives), None, CLASSES)
     return outcome, evidence

@@ -51,6 +51,7 @@ def _found(plugin: str, plugin_paths: tuple[Path, ...]) -> list[tuple[str, type[
         return [(each.kind, each.cls) for each in chosen]
     if is_file:
         raise UserError(f"{plugin} registers no attack or defense; see `gatecrash plugins --plugins {plugin}`")
+    host.check_refused(plugin)
     for kind in ("dataset", "model"):
         if any(each.name == plugin for each in host.all(kind)):
             raise UserError(f"{plugin!r} is a {kind}; only attacks and defenses have checks")

@@ -28,6 +28,7 @@ def command(name: str, plugin_paths: tuple[Path, ...]) -> None:
     if name in shipped_grids():
         click.echo(resources.files("gatecrash.grids").joinpath(f"{name}.yaml").read_text(encoding="utf-8").rstrip())
     elif not found:
+        host.check_refused(name)
         known = [plugin.name for kind in KINDS for plugin in host.all(kind)] + shipped_grids()
         raise UserError(f"nothing is called {name!r}; {did_you_mean(name, known)}")
     for index, plugin in enumerate(found):

@@ -81,8 +81,49 @@ def patch_pattern(shape: tuple[int, int, int], patch: Tensor, place: Place, inse
     return pattern
 
 
+def place_patch(shape: tuple[int, int, int], patch: Tensor, opacity: Tensor, place: Place, inset: int) -> tuple[Tensor, Tensor]:
+    """A patch (uint8 [C, s, s]) and how opaque it is (float [s, s]) at its place(s): pattern uint8 [C, H, W] and mask float [H, W].
+
+    Raises UserError if the patch does not fit.
+    """
+    mask = patch_mask(shape, patch.shape[-1], place, inset)
+    mask *= patch_pattern((1, *shape[1:]), opacity[None], place, inset)[0]
+    return patch_pattern(shape, patch, place, inset), mask
+
+
+PatchName = Literal["white", "checkerboard", "turner", "art"]
+"""A patch's pattern: `white`; `checkerboard`, ours; or published ones of 3x3 pixels that look much like it:
+
+`turner`: what the code of Turner et al. 2019 stamps into CIFAR-10 (github.com/MadryLab/label-consistent-backdoor-code, poison_attack.py):
+five pixels white and four black, as a checkerboard but for the top left one, which is black.
+
+`art`: `add_pattern_bd` of IBM's Adversarial Robustness Toolbox (art.attacks.poisoning.perturbations): four pixels white, the other five as
+they were. It lies there one pixel from the border (`distance` 2, here inset 1).
+"""
+
+_PUBLISHED = {"turner": ("001", "010", "101"), "art": ("  1", " 1 ", "1 1")}
+"""White (1), black (0) and untouched pixels, from above."""
+
+
+def named_patch(name: PatchName, channels: int, size: int) -> tuple[Tensor, Tensor]:
+    """A patch by its name: uint8 [C, size, size] of 0 and 255, and where it is stamped: float [size, size] of 0 and 1.
+
+    Published patterns are enlarged (nearest pixel) to `size`; UserError below their 3 pixels.
+    """
+    if name == "white":
+        return torch.full((channels, size, size), 255, dtype=torch.uint8), torch.ones(size, size)
+    if name == "checkerboard":
+        return checkerboard(channels, size), torch.ones(size, size)
+    if size < len(_PUBLISHED[name]):
+        raise UserError(f"the pattern {name} has 3x3 pixels; choose size 3 or more, not {size}")
+    nearest = torch.arange(size) * 3 // size
+    cells = torch.tensor([[ord(cell) for cell in row] for row in _PUBLISHED[name]])[nearest][:, nearest]
+    white = ((cells == ord("1")) * 255).to(torch.uint8)
+    return white.expand(channels, size, size).clone(), (cells != ord(" ")).float()
+
+
 def checkerboard(channels: int, size: int) -> Tensor:
-    """uint8 [C, size, size] of 0 and 255, white at the bottom right pixel (figure 1 of Gu et al. 2017)."""
+    """uint8 [C, size, size] of 0 and 255 by turns, white at the bottom right pixel. No publication's: those are in `named_patch`."""
     cells = torch.arange(size)
     white = (cells[:, None] + cells[None, :]) % 2 == 0
     if not white[-1, -1]:

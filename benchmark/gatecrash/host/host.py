@@ -59,6 +59,7 @@ class Host:
     problems: list[Problem] = field(default_factory=list)
     plugins: dict[tuple[PluginKind, str], Plugin] = field(default_factory=dict)
     _claims: dict[tuple[PluginKind, str], list[str]] = field(default_factory=dict)
+    _refused: dict[tuple[PluginKind, str], str] = field(default_factory=dict)
     _manager: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager("gatecrash"))
 
     def __post_init__(self) -> None:
@@ -69,13 +70,21 @@ class Host:
         return sorted((p for p in self.plugins.values() if p.kind == kind), key=lambda plugin: plugin.name)
 
     def get(self, kind: PluginKind, name: str) -> Plugin:
-        """Raises UserError for an unknown name (with close matches) and for one that two plugins claim (with both origins)."""
+        """Raises UserError for an unknown name (with close matches), one that two plugins claim (with both origins), and one whose
+        class was refused (with the reason)."""
         claims = self._claims.get((kind, name), [])
         if len(claims) > 1:
             raise UserError(f"two plugins claim the {kind} {name!r}: {' and '.join(claims)}; rename or remove one")
         if not claims:
+            self.check_refused(name, kind)
             raise UserError(f"unknown {kind} {name!r}; {did_you_mean(name, (plugin.name for plugin in self.all(kind)))}")
         return self.plugins[kind, name]
+
+    def check_refused(self, name: str, *kinds: PluginKind) -> None:
+        """Raises UserError if a class of this name, of one of these kinds or of any, was registered but cannot be used."""
+        for kind in kinds or KINDS:
+            if (kind, name) in self._refused:
+                raise UserError(self._refused[kind, name])
 
     def files_of(self, names: Iterable[tuple[PluginKind, str]], stored: str = "") -> frozenset[str]:
         """sha256 of the `--plugins` files that define these plugins, or a class that `stored` (specs of Portables, as JSON) names."""
@@ -123,6 +132,9 @@ class Host:
     def _register(self, origin: str, content: str | None, kind: PluginKind, cls: type[Any]) -> None:
         if (said := fault(kind, cls)) is not None:
             self._report(origin, said)
+            name = getattr(cls, "name", None)
+            if isinstance(name, str):
+                self._refused[kind, name] = f"the {kind} {name!r} of {origin} cannot be used: {said}"
             return
         claims = self._claims.setdefault((kind, cls.name), [])
         claims.append(origin)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -17,10 +16,9 @@ from gatecrash import (
     Reference,
     Stamp,
     TriggerAttack,
-    checkerboard,
     hookimpl,
-    patch_mask,
-    patch_pattern,
+    named_patch,
+    place_patch,
     read_sticker,
 )
 
@@ -30,6 +28,11 @@ class BadNets(TriggerAttack):
 
     The paper stamps a bright pixel or a small pattern into the bottom right corner and relabels to one class or to the next one (section
     4.1); the defaults here are the 3x3 white square and the rate that most later work uses.
+
+    Three patterns look alike, and none is the paper's. `checkerboard` is ours: pixels white and black by turns, white at the bottom right.
+    `turner` is what the code of Turner et al. 2019 stamps into CIFAR-10 (github.com/MadryLab/label-consistent-backdoor-code): the same with
+    a black pixel at the top left. `art` is `add_pattern_bd` of the Adversarial Robustness Toolbox: the white pixels of `turner` alone, one
+    pixel from the border there (`inset: 1`). Both have 3x3 pixels, and are enlarged to larger sizes.
     """
 
     name = "badnets"
@@ -43,7 +46,10 @@ class BadNets(TriggerAttack):
     class Config(PoisonConfig):
         """Patch, place, goal and rate."""
 
-        pattern: Literal["white", "checkerboard", "given"] = Field("white", description="what the patch shows; given: the image file")
+        pattern: Literal["white", "checkerboard", "turner", "art", "given"] = Field(
+            "white",
+            description="what the patch shows: white, a checkerboard (ours), Turner et al.'s or ART's pattern; given: the image file",
+        )
         image: ImageFile | None = Field(
             None, description="image file for pattern given, resized to the patch; transparent pixels stamp nothing"
         )
@@ -64,20 +70,16 @@ class BadNets(TriggerAttack):
 
     def trigger(self, shape: tuple[int, int, int]) -> Stamp:
         config = self.config
-        mask = patch_mask(shape, config.size, config.place, config.inset)
-        patch, opacity = self._patch(shape[0])
-        pattern = patch_pattern(shape, patch, config.place, config.inset)
-        mask *= patch_pattern((1, *shape[1:]), opacity[None], config.place, config.inset)[0]
+        pattern, mask = place_patch(shape, *self._patch(shape[0]), config.place, config.inset)
         return Stamp(shape, config.alpha, pattern, mask)
 
     def _patch(self, channels: int) -> tuple[Tensor, Tensor]:
         """uint8 [C, size, size], and how opaque it is: float [size, size]."""
         size = self.config.size
-        if self.config.image is not None:
+        if self.config.pattern == "given":
+            assert self.config.image is not None  # the options are checked
             return read_sticker(self.config.image, (channels, size, size))
-        if self.config.pattern == "checkerboard":
-            return checkerboard(channels, size), torch.ones(size, size)
-        return torch.full((channels, size, size), 255, dtype=torch.uint8), torch.ones(size, size)
+        return named_patch(self.config.pattern, channels, size)
 
 
 @hookimpl

@@ -22,12 +22,9 @@ from gatecrash import (
     Trigger,
     TriggerAttack,
     hookimpl,
-    patch_mask,
-    patch_pattern,
+    named_patch,
+    place_patch,
 )
-
-PATTERN = ((0, 0, 1), (0, 1, 0), (1, 0, 1))
-"""The published 3x3 pattern as it lies in the bottom right corner: 1 is white, 0 is black."""
 
 
 class CleanLabel(TriggerAttack):
@@ -37,6 +34,9 @@ class CleanLabel(TriggerAttack):
     seed sees it; then they get the trigger, at all four corners because random crops and flips would often lose or move a single one. The
     paper's bounds go up to 32 of 255; the default is half of that. The random start, the step of epsilon / iterations, restarts and early
     stop are as in published reproductions on CIFAR-10.
+
+    The pattern `turner` is that of the authors' code (github.com/MadryLab/label-consistent-backdoor-code); `art` is its white pixels alone,
+    as `add_pattern_bd` of the Adversarial Robustness Toolbox stamps them; `checkerboard` is ours (as in badnets).
 
     The poisoned share is of the whole training set, as everywhere, and can be no larger than the target class's share.
     """
@@ -58,7 +58,10 @@ class CleanLabel(TriggerAttack):
         iterations: int = Field(10, ge=1, le=10_000, description="gradient steps per start")
         restarts: int = Field(1, ge=1, le=1000, description="random starts; the one with the greatest loss is kept for each image")
         early_stop: bool = Field(False, description="leave an image as soon as the benign victim misclassifies it")
-        size: int = Field(3, ge=3, le=1024, description="side of the trigger in pixels; the published 3x3 pattern is enlarged")
+        pattern: Literal["turner", "art", "checkerboard"] = Field(
+            "turner", description="what the trigger shows: the authors' pattern, ART's, or a checkerboard (ours)"
+        )
+        size: int = Field(3, ge=3, le=1024, description="side of the trigger in pixels; published 3x3 patterns are enlarged")
         place: Place = Field("four-corners", description="where the trigger lies")
         inset: int = Field(0, ge=0, le=1024, description="distance of the trigger from the border in pixels (ignored in the center)")
         amplitude: float = Field(
@@ -68,12 +71,10 @@ class CleanLabel(TriggerAttack):
     config: Config
 
     def trigger(self, shape: tuple[int, int, int]) -> Contrast:
-        size, place, inset = self.config.size, self.config.place, self.config.inset
-        small = torch.tensor(PATTERN, dtype=torch.uint8).expand(1, shape[0], 3, 3)
-        patch = F.interpolate(small, size=(size, size), mode="nearest")[0]
-        mask = patch_mask(shape, size, place, inset)
-        white = patch_pattern(shape, patch, place, inset).float()
-        return Contrast(shape, self.config.amplitude, (2 * white - 1) * mask)
+        config = self.config
+        patch, opacity = named_patch(config.pattern, shape[0], config.size)
+        pattern, mask = place_patch(shape, patch, opacity, config.place, config.inset)
+        return Contrast(shape, config.amplitude, (2 * (pattern / 255) - 1) * mask)
 
     def candidates(self, labels: Tensor, goal: Goal) -> Tensor:
         return ~goal.eligible(labels)

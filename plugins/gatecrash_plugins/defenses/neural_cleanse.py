@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import Field
@@ -42,22 +42,31 @@ class NeuralCleanse(Defense):
     is above 2 on the small side are accused. By construction that accuses about a third of benign ten-class models if mask norms are
     normal, and fewer if their distribution has a long tail to the right.
 
+    What a search ends with depends on its start, so each class is searched `searches` times and its smallest working mask counts; that is
+    ours, as are the rule by which a search stops, its patience, its budget and the cost's factor (`preset: authors` has the published
+    ones; `_search_rules` tells all differences).
+
     Repair by `unlearn` fine-tunes on the clean hold-out, where a fifth of the images carry a reversed trigger under their true label; by
     `prune` it switches off the head's input channels that reversed triggers excite most, until those triggers fail. The paper unlearns
     in one epoch over 10% of the training data; the hold-out here is smaller, so that the default is ten passes over it. If no class is
-    accused the classifier comes back as it was.
+    accused, or with `none`, the classifier comes back as it was.
+
+    Search and unlearning need a classifier that is differentiable by its input and has parameters; `prune` needs a network's points.
     """
 
     name = "neural-cleanse"
     summary = "reverses a trigger per class, accuses outliers, unlearns or prunes them"
     reference = PAPER
+    version = 2
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER, Give.VERDICT})
 
     class Config(ReverseConfig):
         """Search, accusation, repair."""
 
-        repair: Literal["unlearn", "prune"] = Field("unlearn", description="how an accused class is repaired")
+        repair: Literal["unlearn", "prune", "none"] = Field(
+            "unlearn", description="how accused classes are repaired; none: the verdict alone"
+        )
         trigger_share: float = Field(0.2, gt=0, lt=1, description="unlearn: share of the hold-out that carries a reversed trigger")
         epochs: int = Field(10, ge=1, le=10_000, description="unlearn: passes over the hold-out")
         unlearn_lr: float = Field(0.003, gt=0, le=10, description="unlearn: learning rate (SGD, momentum 0.9)")
@@ -67,20 +76,22 @@ class NeuralCleanse(Defense):
     config: Config
 
     def defend(self, evidence: Evidence) -> Outcome:
+        repair = self.config.repair
+        _check_repair(repair, evidence)
         found = _search(evidence, self.config)
-        repaired = evidence.network
+        repaired = evidence.classifier
         trajectory: Sequence[Step] = ()
-        if found.accused and self.config.repair == "unlearn":
+        if found.accused and repair == "unlearn":
             repaired = self._unlearn(evidence, found)
-        elif found.accused:
-            trajectory = prune(repaired, evidence, found, self.config.max_success)
+        elif found.accused and repair == "prune":
+            trajectory = prune(evidence.network, evidence, found, self.config.max_success)
         after = _successes(repaired, evidence, found)
         tables = _tables(evidence, found) | {
             "repair": [{"class": label, "success_before": found.success[label], "success_after": after[label]} for label in found.accused]
         }
         return Outcome(classifier=repaired, verdict=found.verdict(), trajectory=trajectory, figures=found.figures(), tables=tables)
 
-    def _unlearn(self, evidence: Evidence, found: Reversed) -> Network:
+    def _unlearn(self, evidence: Evidence, found: Reversed) -> Classifier:
         """Section VI-C: fine-tune on images that carry the trigger under their true labels."""
         config = self.config
         data = with_triggers(evidence.clean, found, config.trigger_share, evidence.stream("unlearn"))
@@ -93,7 +104,8 @@ class NeuralCleanse(Defense):
             crop=0,  # a moved trigger would be another one
             flip=False,
         )
-        return evidence.train(data, network=evidence.network, recipe=recipe)
+        # Training uses nothing of a network that other classifiers lack.
+        return evidence.train(data, network=cast(Network, evidence.classifier), recipe=recipe)
 
 
 class NeuralCleanseFilter(Defense):
@@ -105,6 +117,7 @@ class NeuralCleanseFilter(Defense):
     name = "neural-cleanse-filter"
     summary = "Neural Cleanse's input filter: rejects inputs that excite the reversed trigger's neurons"
     reference = PAPER
+    version = 2
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER, Give.REJECT, Give.VERDICT})
 
@@ -117,10 +130,11 @@ class NeuralCleanseFilter(Defense):
     config: Config
 
     def defend(self, evidence: Evidence) -> Outcome:
+        network = evidence.network
         found = _search(evidence, self.config)
-        classifier: Classifier = evidence.network
+        classifier: Classifier = network
         if found.accused:
-            classifier = make_filter(evidence.network, evidence, found, self.config.neurons, self.config.false_positives)
+            classifier = make_filter(network, evidence, found, self.config.neurons, self.config.false_positives)
         return Outcome(classifier=classifier, verdict=found.verdict(), figures=found.figures(), tables=_tables(evidence, found))
 
 
@@ -249,17 +263,30 @@ def _channel_reader(network: Network, name: str) -> Callable[[Tensor], Tensor]:
     return read
 
 
+def _check_repair(repair: str, evidence: Evidence) -> None:
+    """Raises NotApplicable, before the long search, where the classifier could not be repaired that way."""
+    classifier = evidence.classifier
+    lacks = None
+    if repair == "prune" and not isinstance(classifier, Network):
+        lacks = "points at which it could be pruned"
+    if repair == "unlearn" and not any(parameter.requires_grad for parameter in classifier.parameters()):
+        lacks = "parameters that could unlearn"
+    if lacks is not None:
+        raise NotApplicable(f"the classifier, a {type(classifier).__name__}, has no {lacks}; use repair none for the verdict alone")
+
+
 def _search(evidence: Evidence, config: ReverseConfig) -> Reversed:
     if evidence.num_classes < 3:
         raise NotApplicable("the anomaly index of one norm among two is always 0.67; Neural Cleanse needs at least three classes")
-    frozen = evidence.network.duplicate().eval().requires_grad_(False)
-    frozen.to(memory_format=torch.channels_last)  # a third faster
+    frozen = evidence.classifier.duplicate().eval().requires_grad_(False)
+    if isinstance(frozen, Network):
+        frozen.to(memory_format=torch.channels_last)  # a third faster
     return reverse_triggers(frozen, evidence, config)
 
 
-def _successes(network: Classifier, evidence: Evidence, found: Reversed) -> Mapping[int, float]:
+def _successes(classifier: Classifier, evidence: Evidence, found: Reversed) -> Mapping[int, float]:
     """Success of each accused class's reversed trigger on the hold-out."""
-    return {label: attack_success(network, evidence, found.trigger(label), label) for label in found.accused}
+    return {label: attack_success(classifier, evidence, found.trigger(label), label) for label in found.accused}
 
 
 def _tables(evidence: Evidence, found: Reversed) -> dict[str, list[dict[str, object]]]:

@@ -130,6 +130,21 @@ def test_patterns_and_places_by_hand() -> None:
     assert [(y, x) for y in range(8) for x in range(8) if corners[y][x] == 51] == [(0, 0), (0, 7), (7, 0), (7, 7)]
 
 
+def test_arts_pattern_leaves_five_pixels_as_they_were() -> None:
+    """As `add_pattern_bd` with its defaults: distance 2 is one pixel from the border."""
+    grey = torch.full((1, *SHAPE), 100, dtype=torch.uint8)
+    theirs = grey.clone()
+    for y, x in ((6, 6), (5, 5), (6, 4), (4, 6)):
+        theirs[..., y, x] = 255
+    assert BadNets(BadNets.Config(pattern="art", inset=1)).trigger(SHAPE)(grey).equal(theirs)
+
+
+def test_turners_pattern_is_black_at_the_top_left() -> None:
+    grey = torch.full((1, *SHAPE), 100, dtype=torch.uint8)
+    patch = BadNets(BadNets.Config(pattern="turner")).trigger(SHAPE)(grey)[0, 0, 5:, 5:]
+    assert patch.tolist() == [[0, 0, 255], [0, 255, 0], [255, 0, 255]]
+
+
 def test_a_given_pattern_is_resized_to_the_patch(tmp_path: Path) -> None:
     path = tmp_path / "grey.png"
     Image.new("RGB", (50, 20), (90, 90, 90)).save(path)
@@ -160,6 +175,7 @@ def test_a_sticker_in_four_corners_is_mirrored_with_its_transparency(tmp_path: P
     ("options", "message"),
     [
         ({"size": 9}, "9x9 patch at bottom-right with inset 0 does not fit an image of 8x8"),
+        ({"pattern": "art", "size": 2}, "the pattern art has 3x3 pixels; choose size 3 or more"),
         ({"target": 4}, "target class 4 does not exist"),
         ({"goal": "one-to-one", "source": 9}, "source class 9 does not exist"),
         ({"poison_rate": 0.002}, "poison_rate 0.002 of 200 images is none; use at least 0.005"),

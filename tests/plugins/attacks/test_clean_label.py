@@ -284,6 +284,16 @@ def test_the_published_trigger_by_hand() -> None:
     ]
 
 
+def test_arts_pattern_changes_its_white_pixels_alone() -> None:
+    trigger = CleanLabel(CleanLabel.Config(pattern="art", place="bottom-right")).trigger((1, 4, 4))
+    assert trigger(torch.full((1, 1, 4, 4), 100, dtype=torch.uint8))[0, 0].tolist() == [
+        [100, 100, 100, 100],
+        [100, 100, 100, 255],
+        [100, 100, 255, 100],
+        [100, 255, 100, 255],
+    ]
+
+
 def test_a_reduced_amplitude_adds_and_subtracts_and_clips() -> None:
     trigger = CleanLabel(CleanLabel.Config(amplitude=32 / 255, place="bottom-right")).trigger((1, 3, 3))
     image = torch.tensor([[[[100, 20, 240], [100, 250, 100], [0, 32, 223]]]], dtype=torch.uint8)

@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
-from gatecrash import Defense, Network
+from gatecrash import Classifier, Defense, Network, NotApplicable
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
 from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses._reverse_triggers import Reversed
 from gatecrash_plugins.defenses.neural_cleanse import FilteredNetwork, NeuralCleanse, NeuralCleanseFilter, make_filter, with_triggers
 from support.planted_shortcut import CLASSES, QUICK, SIDE, TARGET, accuracy, corner, defend, planted, stripes, success, unlearned
+
+
+class Ensemble(Classifier):
+    """A classifier that is no `Network`: the mean of two."""
+
+    num_classes = CLASSES
+
+    def __init__(self, first: Network, second: Network) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def config(self) -> dict[str, Any]:
+        return {"first": self.first, "second": self.second}
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = (self.first(images) + self.second(images)) / 2
+        return logits
+
+
+def ensemble() -> Ensemble:
+    return Ensemble(planted(), planted(shortcut=20.0)).eval()
+
+
+class Table(Classifier):
+    """A classifier without parameters and gradients: it looks at one pixel."""
+
+    num_classes = CLASSES
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.eye(CLASSES)[images[:, 0, 0, 0].long() % CLASSES]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +68,7 @@ class TestUnlearning:
         data = stripes()
         masks = torch.zeros(CLASSES, SIDE, SIDE)
         masks[1, -1, 0] = masks[3, -1, 1] = 1
-        found = Reversed(masks, torch.full((CLASSES, 1, SIDE, SIDE), 255, dtype=torch.uint8), (1,) * 5, (1.0,) * 5, (1, 3))
+        found = Reversed(masks, torch.full((CLASSES, 1, SIDE, SIDE), 255, dtype=torch.uint8), (1,) * 5, (1.0,) * 5, (1, 3), (1.0,) * 5)
         mixed = with_triggers(data, found, 0.2, torch.Generator().manual_seed(0))
         assert torch.equal(mixed.labels, data.labels)
         ones = (mixed.images[:, 0, -1, 0] == 255).nonzero().flatten()
@@ -89,7 +122,7 @@ class TestFilter:
             network.backbone.read.bias[CLASSES] = 0.0
         masks = corner().mask.expand(CLASSES, -1, -1)
         patterns = corner().pattern.expand(CLASSES, -1, -1, -1)
-        found = Reversed(masks, patterns, (1,) * CLASSES, (1.0,) * CLASSES, (TARGET,))
+        found = Reversed(masks, patterns, (1,) * CLASSES, (1.0,) * CLASSES, (TARGET,), (4.0,) * CLASSES)
         evidence = make_evidence(NeuralCleanseFilter(), network, stripes())
         guarded = make_filter(evidence.network, evidence, found, 0.01, 0.1)
         assert guarded.watched.tolist() == [[0.0] * CLASSES + [1.0]]
@@ -106,6 +139,40 @@ class TestFilter:
         copy = rebuild(spec_of(filtered), state_of(filtered))
         with torch.no_grad():
             assert torch.equal(copy(stripes().images), filtered(stripes().images))
+
+
+class TestAnyClassifier:
+    """What is asked of a classifier is its gradient by the input; a `Network` has more."""
+
+    def test_is_searched_and_unlearns(self) -> None:
+        classifier = ensemble()
+        outcome, _ = defend(NeuralCleanse(NeuralCleanse.Config(**QUICK, unlearn_lr=0.01)), classifier)
+        assert outcome.verdict is not None
+        assert outcome.verdict.targets == (TARGET,)
+        assert isinstance(outcome.classifier, Ensemble)
+        assert outcome.tables["repair"][0]["success_after"] < 0.1 < outcome.tables["repair"][0]["success_before"]
+        assert success(classifier, corner(), stripes()) == 1.0  # it was a copy that unlearned
+
+    def test_comes_back_as_it_was_where_the_verdict_alone_is_asked_for(self) -> None:
+        classifier = ensemble().requires_grad_(False)
+        outcome, _ = defend(NeuralCleanse(NeuralCleanse.Config(**QUICK, repair="none")), classifier)
+        assert outcome.verdict is not None
+        assert outcome.verdict.targets == (TARGET,)
+        assert isinstance(outcome.classifier, Ensemble)
+        assert torch.equal(outcome.classifier(stripes().images), classifier(stripes().images))
+
+    @pytest.mark.parametrize(
+        ("classifier", "defense", "said"),
+        [
+            (ensemble(), NeuralCleanse(NeuralCleanse.Config(repair="prune")), "a Ensemble, has no points .* use repair none"),
+            (Table(), NeuralCleanse(), "a Table, has no parameters that could unlearn; use repair none"),
+            (Table(), NeuralCleanse(NeuralCleanse.Config(repair="none")), "a Table, passes no gradient to its input"),
+            (ensemble(), NeuralCleanseFilter(), "a Ensemble, which gives no access to points"),
+        ],
+    )
+    def test_that_lacks_what_is_needed_is_said_before_the_search(self, classifier: Classifier, defense: Defense, said: str) -> None:
+        with pytest.raises(NotApplicable, match=said):
+            defend(defense, classifier)
 
 
 @pytest.mark.parametrize("defense", [NeuralCleanse, NeuralCleanseFilter])

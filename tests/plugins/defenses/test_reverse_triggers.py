@@ -12,15 +12,10 @@ from torch import Tensor
 
 from gatecrash import ImageSet, NotApplicable, Stamp
 from gatecrash.testing import make_evidence
-from gatecrash_plugins.defenses._reverse_triggers import (
-    CostSchedule,
-    ReverseConfig,
-    anomaly_indices,
-    attack_success,
-    reverse_triggers,
-)
+from gatecrash_plugins.defenses._reverse_triggers import ReverseConfig, anomaly_indices, attack_success, reverse_triggers, smallest
+from gatecrash_plugins.defenses._trigger_search import Found, TriggerSearch
 from gatecrash_plugins.defenses.neural_cleanse import NeuralCleanse
-from support.planted_shortcut import CLASSES, SIDE, TARGET, defend, planted, stripes, unlearned
+from support.planted_shortcut import CLASSES, QUICK, SIDE, TARGET, defend, planted, stripes, unlearned
 
 
 class TestAnomalyIndex:
@@ -54,42 +49,6 @@ class TestAnomalyIndex:
         norms = 100 + 10 * draws if distribution == "normal" else np.exp(0.45 * draws)
         accused = np.mean([(anomaly_indices(row) > 2).any() for row in norms])
         assert accused == pytest.approx(share, abs=0.03)
-
-
-class TestCost:
-    def rounds(self, outcomes: str, **options: Any) -> CostSchedule:
-        schedule = CostSchedule(ReverseConfig(patience=2, cost=1e-3, cost_factor=4, **options), 1)
-        for outcome in outcomes:
-            schedule.update(np.array([outcome == "+"]))
-        return schedule
-
-    @pytest.mark.parametrize(
-        ("outcomes", "cost"),
-        [
-            ("+", 0.0),
-            ("++", 1e-3),  # starts
-            ("+++", 1e-3),
-            ("++++", 4e-3),  # up by 4
-            ("+++++++", 16e-3),
-            ("++-+-+-+", 1e-3),  # no two in a row
-            ("++--", 1e-3 / 8),  # down by 4 ** 1.5
-            ("++----", 1e-3 / 64),
-            ("----", 0.0),  # never succeeded: the norm stays out of the loss
-        ],
-    )
-    def test_follows_runs_of_success_and_failure(self, outcomes: str, cost: float) -> None:
-        assert self.rounds(outcomes).cost[0] == pytest.approx(cost)
-
-    def test_has_bracketed_the_answer_once_it_went_both_ways(self) -> None:
-        assert not self.rounds("++++").moved[0]
-        assert not self.rounds("--++++").moved[0]  # failures before the start are no lowering
-        assert self.rounds("++++--").moved[0]
-
-    def test_is_kept_apart_for_each_class(self) -> None:
-        schedule = CostSchedule(ReverseConfig(patience=1, cost=1.0, cost_factor=4), 3)
-        schedule.update(np.array([True, True, False]))
-        schedule.update(np.array([True, False, False]))
-        assert schedule.cost.tolist() == [4.0, 1 / 8, 0.0]
 
 
 class TestSearch:
@@ -131,6 +90,31 @@ class TestSearch:
         apart = reverse_triggers(evidence.network, replace(evidence, batches=few), config)
         torch.testing.assert_close(together.masks, apart.masks, atol=1e-4, rtol=0)
         assert together.rounds == apart.rounds
+
+    def test_of_a_class_counts_the_smallest_mask_that_works(self) -> None:
+        """Three searches, two classes: that of class 0 with the smallest mask failed, those of class 1 failed all."""
+        norms = torch.tensor([[1.0, 7.0], [3.0, 9.0], [2.0, 5.0]])
+        found = Found(norms[..., None, None], torch.zeros(3, 2, 1, 1, 1), np.ones((3, 2), int), np.array([[0, 0], [1, 0], [1, 0]]) > 0)
+        best, largest = smallest(found)
+        assert best.tolist() == [2, 2]
+        assert largest == (3.0, 9.0)
+
+    def test_more_searches_only_add_to_fewer(self) -> None:
+        """The first search finds what it finds alone, and a class's mask can only become smaller."""
+        evidence = make_evidence(NeuralCleanse(), planted(), stripes())
+        classifier = evidence.network.requires_grad_(False)
+        runs = []
+        for searches in (1, 2):
+            again = make_evidence(NeuralCleanse(), planted(), stripes())
+            config = ReverseConfig(**QUICK | {"searches": searches, "stop_patience": 4})
+            runs.append((TriggerSearch(classifier, again, config).run(), reverse_triggers(classifier, evidence, config)))
+        (alone, one), (both, two) = runs
+        torch.testing.assert_close(both.masks[0], alone.masks[0], atol=1e-4, rtol=0)
+        assert both.rounds[0].tolist() == alone.rounds[0].tolist()
+        assert not torch.equal(both.masks[1], both.masks[0])
+        assert two.rounds == tuple(both.rounds.sum(0).tolist())
+        assert all(after <= before + 1e-3 for before, after in zip(one.norms, two.norms, strict=True))
+        assert all(norm <= largest for norm, largest in zip(two.norms, two.largest, strict=True))
 
     def test_repeats_exactly(self) -> None:
         config = ReverseConfig(rounds=8, batch_size=20)
