@@ -62,6 +62,7 @@ def trainer(new_model: Callable[[], Network], streams: Streams, setup: TrainingS
             on_batch=on_batch,
             loss=loss,
             report=lambda progress: setup.report(asdict(progress)),
+            fresh=network is None,
         )
         setup.histories.append(history)
         return model

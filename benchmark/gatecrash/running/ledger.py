@@ -62,6 +62,8 @@ class Ledger:
         self._records[victim.key] = value.record
         self.store.release(victim.key)
         self.summary.computed_victims += 1
+        for warning in _warnings(victim, value.record):
+            log.warning("%s", warning)
         self.display.victim_ended(failed=False)
         self.observers("victim_finished", victim=victim, error=None)
 
@@ -107,6 +109,7 @@ class Ledger:
             error=failure.message if failure else None,
             log=failure.log if failure else None,
             weights=record.weights if record else None,
+            notes=[*cell.victim.notes, *_warnings(cell.victim, record)],
             provenance=Provenance.now(record.device if record else "unknown", self.options.threads, self._origins(cell)),
             measures=found.measures if found else Measures(),
             trajectory=found.trajectory if found else [],
@@ -125,3 +128,8 @@ class Ledger:
             if stage.name != NONE:
                 origins[stage.name] = self.host.get("defense", stage.name).origin
         return origins
+
+
+def _warnings(victim: Victim, record: VictimRecord | None) -> list[str]:
+    """What the victim's trainings said, with its name."""
+    return [f"{victim.attack.name} (seed {victim.seed}): {warning}" for warning in record.warnings] if record else []
