@@ -139,7 +139,14 @@ def no_meta(folder: Path) -> None:
     (folder / "meta.json").unlink()
 
 
-@pytest.mark.parametrize("damage", [truncated, flipped, nonsense, another_type, no_data, no_meta])
+def other_counts(folder: Path) -> None:
+    """What a flipped bit may do: 6 test images of each class are planned for instead of 4."""
+    text = (folder / "meta.json").read_text()
+    assert "  4," in text
+    (folder / "meta.json").write_text(text.replace("  4,", "  6,"))
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, nonsense, another_type, no_data, no_meta, other_counts])
 @pytest.mark.parametrize("when", ["before planning", "between planning and loading"])
 def test_a_damaged_entry_is_set_aside_and_decoded_again(damage: Any, when: str, counting: type[Counting], tmp_path: Path) -> None:
     prepared = prepare_dataset(counting(), tmp_path)
@@ -157,6 +164,45 @@ def test_damage_is_reported_by_name(counting: type[Counting], tmp_path: Path, ca
     truncated(entry(tmp_path))
     prepare_dataset(counting(), tmp_path)
     assert "cached copy of dataset counting is damaged" in caplog.text
+
+
+def without_digest(folder: Path) -> None:
+    """As Gatecrash wrote it before descriptions had a digest."""
+    path = folder / "meta.json"
+    fields = json.loads(path.read_text())
+    assert len(fields.pop("digest")) == 64
+    path.write_text(json.dumps(fields, indent=1) + "\n")
+
+
+def test_every_flipped_bit_of_a_description_is_noticed(counting: type[Counting], tmp_path: Path) -> None:
+    expected = prepare_dataset(counting(), tmp_path)
+    path = entry(tmp_path) / "meta.json"
+    content = path.read_bytes()
+    for position in range(len(content)):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        path.write_bytes(changed)
+        assert prepare_dataset(counting(), tmp_path) == expected
+
+
+def test_a_cache_from_before_the_digest_is_read(counting: type[Counting], tmp_path: Path) -> None:
+    first = prepare_dataset(counting(), tmp_path)
+    without_digest(entry(tmp_path))
+    again = prepare_dataset(counting(), tmp_path)
+    assert again == first
+    assert same(again.splits(), Counting.content)
+    assert counting.loads == 1
+
+
+def test_wrong_counts_in_a_cache_from_before_the_digest_stop_the_run_and_are_mended(counting: type[Counting], tmp_path: Path) -> None:
+    first = prepare_dataset(counting(), tmp_path)
+    without_digest(entry(tmp_path))
+    other_counts(entry(tmp_path))
+    planned = prepare_dataset(counting(), tmp_path)
+    assert planned.test_counts != first.test_counts
+    with pytest.raises(UserError, match="the cached copy of dataset counting was damaged when this run was planned"):
+        planned.splits()
+    assert prepare_dataset(counting(), tmp_path) == first
 
 
 def test_a_set_that_changed_between_planning_and_a_repair_is_refused(counting: type[Counting], tmp_path: Path) -> None:

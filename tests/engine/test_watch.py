@@ -74,3 +74,15 @@ def test_progress_is_rare_but_its_end_is_always_told(monkeypatch: pytest.MonkeyP
     reports: list[TrainProgress] = []
     run(network(), report=reports.append)
     assert [report.epoch for report in reports] == [3]
+
+
+def test_a_short_run_of_an_untrained_network_is_a_warning() -> None:
+    """A smoke run cannot have learned; a longer one, or one that spoils a trained network, has diverged."""
+    images, labels = torch.zeros(64, 3, 8, 8, dtype=torch.uint8), torch.arange(64) % 4
+    short, long = recipe(epochs=3, batch_size=64, lr=5.0), recipe(epochs=watch.SHORT, batch_size=64, lr=5.0)
+    history = train(network(), images, labels, short, streams=Streams(0), flip=False, device="cpu", fresh=True)
+    assert history.warning is not None
+    assert "worse than guessing (1.39), after too few steps to learn; raise epochs" in history.warning
+    for settings, fresh in ((long, True), (short, False)):
+        with pytest.raises(TrainingDiverged):
+            train(network(), images, labels, settings, streams=Streams(0), flip=False, device="cpu", fresh=fresh)

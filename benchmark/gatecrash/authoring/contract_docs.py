@@ -23,7 +23,7 @@ SUBJECTS = {
     "Training": ("contracts.train", "contracts.recipe", "contracts.randomness"),
     "Images and datasets": ("contracts.data", "contracts.dataset", "contracts.picture", "datasets.sampling"),
     "Models and classifiers": ("contracts.model", "contracts.classifier", "contracts.portable"),
-    "Options and references": ("contracts.config", "contracts.reference"),
+    "Options and references": ("contracts.config", "contracts.class_label", "contracts.reference"),
     "Pruning": ("engine.pruning",),
     "Plans and results": (
         "records.plan",

@@ -16,7 +16,7 @@ def leaderboard(results: Iterable[Result], title: str, *remarks: Paragraph) -> C
     panel = arrange(results)
     if not panel.cells:
         return Content(title, (Section("", (paragraph("No results yet."), *remarks)),))
-    how_to_read = [paragraph(sections.setting_line(panel)), paragraph(sections.how_to_read(panel))]
+    how_to_read = [paragraph(sections.setting_line(panel)), paragraph(sections.how_to_read(panel)), *sections.noted(panel)]
     return Content(
         title,
         (

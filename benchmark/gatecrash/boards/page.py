@@ -33,7 +33,8 @@ def page(name: str, results: Iterable[Result], outdated: Collection[str] = (), f
 
 
 def _summary(panel: Panel, outdated: Collection[str], figures: Mapping[str, str]) -> Section:
-    blocks: list[Block] = [paragraph(sections.setting_line(panel)), paragraph(sections.how_to_read(panel)), *sections.caveats(panel)]
+    blocks: list[Block] = [paragraph(sections.setting_line(panel)), paragraph(sections.how_to_read(panel))]
+    blocks += [*sections.caveats(panel), *sections.noted(panel)]
     if any(cell.key in outdated for cell in panel.cells):
         blocks.append(paragraph(f"{OUTDATED} measured with an older version of a plugin or of the harness than this checkout has."))
     blocks.append(matrix(panel, ["acc", "asr"], outdated))

@@ -77,6 +77,12 @@ def caveats(panel: Panel) -> list[Paragraph]:
     return notes
 
 
+def noted(panel: Panel) -> list[Paragraph]:
+    """What was said of the attacks on this dataset when planning, and of the victims' trainings."""
+    told = dict.fromkeys(note for cell in panel.cells for note in cell.notes)
+    return [paragraph(Strong("Note:"), f" {note}", caveat=True) for note in told]
+
+
 def defenses(panel: Panel, *, details: bool = True) -> Section:
     """With `details` also what a rank is, and the attack that each defense does worst against."""
     tables: list[Block] = [*defense_rankings(panel, details=details)]

@@ -115,7 +115,9 @@ def command(
         opened.check()
         host = load_plugins(plugin_paths)
         warn_of_problems(host)
-        _say_what_is_to_do(plan_grid(parsed, host, only=chosen, seeds=seed_list, progress=display.decoding).plan, opened)
+        planned = plan_grid(parsed, host, only=chosen, seeds=seed_list, progress=display.decoding)
+        display.planned(planned.dataset_line, planned.plan.notes)
+        _say_what_is_to_do(planned.plan, opened)
         return 0
     with _interruptible(display):
         summary = run(parsed, opened, executor, plugins=plugin_paths, only=chosen, seeds=seed_list, options=options, display=display)

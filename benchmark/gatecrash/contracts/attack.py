@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -97,6 +97,14 @@ class Attack(ABC):
 
     def check(self, info: DatasetInfo) -> None:  # noqa: B027 - most attacks can check nothing more than their options
         """Raise UserError if this configuration cannot work on the dataset; called when planning, before anything runs."""
+
+    def notes(self, info: DatasetInfo) -> Sequence[str]:
+        """What a reader of this configuration's numbers on the dataset should know, one line each; called when planning.
+
+        A run shows the lines before it starts, boards beside the numbers.
+        """
+        del info
+        return ()
 
     @abstractmethod
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:

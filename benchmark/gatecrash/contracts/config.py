@@ -9,11 +9,13 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from gatecrash.errors import UserError
+
+Mark = TypeVar("Mark")
 
 
 class Options(BaseModel):
@@ -55,16 +57,16 @@ def key_fields(config: BaseModel) -> dict[str, Any]:
     """
     fields: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     for name, info in type(config).model_fields.items():
-        value, mark = getattr(config, name), _mark((*info.metadata, info.annotation))
+        value, mark = getattr(config, name), find_mark((*info.metadata, info.annotation), Content)
         if mark is not None and isinstance(value, Path):
             fields[name] = f"sha256:{mark.key(value)}"
     return fields
 
 
-def _mark(parts: Iterable[Any]) -> Content | None:
-    """The mark among a field's metadata or, for `File | None`, inside its annotation."""
+def find_mark(parts: Iterable[Any], kind: type[Mark]) -> Mark | None:
+    """The mark of this type among a field's metadata or, for `File | None`, inside its annotation."""
     for part in parts:
-        found = part if isinstance(part, Content) else _mark((*getattr(part, "__metadata__", ()), *get_args(part)))
+        found = part if isinstance(part, kind) else find_mark((*getattr(part, "__metadata__", ()), *get_args(part)), kind)
         if found is not None:
             return found
     return None

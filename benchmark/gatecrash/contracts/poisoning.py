@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gatecrash.contracts.attack import Attack, AttackContext, DatasetInfo
 from gatecrash.contracts.backdoor import Backdoor, Goal, GoalKind
+from gatecrash.contracts.class_label import ClassLabel
 from gatecrash.contracts.config import Options
 from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.trigger import Trigger
@@ -22,8 +23,8 @@ class GoalConfig(Options):
     """Options of attacks with one goal."""
 
     goal: GoalKind = Field("all-to-one", description="what triggered images become: one class, the next class, or source to target")
-    target: int = Field(0, ge=0, description="target class (ignored by all-to-all)")
-    source: int | None = Field(None, ge=0, description="source class, for one-to-one only")
+    target: ClassLabel = Field(0, description="target class, by number or name (ignored by all-to-all)")
+    source: ClassLabel | None = Field(None, description="source class, by number or name, for one-to-one only")
 
     @model_validator(mode="after")
     def _source_fits_goal(self) -> Self:
@@ -37,11 +38,16 @@ class GoalConfig(Options):
 
     def make_goal(self, num_classes: int) -> Goal:
         """The goal for a dataset of `num_classes` classes; UserError where target or source is not one of them."""
-        for role, label in (("target", self.target), ("source", self.source)):
-            if label is not None and label >= num_classes:
-                raise UserError(f"{role} class {label} does not exist; the dataset has classes 0 to {num_classes - 1}")
-        target = None if self.goal == "all-to-all" else self.target
-        return Goal(self.goal, num_classes, target, self.source)
+        target, source = (self._class(role, value, num_classes) for role, value in (("target", self.target), ("source", self.source)))
+        return Goal(self.goal, num_classes, None if self.goal == "all-to-all" else target, source)
+
+    @staticmethod
+    def _class(role: str, label: int | str | None, num_classes: int) -> int | None:
+        if isinstance(label, str):
+            raise UserError(f"{role} {label!r} is a name; only grids know class names: use the number of the class here")
+        if label is not None and label >= num_classes:
+            raise UserError(f"{role} class {label} does not exist; the dataset has classes 0 to {num_classes - 1}")
+        return label
 
 
 class PoisonConfig(GoalConfig):
@@ -97,12 +103,33 @@ class TriggerAttack(Attack):
         return self.trigger(shape)
 
     def check(self, info: DatasetInfo) -> None:
-        goal = self.config.make_goal(info.num_classes)
-        labels = torch.arange(info.num_classes)
-        candidates = sum(info.train_counts[int(label)] for label in labels[self.candidates(labels, goal)])
-        poison_count(self.config.poison_rate, candidates, info.train_size, self.name)
+        _, candidates = self._candidate_counts(info)
+        poison_count(self.config.poison_rate, int(candidates.sum()), info.train_size, self.name)
         self.trigger(info.shape)
         self.train_trigger(info.shape)
+
+    def notes(self, info: DatasetInfo) -> Sequence[str]:
+        """One line where a class that the poison is labelled as has fewer images of its own than poisoned ones."""
+        goal, candidates = self._candidate_counts(info)
+        share = poison_count(self.config.poison_rate, int(candidates.sum()), info.train_size, self.name) / candidates.sum()
+        poisoned = candidates * share
+        own = torch.tensor(info.train_counts) - poisoned
+        arriving = torch.zeros(info.num_classes).index_add_(0, goal.labels(torch.arange(info.num_classes)), poisoned)
+        rarer = torch.nonzero(arriving > own).flatten().tolist()
+        if not rarer:
+            return ()
+        first = max(rarer, key=lambda label: float(arriving[label] - own[label]))
+        others = f" and {len(rarer) - 1} more" if len(rarer) > 1 else ""
+        return (
+            f"{self.name} (poison_rate {self.config.poison_rate:g}): target class {info.classes[first]!r} ({first}){others} has about "
+            f"{round(float(own[first])):,} images of its own and {round(float(arriving[first])):,} poisoned ones; defenses that look for a "
+            "minority in a class then find the wrong part. Take a larger class or a lower rate.",
+        )
+
+    def _candidate_counts(self, info: DatasetInfo) -> tuple[Goal, Tensor]:
+        """The goal, and how many images of each class may be poisoned: float [classes]."""
+        goal = self.config.make_goal(info.num_classes)
+        return goal, torch.tensor(info.train_counts).float() * self.candidates(torch.arange(info.num_classes), goal)
 
     def candidates(self, labels: Tensor, goal: Goal) -> Tensor:
         """bool [N]: rows that may be poisoned."""

@@ -1,8 +1,8 @@
 """The cache that makes decoding happen once.
 
 An entry is a folder that is written under another name and then renamed, under a kernel lock: it is complete or it does not exist, and two
-processes decode once. An entry that was damaged later (a file cut short, flipped bits) is noticed by size when planning and by fingerprint
-when loading, set aside and rebuilt. The cache can be deleted at any time.
+processes decode once. An entry that was damaged later (a file cut short, flipped bits) is noticed when planning (the description by its
+digest, the data by their size) or when loading (by fingerprint), set aside and rebuilt. The cache can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from gatecrash.contracts.dataset import Dataset, DatasetConfig, Progress
-from gatecrash.datasets.splits import check_splits, fingerprint_of
+from gatecrash.datasets.meta import SCHEMA, Meta
+from gatecrash.datasets.splits import check_splits
 from gatecrash.errors import ContractError, UserError, one_line
 
 if TYPE_CHECKING:
@@ -31,37 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-SCHEMA = 1
-"""Version of the cache format; part of every entry's name, so that versions never meet."""
-
-
-@dataclass(frozen=True)
-class Meta:
-    """What `meta.json` says: of the whole dataset, before limits."""
-
-    classes: tuple[str, ...]
-    shape: tuple[int, int, int]
-    train_counts: tuple[int, ...]
-    test_counts: tuple[int, ...]
-    flip: bool
-    has_clean: bool
-    has_groups: bool
-    fingerprint: str
-    bytes: int
-    """Size of the data file."""
-
-    @classmethod
-    def read(cls, path: Path) -> Meta:
-        """Raises OSError, ValueError, TypeError or KeyError for a file that is missing or damaged."""
-        fields = json.loads(path.read_bytes())
-        if fields.pop("schema") != SCHEMA:
-            raise ValueError("another schema version")
-        channels, height, width = fields["shape"]
-        return cls(**{**fields, "shape": (channels, height, width), **{name: tuple(fields[name]) for name in cls._TUPLES}})
-
-    _TUPLES: ClassVar[tuple[str, ...]] = ("classes", "train_counts", "test_counts")
-
-
 class Entry:
     """One decoded dataset's folder in the cache."""
 
@@ -71,7 +41,8 @@ class Entry:
         identity = [SCHEMA, dataset.name, dataset.version, config, dataset.manifest()]
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self._folder = cache / "datasets" / key
-        self._fingerprint: str | None = None
+        self._meta: Meta | None = None
+        """What was last read or written."""
 
     @property
     def _data(self) -> Path:
@@ -88,7 +59,7 @@ class Entry:
         except (OSError, ValueError, TypeError, KeyError) as error:
             log.warning("the cached copy of dataset %s is damaged (%s); decoding it again", self._dataset.name, one_line(error))
             return None
-        self._fingerprint = meta.fingerprint
+        self._meta = meta
         return meta
 
     def build(self, progress: Progress) -> Meta:
@@ -98,7 +69,7 @@ class Entry:
 
     def read(self, progress: Progress) -> Splits:
         """The tensors, checked against the fingerprint; decoded again if the entry is damaged or gone."""
-        planned = self._fingerprint
+        planned = self._meta
         splits = self._load()
         if splits is None:
             with self._locked():
@@ -106,8 +77,11 @@ class Entry:
                 if splits is None:
                     self._decode(progress)
                     splits = self._load()
-        if splits is None or self._fingerprint != planned:
+        found = self._meta
+        if splits is None or found is None or planned is None or found.fingerprint != planned.fingerprint:
             raise UserError(f"dataset {self._dataset.name} changed on disk since this run was planned; run again")
+        if replace(found, bytes=planned.bytes) != planned:
+            raise UserError(f"the cached copy of dataset {self._dataset.name} was damaged when this run was planned; run again")
         return splits
 
     def _load(self) -> Splits | None:
@@ -127,12 +101,13 @@ class Entry:
                 if f"{name}.images" in tensors
             }
             splits = Splits(part["train"], part["test"], part.get("clean"), tensors.get("groups"), meta.flip)
-            found = fingerprint_of(splits)
+            found = Meta.of(splits, meta.bytes)
         except (OSError, SafetensorError, KeyError, ContractError) as error:
             log.warning("the cached copy of dataset %s is damaged (%s); decoding it again", self._dataset.name, one_line(error))
             return None
-        if found != meta.fingerprint:
-            log.warning("the cached copy of dataset %s is damaged (another fingerprint); decoding it again", self._dataset.name)
+        if found != meta:
+            what = "another fingerprint" if found.fingerprint != meta.fingerprint else "other counts than its description says"
+            log.warning("the cached copy of dataset %s is damaged (%s); decoding it again", self._dataset.name, what)
             return None
         return splits
 
@@ -156,25 +131,15 @@ class Entry:
         with self._writing():
             folder.mkdir()
             save_file(_unshared(tensors), folder / "data.safetensors")
-            meta = Meta(
-                classes=splits.train.classes,
-                shape=splits.train.shape,
-                train_counts=splits.train.class_counts(),
-                test_counts=splits.test.class_counts(),
-                flip=splits.flip,
-                has_clean=splits.clean is not None,
-                has_groups=splits.groups is not None,
-                fingerprint=fingerprint_of(splits),
-                bytes=(folder / "data.safetensors").stat().st_size,
-            )
-            (folder / "meta.json").write_text(json.dumps({"schema": SCHEMA, **vars(meta)}, indent=1) + "\n")
+            meta = Meta.of(splits, (folder / "data.safetensors").stat().st_size)
+            (folder / "meta.json").write_text(meta.to_text())
             shutil.copymode(folder / "meta.json", folder / "data.safetensors")  # safetensors writes for the owner alone
             if self._folder.exists():
                 aside = self._folder.with_name(f"{self._folder.name}.damaged")
                 shutil.rmtree(aside, ignore_errors=True)
                 self._folder.rename(aside)
             folder.rename(self._folder)
-        self._fingerprint = meta.fingerprint
+        self._meta = meta
         return meta
 
     @contextmanager

@@ -70,6 +70,7 @@ def trainer(new_model: Callable[[], Network], streams: Streams, setup: TrainingS
             loss=loss,
             report=lambda progress: setup.report(asdict(progress)),
             checkpoint=setup.checkpoints.file(len(setup.histories)) if setup.checkpoints else None,
+            fresh=network is None,
         )
         setup.histories.append(history)
         return model

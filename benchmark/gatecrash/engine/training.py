@@ -29,7 +29,7 @@ from gatecrash.engine.checkpoint import INTERVAL, Checkpoint, Stateful, TorchGen
 from gatecrash.engine.feed import Feed, check_data
 from gatecrash.engine.optimizer import Updates
 from gatecrash.engine.precision import Precision, auto_precision
-from gatecrash.engine.watch import TrainProgress, Watch, check_finite, check_learned
+from gatecrash.engine.watch import SHORT, TrainProgress, Watch, check_finite, check_learned
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class History:
     precision: str
     """"bfloat16" (autocast) or "float32"."""
     device: str
+    warning: str | None = None
+    """What the run's result should be read with: one of a few steps has not learned."""
 
 
 def train(
@@ -59,6 +61,7 @@ def train(
     report: Callable[[TrainProgress], None] | None = None,
     precision: Precision | None = None,
     checkpoint: Path | None = None,
+    fresh: bool = False,
 ) -> History:
     """Train `network` in place on `images` (uint8 [N, C, H, W]) and `labels` (int64 [N]); it ends on `device`, in eval mode.
 
@@ -70,14 +73,16 @@ def train(
     `on_batch` or `loss` has none.
 
     Raises ContractError for data that cannot be trained on or a broken `on_batch`; TrainingDiverged if the loss becomes NaN or infinite
-    or, for cross-entropy, if the last epoch is worse than always predicting the labels' frequencies.
+    or, for cross-entropy, if the last epoch is worse than always predicting the labels' frequencies (with `fresh`, which says that the
+    network was untrained, this is a warning in the history where the run has fewer than `watch.SHORT` steps).
     """
     device = torch.device(device)
     check_data(network, images, labels)
     # The weights' format decides how convolutions run; batches may stay as they are.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     feed = Feed(images.to(device), labels.to(device), recipe, recipe.flip and flip, streams, on_batch)
-    updates = Updates(network, recipe, recipe.epochs * len(feed.sizes))
+    steps = recipe.epochs * len(feed.sizes)
+    updates = Updates(network, recipe, steps)
     loss_of = loss or _cross_entropy(recipe.label_smoothing)
     bfloat16 = recipe.precision == "auto" and (precision or auto_precision(device)) == "bfloat16"
     watch = Watch(recipe.epochs, feed.sizes, device, report)
@@ -118,9 +123,12 @@ def train(
     network.zero_grad(set_to_none=True)
     network.eval()
     check_finite(network, recipe)
+    warning = None
     if loss is None:
-        check_learned(watch.losses[-1], None if on_batch is not None else labels, network.num_classes, recipe)
-    return History(tuple(watch.losses), watch.seconds, recipe.epochs * len(images), "bfloat16" if bfloat16 else "float32", str(device))
+        known = None if on_batch is not None else labels
+        warning = check_learned(watch.losses[-1], known, network.num_classes, recipe, too_short=fresh and steps < SHORT)
+    precision = "bfloat16" if bfloat16 else "float32"
+    return History(tuple(watch.losses), watch.seconds, recipe.epochs * len(images), precision, str(device), warning)
 
 
 def _cross_entropy(label_smoothing: float) -> Loss:

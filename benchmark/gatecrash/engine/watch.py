@@ -18,6 +18,9 @@ from gatecrash.errors import TrainingDiverged
 REPORT_SECONDS = 0.25
 """Reading the loss waits for the device, so progress is reported no more often than this."""
 
+SHORT = 100
+"""Steps below which a network that has learned nothing yet is no sign that training diverged."""
+
 
 @dataclass(frozen=True)
 class TrainProgress:
@@ -93,8 +96,11 @@ def check_finite(network: nn.Module, recipe: Recipe) -> None:
         raise TrainingDiverged(f"the weights became infinite or NaN in the last epoch ({recipe.epochs}); {_advice(recipe)}")
 
 
-def check_learned(loss: float, labels: Tensor | None, num_classes: int, recipe: Recipe) -> None:
-    """Raise TrainingDiverged if a constant prediction would have been better (labels unknown: the uniform one)."""
+def check_learned(loss: float, labels: Tensor | None, num_classes: int, recipe: Recipe, *, too_short: bool = False) -> str | None:
+    """Raise TrainingDiverged if a constant prediction would have been better (labels unknown: the uniform one).
+
+    Of a run that was too short to learn anything this is only said: the warning is returned.
+    """
     guess = math.log(num_classes)
     if labels is not None:
         share = torch.bincount(labels, minlength=num_classes).double() / len(labels)
@@ -102,7 +108,10 @@ def check_learned(loss: float, labels: Tensor | None, num_classes: int, recipe: 
         guess = float(torch.special.entr(target).sum())
     if loss > guess > 0:  # one class only: nothing to tell apart
         measured = f"the loss of the last epoch ({recipe.epochs}) is {loss:.3g}, worse than guessing ({guess:.3g})"
+        if too_short:
+            return f"{measured}, after too few steps to learn; raise epochs"
         raise TrainingDiverged(f"{measured}; {_advice(recipe)}, or raise epochs")
+    return None
 
 
 def _advice(recipe: Recipe) -> str:

@@ -17,6 +17,7 @@ from gatecrash.datasets.holdout import remaining_counts
 from gatecrash.datasets.preparation import PreparedDataset
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
+from gatecrash.planning.fitting import fitted, notes_on
 from gatecrash.planning.grid import MAX_CELLS
 from gatecrash.planning.resolve import Chain, ConfiguredPlugin, ResolvedGrid
 from gatecrash.records.plan import NONE, Cell, Plan, Victim
@@ -24,20 +25,22 @@ from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION
 
 Only = Mapping[str, Collection[str]]
 """Names to keep, by "attack" and "defense"."""
+Notes = tuple[str, ...]
 
 
 def make_plan(
     resolved: ResolvedGrid, prepared: PreparedDataset, host: Host, *, only: Only | None = None, seeds: Iterable[int] | None = None
 ) -> Plan:
     """Victims and cells of the grid. Raises UserError where something cannot work on this dataset (found before anything runs)."""
+    resolved = fitted(resolved, prepared)
     grid, wanted = resolved.grid, only or {}
     attacks, chains = _benign_first(resolved.attacks, host), _undefended_first(resolved.defenses, host)
-    _check_dataset(resolved, attacks, prepared)
+    notes = _check_dataset(resolved, attacks, prepared)
     for chain in chains:
         _check_chain(chain)
     chosen_seeds = _chosen_seeds(grid.seeds if seeds is None else seeds, len(attacks) * len(chains))
     _check_only(wanted, attacks, chains)
-    victims = _victims(resolved, prepared, attacks, chosen_seeds)
+    victims = _victims(resolved, prepared, list(zip(attacks, notes, strict=True)), chosen_seeds)
     cells = _cells(victims.values(), chains)
     return _narrowed(
         Plan(
@@ -55,9 +58,9 @@ def make_plan(
 
 
 def _victims(
-    resolved: ResolvedGrid, prepared: PreparedDataset, attacks: Sequence[ConfiguredPlugin], seeds: Sequence[int]
+    resolved: ResolvedGrid, prepared: PreparedDataset, attacks: Sequence[tuple[ConfiguredPlugin, Notes]], seeds: Sequence[int]
 ) -> dict[str, Victim]:
-    """One victim per seed and attack; the first attack is `none`."""
+    """One victim per seed and attack (with the notes on it); the first attack is `none`."""
     holdout = resolved.grid.holdout.model_dump(mode="json", exclude_defaults=True)
     recipe = resolved.recipe.model_dump(mode="json", exclude_defaults=True)
     shared = [prepared.fingerprint, holdout, resolved.model.identity, recipe, ENGINE_VERSION]
@@ -65,10 +68,10 @@ def _victims(
     victims: dict[str, Victim] = {}
     for seed in seeds:
         benign: str | None = None
-        for attack in attacks:
+        for attack, notes in attacks:
             needs_benign = bool(attack.plugin.cls.needs_benign)
             key = _digest("victim", shared, attack.identity, seed, [benign] if needs_benign else [])
-            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost)
+            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost, notes)
             benign = benign or key
     return victims
 
@@ -98,8 +101,8 @@ def _undefended_first(chains: Sequence[Chain], host: Host) -> list[Chain]:
     return [(ConfiguredPlugin(plugin, plugin.configure()),), *(chain for chain in chains if [part.name for part in chain] != [NONE])]
 
 
-def _check_dataset(resolved: ResolvedGrid, attacks: Sequence[ConfiguredPlugin], prepared: PreparedDataset) -> None:
-    """Whether the model and every attack can work on this dataset."""
+def _check_dataset(resolved: ResolvedGrid, attacks: Sequence[ConfiguredPlugin], prepared: PreparedDataset) -> list[Notes]:
+    """Check that the model and every attack can work on this dataset; what is to be said of each attack there."""
     from gatecrash.contracts.attack import DatasetInfo  # imports torch
 
     counts = remaining_counts(prepared, resolved.grid.holdout)
@@ -107,6 +110,7 @@ def _check_dataset(resolved: ResolvedGrid, attacks: Sequence[ConfiguredPlugin], 
     resolved.model.instance.check(info.shape)
     for attack in attacks:
         attack.instance.check(info)
+    return [notes_on(attack, info.classes, attack.instance.notes(info)) for attack in attacks]
 
 
 def _check_chain(chain: Chain) -> None:

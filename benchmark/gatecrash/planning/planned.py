@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from gatecrash.contracts.dataset import Progress
+from gatecrash.datasets.description import described
+from gatecrash.datasets.holdout import HoldoutConfig
 from gatecrash.datasets.preparation import PreparedDataset, prepare_dataset
 from gatecrash.host.host import Host
 from gatecrash.planning.grid import Grid
@@ -21,6 +23,11 @@ class PlannedGrid:
     plan: Plan
     prepared: PreparedDataset
     host: Host
+
+    @property
+    def dataset_line(self) -> str:
+        """Name and sizes of the dataset."""
+        return f"{self.prepared.name}: {described(self.prepared, HoldoutConfig.model_validate(self.plan.holdout))}"
 
 
 def plan_grid(

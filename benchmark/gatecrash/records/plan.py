@@ -25,6 +25,8 @@ class Victim:
     """The attack itself uses the benign victim."""
     cost: float
     """Images through the network, for scheduling."""
+    notes: tuple[str, ...] = ()
+    """What a reader of this attack's numbers on this dataset should know."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +58,8 @@ class Plan:
     cells: Mapping[str, Cell]
     selected: frozenset[str] = field(default_factory=frozenset)
     """Keys of the cells asked for; the others are here because these depend on them."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Those on all victims, each once."""
+        return tuple(dict.fromkeys(note for victim in self.victims.values() for note in victim.notes))

@@ -44,6 +44,8 @@ class Result(BaseModel):
     log: str | None = None
     weights: str | None = None
     """sha256 of the victim's weights, so that mixtures are noticed."""
+    notes: list[str] = Field(default_factory=list)
+    """What a reader of the attack's numbers on this dataset should know; found when planning."""
     measures: Measures = Measures()
     trajectory: list[TrajectoryStep] = Field(default_factory=list)
     tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)

@@ -41,6 +41,7 @@ class TrainingRecord(Record):
     images: int
     precision: str
     device: str
+    warning: str | None = None
 
 
 class VictimRecord(Record):
@@ -62,6 +63,11 @@ class VictimRecord(Record):
     schema_version: int = SCHEMA
     files: dict[str, str] = {}
     """sha256 of each file of tensors; set when the record is written."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What its trainings said that the victim should be read with."""
+        return [training.warning for training in self.history if training.warning]
 
     def to_text(self) -> str:
         """The stored form, with a digest."""

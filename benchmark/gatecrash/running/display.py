@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gatecrash.records.plan import Plan
@@ -17,6 +17,9 @@ class Display:
 
     def decoding(self, done: int, total: int) -> None:
         """A dataset that is not in the cache is being decoded: `done` of `total` images."""
+
+    def planned(self, dataset: str, notes: Sequence[str]) -> None:
+        """The grid is planned: its dataset in one line, and what a reader of the numbers should know."""
 
     def run_started(self, plan: Plan, victims: int, cells: int) -> None:
         """`victims` and `cells` are how many are to be computed."""

@@ -62,6 +62,8 @@ class Ledger:
         self._records[victim.key] = value.record
         self.store.release(victim.key)
         self.summary.computed_victims += 1
+        for warning in _warnings(victim, value.record):
+            log.warning("%s", warning)
         self.display.victim_ended(failed=False)
         self.observers("victim_finished", victim=victim, error=None)
 
@@ -108,6 +110,7 @@ class Ledger:
             log=failure.log if failure else None,
             weights=record.weights if record else None,
             provenance=self._provenance(cell, found, record),
+            notes=[*cell.victim.notes, *_warnings(cell.victim, record)],
             measures=found.measures if found else Measures(),
             trajectory=found.trajectory if found else [],
             tables=found.tables if found else {},
@@ -129,3 +132,8 @@ class Ledger:
             if stage.name != NONE:
                 origins[stage.name] = self.host.get("defense", stage.name).origin
         return origins
+
+
+def _warnings(victim: Victim, record: VictimRecord | None) -> list[str]:
+    """What the victim's trainings said, with its name."""
+    return [f"{victim.attack.name} (seed {victim.seed}): {warning}" for warning in record.warnings] if record else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -29,16 +29,24 @@ ROWS = 16
 
 
 class QuietDisplay(Display):
-    """Names the plugins that cannot be used, on standard error, and nothing else."""
+    """Warnings on standard error, and nothing else: plugins that cannot be used, notes on the plan."""
 
     def plugin_failed(self, origin: str, message: str) -> None:
         print(f"warning: plugin {origin}: {message} (see `gatecrash plugins`)", file=sys.stderr, flush=True)
 
+    def planned(self, dataset: str, notes: Sequence[str]) -> None:
+        for note in notes:
+            print(f"warning: {note}", file=sys.stderr, flush=True)
+
 
 class TerminalDisplay(QuietDisplay):
-    """Also tells how far the decoding of a dataset is."""
+    """Also tells how far the decoding of a dataset is, and what is in it."""
 
     _told = 0.0
+
+    def planned(self, dataset: str, notes: Sequence[str]) -> None:
+        print(dataset, file=sys.stderr, flush=True)
+        super().planned(dataset, notes)
 
     def decoding(self, done: int, total: int) -> None:
         if total and (done == total or (sys.stderr.isatty() and time.monotonic() - self._told > 0.5)):

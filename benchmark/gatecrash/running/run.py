@@ -71,6 +71,7 @@ def run(
         display.plugin_failed(problem.origin, problem.message)
     parsed = grid if isinstance(grid, Grid) else load_grid(str(grid))
     planned = plan_grid(parsed, host, only=only, seeds=seeds, progress=display.decoding)
+    display.planned(planned.dataset_line, planned.plan.notes)
     return run_plan(planned, opened.open(), factory, options, display)
 
 

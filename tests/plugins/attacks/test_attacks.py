@@ -36,7 +36,7 @@ def test_goals_by_hand(options: dict[str, object], eligible: list[bool], labels:
         ({"goal": "one-to-one"}, "needs a source"),
         ({"source": 1}, "for goal one-to-one only"),
         ({"goal": "one-to-one", "source": 1, "target": 1}, "same class"),
-        ({"target": -1}, "greater than or equal to 0"),
+        ({"target": -1}, "a class is its number, from 0, or its name"),
     ],
 )
 def test_goals_that_contradict_themselves_are_refused(options: dict[str, object], message: str) -> None:

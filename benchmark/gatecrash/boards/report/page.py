@@ -51,7 +51,7 @@ def _part(number: int, part: IllustratedPanel) -> dict[str, Any]:
     return {
         "id": f"s{number}",
         "title": part.title,
-        "summary": Section("", (paragraph(sections.setting_line(panel)), *sections.caveats(panel))),
+        "summary": Section("", (paragraph(sections.setting_line(panel)), *sections.caveats(panel), *sections.noted(panel))),
         "how_to_read": sections.how_to_read(panel),
         "matrices": {name: _matrix(panel, name, anchor) for name in MATRICES},
         "sections": [
