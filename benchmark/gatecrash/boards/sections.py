@@ -16,6 +16,8 @@ from gatecrash.evaluation.metrics import LANDED
 from gatecrash.records.measures import MEASURES, MeasureName
 from gatecrash.records.result import Result
 
+REASONS = 4
+"""Why results are left out: so many are named."""
 LANDED_POINTS = f"{100 * LANDED:.0f} points"
 ORDER = (
     "Defenses are ordered by mean DER = (max(0, ASR drop) - max(0, ACC drop) + 1) / 2 over the victims whose backdoor landed (ASR at least "
@@ -58,8 +60,8 @@ def meaning(name: MeasureName) -> str:
 
 
 def caveats(panel: Panel) -> list[Paragraph]:
-    """What limits these numbers: a single seed, a part of the dataset."""
-    notes = []
+    """What limits these numbers: a single seed, a part of the dataset, results that are left out."""
+    notes = left_out(panel)
     if len(panel.seeds) == 1:
         notes.append(
             paragraph(
@@ -75,6 +77,18 @@ def caveats(panel: Panel) -> list[Paragraph]:
         text = f" {' and '.join(taken)} of it, stratified by class. Compare within this board only."
         notes.append(paragraph(Strong("A part of the dataset:"), text, caveat=True))
     return notes
+
+
+def left_out(panel: Panel) -> list[Paragraph]:
+    """The remark on results that newer ones supersede, if there are any."""
+    reasons = sorted(set(panel.superseded.values()))
+    if not reasons:
+        return []
+    named = "; ".join(reasons[:REASONS]) + (f"; and {len(reasons) - REASONS} more" if len(reasons) > REASONS else "")
+    count = len(panel.superseded)
+    results = "1 result that was" if count == 1 else f"{count} results that were"
+    text = f" {results} measured with older versions than the others ({named}). Run the grid again to have these cells."
+    return [paragraph(Strong("Left out:"), text, caveat=True)]
 
 
 def defenses(panel: Panel, *, details: bool = True) -> Section:

@@ -1,8 +1,6 @@
-"""Numbers and options of results as people read them."""
+"""Numbers of results as people read them."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from gatecrash.evaluation.intervals import Interval
 
@@ -14,9 +12,3 @@ def percent(interval: Interval) -> str:
     if interval.low is None or interval.high is None:
         return f"{100 * interval.value:.1f}"
     return f"{100 * interval.value:.1f} ± {100 * max(interval.value - interval.low, interval.high - interval.value):.1f}"
-
-
-def option_text(value: Any) -> str:
-    """An option's value, short."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 40 else f"{text[:39]}…"
