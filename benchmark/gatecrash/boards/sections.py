@@ -48,7 +48,7 @@ def setting_line(panel: Panel) -> str:
 def how_to_read(panel: Panel) -> str:
     """Of the matrix of ACC and ASR."""
     several = f"t interval over seeds (n = {len(panel.seeds)} unless given)"
-    interval = f"The range is the 95% {several if len(panel.seeds) > 1 else 'Wilson interval over test images'}."
+    interval = f"In brackets is the 95% {several if len(panel.seeds) > 1 else 'Wilson interval over test images'}."
     acc, asr = (f"{MEASURES[name].title} ({MEASURES[name].label})" for name in ("acc", "asr"))
     return f"{acc[0].upper()}{acc[1:]} / {asr} in %; higher ACC and lower ASR are better for the defense. {interval}"
 

@@ -20,14 +20,14 @@ def newest(results: Iterable[Result], run_of: Mapping[str, int] | None = None) -
     Of results that are equally new the later in `results` counts.
     """
     ranks = run_of or {}
-    once = {result.key: result for result in _with_known_content(list(results))}
-    kept = sorted(once.values(), key=lambda result: (ranks.get(result.key, -1), result.provenance.date or ""))
+    known = _with_known_content(list(results))
+    kept = sorted(known, key=lambda result: (ranks.get(result.key, -1), result.provenance.date or ""))
     older: dict[str, str] = {}
     for rule in _RULES:
         last = {rule.group(result): rule.version(result) for result in kept if rule.version(result) is not None}
         older |= {result.key: rule.text(result) for result in kept if rule.version(result) not in {None, last.get(rule.group(result))}}
         kept = [result for result in kept if result.key not in older]
-    return [result for result in once.values() if result.key not in older], older
+    return [result for result in known if result.key not in older], older
 
 
 def table_position(result: Result) -> tuple[str, str, int]:
