@@ -15,7 +15,10 @@ from gatecrash.records.result import Result
 def page(
     name: str, results: Iterable[Result], outdated: Mapping[str, str] | None = None, figures: Mapping[str, str] | None = None
 ) -> Content:
-    """The board called `name`; cells whose keys are in `outdated`, with the reason, are marked. `figures` are paths of pictures by what they show."""
+    """The board called `name`; cells whose keys are in `outdated`, with the reason, are marked.
+
+    `figures` are paths of pictures by what they show.
+    """
     panel = arrange(results)
     return Content(
         name,
