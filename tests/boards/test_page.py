@@ -26,8 +26,8 @@ def test_detectors_are_scored_on_backdoored_and_on_benign_victims() -> None:
         results.append(cell("none", "detector", seed, gives=["verdict", "suspects"], measures=false_alarm))
     shown = page_text(results)
     assert re.search(r"\| detector +\| 3 of 3 +\| 2 of 3 +\| 1 of 3 +\| 1\.000 \(", shown)
-    assert re.search(r"\| detector +\| badnets +\| 80\.0 ± 0\.0 +\| 10\.0 ± 0\.0", shown)
-    assert re.search(r"\| detector +\| none +\| +\| 5\.0 ± 0\.0", shown)
+    assert re.search(r"\| detector +\| badnets +\| 80\.0 \[80\.0, 80\.0\] +\| 10\.0 \[10\.0, 10\.0\]", shown)
+    assert re.search(r"\| detector +\| none +\| +\| 5\.0 \[5\.0, 5\.0\]", shown)
 
 
 def test_the_matrix_shows_seeds_failures_and_gaps_as_such() -> None:
@@ -35,7 +35,7 @@ def test_the_matrix_shows_seeds_failures_and_gaps_as_such() -> None:
     results += [cell("badnets", "d", 0, asr=0.2), cell("badnets", "d", 1, status="failed", error="x")]
     results += [cell("none", "d", seed, status="not-applicable") for seed in range(3)]
     rows = matrix_text(results).splitlines()
-    assert re.search(r"\| none +\| 90\.0 ± 0\.0 +\| not-applicable +\|", rows[2])
+    assert re.search(r"\| none +\| 90\.0 \[90\.0, 90\.0\] +\| not-applicable +\|", rows[2])
     assert re.search(r"90\.0 / 20\.0 \(n=1, 1 failed, 1 missing\)", rows[3])
 
 

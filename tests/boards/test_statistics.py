@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatecrash.boards.fields import measured
 from gatecrash.boards.statistics import over_seeds, paired
+from gatecrash.evaluation.intervals import wilson
 from support.cells import cell
 
 
@@ -53,3 +55,28 @@ def test_swapping_the_defenses_swaps_the_sign(pairs: list[tuple[float, float]]) 
     there, back = paired(first, second, "asr"), paired(second, first, "asr")
     assert there.sign == -back.sign
     assert there.mean.value == pytest.approx(-back.mean.value)
+
+
+@pytest.mark.parametrize(
+    ("successes", "total", "shown"),
+    [
+        (0, 80, "0.0 [0.0, 4.6]"),  # z^2 / (n + z^2) = 3.84 / 83.84: half of its width, 2.3, would not reach the upper limit
+        (80, 80, "100.0 [95.4, 100.0]"),
+        (1, 2, "50.0 [9.5, 90.5]"),  # 0.5 -+ 1.96 sqrt(0.25 / 2 + 3.84 / 16) / (1 + 3.84 / 2), around 0.5
+    ],
+)
+def test_an_interval_over_images_is_shown_by_its_own_limits(successes: int, total: int, shown: str) -> None:
+    measures = {"asr_interval": wilson(successes, total)}
+    assert measured([cell("badnets", "d", asr=successes / total, measures=measures)], "asr").text == shown
+
+
+@pytest.mark.parametrize(
+    ("rates", "shown"),
+    [
+        ([0.7, 0.9], "80.0 [0.0, 100.0]"),  # 0.8 -+ 12.706 * 0.1414 / sqrt(2) = 0.8 -+ 1.27, clipped
+        ([0.79, 0.81], "80.0 [67.3, 92.7]"),  # -+ 12.706 * 0.01
+        ([0.8, 0.8], "80.0 [80.0, 80.0]"),
+    ],
+)
+def test_an_interval_of_two_seeds_is_the_t_interval_within_0_and_1(rates: list[float], shown: str) -> None:
+    assert measured([cell("badnets", "d", seed, asr=rate) for seed, rate in enumerate(rates)], "asr").text == shown

@@ -52,7 +52,7 @@ def test_run_then_results_then_leaderboard(gatecrash: Gatecrash, small_grid: Any
     assert [row["key"] for row in rows] == [record["key"] for record in records]
     assert "fine-pruning" in gatecrash("results", "--store", store).out
     board = gatecrash("leaderboard", "--store", store, "--grid", grid).out
-    assert f"{100 * attacked['acc']:.1f} ±" in board
+    assert f"{100 * attacked['acc']:.1f} [" in board
     assert "no result yet" not in board
     assert board.splitlines()[2:] != []
     assert gatecrash("leaderboard", "--store", store).out.count("# digits, small-cnn") == 1

@@ -28,9 +28,9 @@ def test_compare_tells_what_the_paired_difference_is(gatecrash: Gatecrash, tmp_p
     results += [cell("badnets", "bad", seed, asr=0.5 + 0.02 * seed) for seed in range(3)]
     store = store_of(results, tmp_path / "s")
     said = gatecrash("compare", "good", "bad", "--store", store).out
-    assert re.search(r"DER +25\.5 ± 1\.2 +3 +3 +good is better", said)
-    assert re.search(r"ASR +-51\.0 ± 2\.5 +3 +3 +good is better", said)
-    assert re.search(r"ACC +0\.0 ± 0\.0 +3 +3 +includes 0", said)
+    assert re.search(r"DER +25\.5 \[24\.3, 26\.7\] +3 +3 +good is better", said)
+    assert re.search(r"ASR +-51\.0 \[-53\.5, -48\.5\] +3 +3 +good is better", said)
+    assert re.search(r"ACC +0\.0 \[0\.0, 0\.0\] +3 +3 +includes 0", said)
     wrong = gatecrash("compare", "good", "bat", "--store", store)
     assert (wrong.code, wrong.err) == (2, "error: no results of a defense 'bat'; did you mean 'bad'?\n")
 

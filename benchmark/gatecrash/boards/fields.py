@@ -9,7 +9,7 @@ from gatecrash.boards.content import Field, Paragraph, Quantity, Table
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.boards.text import percent
 from gatecrash.evaluation.intervals import Interval
-from gatecrash.records.measures import MEASURES, Limits, MeasureName
+from gatecrash.records.measures import MEASURES, MeasureName
 from gatecrash.records.result import Result
 
 NO_RANK = Field("–", "mark")
@@ -25,14 +25,8 @@ def text(value: object, note: str = "") -> Field:
 
 
 def rate(interval: Interval) -> Field:
-    """`mean ± half-width` in percent; empty without a value."""
+    """`mean [low, high]` in percent; empty without a value."""
     return Field(percent(interval), "rate", _numbers(interval))
-
-
-def rate_over_images(value: float, limits: Limits) -> Field:
-    """A rate of one seed with its Wilson interval over images, which does not lie evenly around it."""
-    low, high = limits
-    return Field(f"{100 * value:.1f} ± {100 * (high - low) / 2:.1f}", "rate", (Quantity(value, low, high),))
 
 
 def ratio(interval: Interval) -> Field:
@@ -77,7 +71,7 @@ def measured(cells: Sequence[Result], name: MeasureName) -> Field:
     having = [cell for cell in cells if cell.measures.value(name) is not None]
     limits = having[0].measures.limits(name) if len(having) == 1 else None
     value = having[0].measures.value(name) if having else None
-    found = rate(over_seeds(having, name)) if value is None or limits is None else rate_over_images(value, limits)
+    found = rate(over_seeds(having, name) if value is None or limits is None else Interval(value, *limits))
     return replace(found, numbers=tuple(replace(number, measure=label(name)) for number in found.numbers))
 
 

@@ -20,7 +20,7 @@ def leaderboard(results: Iterable[Result], title: str, *remarks: Paragraph) -> C
     return Content(
         title,
         (
-            Section("", (*how_to_read, matrix(panel, ["acc", "asr"]), *remarks)),
+            Section("", (*how_to_read, matrix(panel, ["acc", "asr"]), *sections.left_out(panel), *remarks)),
             sections.undefended(panel),
             sections.defenses(panel, details=False),
             *sections.lost(panel, with_missing=False),

@@ -9,7 +9,7 @@ from gatecrash.host.host import Host
 from gatecrash.host.kinds import PluginKind
 from gatecrash.host.traits import defense_traits
 from gatecrash.records.result import Result
-from gatecrash.records.stage import Stage
+from gatecrash.records.stage import PLUGIN_FILE, Stage
 from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION
 
 
@@ -31,8 +31,12 @@ def _reason(result: Result, host: Host) -> str:
     changes = []
     for kind, stage in stages:
         plugin = host.plugins.get((kind, stage.name))
-        if plugin is not None and plugin.cls.version != stage.version:
+        if plugin is None:
+            continue
+        if plugin.cls.version != stage.version:
             changes.append(f"{kind} {stage.name} {stage.version} -> {plugin.cls.version}")
+        elif stage.content.get(PLUGIN_FILE) not in {None, plugin.content}:
+            changes.append(f"{kind} {stage.name}: its file has changed")
     source = result.provenance
     for name, stored, current in (
         ("engine version", source.engine_version, ENGINE_VERSION),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from gatecrash.boards import sections
 from gatecrash.boards.content import Block, Content, Folded, Picture, Section, paragraph
@@ -12,13 +12,18 @@ from gatecrash.records.measures import MEASURES
 from gatecrash.records.result import Result
 
 
-def page(name: str, results: Iterable[Result], outdated: Collection[str] = (), figures: Mapping[str, str] | None = None) -> Content:
-    """The board called `name`; cells whose keys are in `outdated` are marked. `figures` are paths of pictures by what they show."""
+def page(
+    name: str, results: Iterable[Result], outdated: Mapping[str, str] | None = None, figures: Mapping[str, str] | None = None
+) -> Content:
+    """The board called `name`; cells whose keys are in `outdated`, with the reason, are marked.
+
+    `figures` are paths of pictures by what they show.
+    """
     panel = arrange(results)
     return Content(
         name,
         (
-            _summary(panel, outdated, figures or {}),
+            _summary(panel, outdated or {}, figures or {}),
             sections.defenses(panel),
             sections.attacks(panel),
             sections.undefended(panel),
@@ -32,11 +37,12 @@ def page(name: str, results: Iterable[Result], outdated: Collection[str] = (), f
     )
 
 
-def _summary(panel: Panel, outdated: Collection[str], figures: Mapping[str, str]) -> Section:
-    blocks: list[Block] = [paragraph(sections.setting_line(panel)), paragraph(sections.how_to_read(panel))]
-    blocks += [*sections.caveats(panel), *sections.noted(panel)]
-    if any(cell.key in outdated for cell in panel.cells):
-        blocks.append(paragraph(f"{OUTDATED} measured with an older version of a plugin or of the harness than this checkout has."))
+def _summary(panel: Panel, outdated: Mapping[str, str], figures: Mapping[str, str]) -> Section:
+    blocks: list[Block] = [paragraph(sections.setting_line(panel)), paragraph(sections.how_to_read(panel)), *sections.caveats(panel)]
+    blocks += sections.noted(panel)
+    reasons = sorted({outdated[cell.key] for cell in panel.cells if cell.key in outdated})
+    if reasons:
+        blocks.append(paragraph(f"{OUTDATED} measured with older versions than this checkout has ({'; '.join(reasons)})."))
     blocks.append(matrix(panel, ["acc", "asr"], outdated))
     blocks += [Picture(shows, path) for shows, path in figures.items()]
     restored = MEASURES["ra"]

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from gatecrash.boards.text import option_text
+from gatecrash.boards.superseded import newest
 from gatecrash.evaluation.metrics import landed
+from gatecrash.records.labels import Stages, labels, options_of
 from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
 
 
+class PlannedCell(Protocol):
+    """A cell that was asked for, whether or not it has a result."""
+
+    @property
+    def attack(self) -> Stage: ...
+    @property
+    def defense(self) -> Sequence[Stage]: ...
+    @property
+    def seed(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Panel:
-    """Results of one dataset, model, recipe and hold-out. Labels tell plugins apart by the options in which they differ."""
+    """Results of one dataset, model, recipe and hold-out. Labels are unique: one for each attack, and defense, with its options."""
 
     cells: tuple[Result, ...]
     attack_of: Mapping[str, str]
@@ -29,6 +40,8 @@ class Panel:
     seeds: tuple[int, ...]
     landed: frozenset[str]
     """Keys of the victims whose backdoor landed: asr - asr_floor >= 0.5."""
+    superseded: Mapping[str, str] = field(default_factory=dict)
+    """By key, what results that are left out were measured with: older versions of what the others were measured with."""
 
     def at(self, attack: str | None = None, defense: str | None = None) -> list[Result]:
         """Cells of this attack and defense, by seed; None means any."""
@@ -62,55 +75,38 @@ class Panel:
         return [position for position in itertools.product(self.attacks, self.defenses, self.seeds) if position not in present]
 
 
-def arrange(results: Iterable[Result]) -> Panel:
-    """The results by attack and defense. Of several for one position in the table (say, after an upgrade) the last one counts."""
-    cells = sorted(_latest(results), key=lambda cell: (cell.attack.name != NONE, cell.defense_name != NONE))
-    attack_of = _labels(cells, [(cell.attack,) for cell in cells])
-    defense_of = _labels(cells, [tuple(cell.defense) for cell in cells])
+def arrange(results: Iterable[Result], planned: Iterable[PlannedCell] = (), run_of: Mapping[str, int] | None = None) -> Panel:
+    """The results by attack and defense, without those that newer ones supersede; see `gatecrash.boards.superseded.newest`.
+
+    `planned` cells have their row and column even where no result is there yet. `run_of` numbers the last run of a cell, by key.
+    """
+    kept, older = newest(results, run_of)
+    cells = sorted(kept, key=lambda cell: (cell.attack.name != NONE, cell.defense_name != NONE))
+    planned = list(planned)
+    attacks: list[Stages] = [(each.attack,) for each in (*cells, *planned)]
+    defenses: list[Stages] = [tuple(each.defense) for each in (*cells, *planned)]
+    attack_labels, defense_labels = labels(attacks), labels(defenses)
     return Panel(
         tuple(sorted(cells, key=lambda cell: cell.seed)),
-        attack_of,
-        defense_of,
-        _in_order([(attack_of[cell.key], (cell.attack,)) for cell in cells]),
-        _in_order([(defense_of[cell.key], tuple(cell.defense)) for cell in cells]),
-        tuple(sorted({cell.seed for cell in cells})),
+        dict(zip((cell.key for cell in cells), attack_labels, strict=False)),
+        dict(zip((cell.key for cell in cells), defense_labels, strict=False)),
+        _in_order(attack_labels, attacks),
+        _in_order(defense_labels, defenses),
+        tuple(sorted({each.seed for each in (*cells, *planned)})),
         frozenset(cell.victim_key for cell in cells if landed(cell.measures.asr_before, cell.measures.asr_floor)),
+        older,
     )
 
 
-def table_position(result: Result) -> tuple[Any, ...]:
-    """A result's attack, defense (with their options) and seed; versions do not count."""
-    return (
-        _frozen(result.attack.name, result.attack.config),
-        tuple(_frozen(stage.name, stage.config) for stage in result.defense),
-        result.seed,
-    )
-
-
-def _latest(results: Iterable[Result]) -> list[Result]:
-    last: dict[tuple[Any, ...], Result] = {}
-    for result in results:
-        position = table_position(result)
-        if position not in last or str(result.provenance.date) >= str(last[position].provenance.date):
-            last[position] = result
-    return list(last.values())
-
-
-def _frozen(name: str, config: Mapping[str, Any]) -> tuple[str, str]:
-    return name, json.dumps(config, sort_keys=True)
-
-
-def _in_order(labelled: Sequence[tuple[str, tuple[Stage, ...]]]) -> tuple[str, ...]:
+def _in_order(texts: Sequence[str], plugins: Sequence[Stages]) -> tuple[str, ...]:
     """Each label once: `none` first, other names as they come, those of one name by their options."""
-    names = [[stage.name for stage in stages] for _, stages in labelled]
-    first = {tuple(name): index for index, name in reversed(list(enumerate(names)))}
+    names = [tuple(stage.name for stage in stages) for stages in plugins]
+    first = {name: index for index, name in reversed(list(enumerate(names)))}
 
-    def order(pair: tuple[str, tuple[Stage, ...]]) -> tuple[Any, ...]:
-        _, stages = pair
-        name = tuple(stage.name for stage in stages)
-        return name != (NONE,), first[name], _sortable(_options(stages))
+    def order(index: int) -> tuple[Any, ...]:
+        return names[index] != (NONE,), first[names[index]], _sortable(options_of(plugins[index]))
 
-    return tuple(dict.fromkeys(label for label, _ in sorted(labelled, key=order)))
+    return tuple(dict.fromkeys(texts[index] for index in sorted(range(len(texts)), key=order)))
 
 
 def _sortable(options: Mapping[str, Any]) -> list[tuple[str, bool, float, str]]:
@@ -119,28 +115,3 @@ def _sortable(options: Mapping[str, Any]) -> list[tuple[str, bool, float, str]]:
         (name, not isinstance(value, int | float), value if isinstance(value, int | float) else 0.0, str(value))
         for name, value in sorted(options.items())
     ]
-
-
-def _labels(cells: Sequence[Result], plugins: Sequence[tuple[Stage, ...]]) -> dict[str, str]:
-    """A label for each cell's attack or defense: its name, with the options in which it differs from its namesakes."""
-    options = [_options(stages) for stages in plugins]
-    names = [" + ".join(stage.name for stage in stages) for stages in plugins]
-    namesakes: dict[str, list[dict[str, Any]]] = {}
-    for name, option in zip(names, options, strict=True):
-        namesakes.setdefault(name, []).append(option)
-    varying = {
-        name: sorted(
-            key for key in {key for other in others for key in other} if any(other.get(key) != others[0].get(key) for other in others)
-        )
-        for name, others in namesakes.items()
-    }
-    return {
-        cell.key: f"{name} ({', '.join(f'{key}={option_text(option.get(key))}' for key in varying[name])})" if varying[name] else name
-        for cell, name, option in zip(cells, names, options, strict=True)
-    }
-
-
-def _options(stages: tuple[Stage, ...]) -> dict[str, Any]:
-    if len(stages) == 1:
-        return stages[0].config
-    return {f"{stage.name}.{key}": value for stage in stages for key, value in stage.config.items()}

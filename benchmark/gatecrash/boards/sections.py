@@ -16,6 +16,8 @@ from gatecrash.evaluation.metrics import LANDED
 from gatecrash.records.measures import MEASURES, MeasureName
 from gatecrash.records.result import Result
 
+REASONS = 4
+"""Why results are left out: so many are named."""
 LANDED_POINTS = f"{100 * LANDED:.0f} points"
 ORDER = (
     "Defenses are ordered by mean DER = (max(0, ASR drop) - max(0, ACC drop) + 1) / 2 over the victims whose backdoor landed (ASR at least "
@@ -46,7 +48,7 @@ def setting_line(panel: Panel) -> str:
 def how_to_read(panel: Panel) -> str:
     """Of the matrix of ACC and ASR."""
     several = f"t interval over seeds (n = {len(panel.seeds)} unless given)"
-    interval = f"The range is the 95% {several if len(panel.seeds) > 1 else 'Wilson interval over test images'}."
+    interval = f"In brackets is the 95% {several if len(panel.seeds) > 1 else 'Wilson interval over test images'}."
     acc, asr = (f"{MEASURES[name].title} ({MEASURES[name].label})" for name in ("acc", "asr"))
     return f"{acc[0].upper()}{acc[1:]} / {asr} in %; higher ACC and lower ASR are better for the defense. {interval}"
 
@@ -58,8 +60,8 @@ def meaning(name: MeasureName) -> str:
 
 
 def caveats(panel: Panel) -> list[Paragraph]:
-    """What limits these numbers: a single seed, a part of the dataset."""
-    notes = []
+    """What limits these numbers: a single seed, a part of the dataset, results that are left out."""
+    notes = left_out(panel)
     if len(panel.seeds) == 1:
         notes.append(
             paragraph(
@@ -81,6 +83,18 @@ def noted(panel: Panel) -> list[Paragraph]:
     """What was said of the attacks on this dataset when planning, and of the victims' trainings."""
     told = dict.fromkeys(note for cell in panel.cells for note in cell.notes)
     return [paragraph(Strong("Note:"), f" {note}", caveat=True) for note in told]
+
+
+def left_out(panel: Panel) -> list[Paragraph]:
+    """The remark on results that newer ones supersede, if there are any."""
+    reasons = sorted(set(panel.superseded.values()))
+    if not reasons:
+        return []
+    named = "; ".join(reasons[:REASONS]) + (f"; and {len(reasons) - REASONS} more" if len(reasons) > REASONS else "")
+    count = len(panel.superseded)
+    results = "1 result that was" if count == 1 else f"{count} results that were"
+    text = f" {results} measured with older versions than the others ({named}). Run the grid again to have these cells."
+    return [paragraph(Strong("Left out:"), text, caveat=True)]
 
 
 def defenses(panel: Panel, *, details: bool = True) -> Section:

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatecrash.boards.panel import Panel, arrange, table_position
+from gatecrash.boards.panel import Panel, arrange
 from gatecrash.boards.spec import table_group
+from gatecrash.boards.superseded import table_position
 from gatecrash.contracts.recipe import PRESETS
 from gatecrash.errors import UserError, did_you_mean
 from gatecrash.host.host import Host

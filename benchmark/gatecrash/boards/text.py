@@ -1,22 +1,17 @@
-"""Numbers and options of results as people read them."""
+"""Numbers of results as people read them."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from gatecrash.evaluation.intervals import Interval
 
 
 def percent(interval: Interval) -> str:
-    """`mean ± half-width` in percent; the mean alone without limits; nothing without a mean."""
+    """`mean [low, high]` in percent; the mean alone without limits; nothing without a mean.
+
+    The limits are given as they are: an interval of a rate does not lie evenly around it, and one that is clipped least of all.
+    """
     if interval.value is None:
         return ""
     if interval.low is None or interval.high is None:
         return f"{100 * interval.value:.1f}"
-    return f"{100 * interval.value:.1f} ± {100 * max(interval.value - interval.low, interval.high - interval.value):.1f}"
-
-
-def option_text(value: Any) -> str:
-    """An option's value, short."""
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 40 else f"{text[:39]}…"
+    return f"{100 * interval.value:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gatecrash.boards.outdated import outdated
-from gatecrash.boards.panel import table_position
 from gatecrash.boards.spec import grid_of
+from gatecrash.boards.superseded import table_position
 from gatecrash.errors import UserError
 from gatecrash.evaluation.intervals import prediction_interval
 from gatecrash.host.host import Host

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 @click.command("leaderboard")
 @click.option("--board", default=None, metavar="NAME", help="A published board: generate its files again, and print it.")
-@click.option("--check", is_flag=True, help="Only say whether published boards agree with their results; exit code 1 where not.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Only say whether published boards agree with their results (if not, exit code 1), and what is older.",
+)
 @click.option(
     "--format",
     "form",
@@ -52,12 +56,12 @@ def _check(source: ResultSource) -> int:
     if source.store_path is not None or source.grid is not None:
         raise UserError("--check is about published boards; leave --grid and --store out")
     names = source.boards.names() if source.board is None else [source.board]
-    faults = check(source.boards, names, source.host)
-    for fault in faults:
-        click.echo(fault)
-    if not faults:
+    found = check(source.boards, names, source.host)
+    for line in (*found.faults, *found.older):
+        click.echo(line)
+    if not found.faults:
         click.echo(f"{len(names)} {'board agrees with its' if len(names) == 1 else 'boards agree with their'} results")
-    return 1 if faults else 0
+    return 1 if found.faults else 0
 
 
 def _of_board(source: ResultSource, name: str, form: str) -> str:

@@ -56,11 +56,17 @@ def key_fields(config: BaseModel) -> dict[str, Any]:
     Adding a field with a default therefore keeps old keys; changing a default asks for a new plugin version.
     """
     fields: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    return fields | content_of(config)
+
+
+def content_of(config: BaseModel) -> dict[str, str]:
+    """By field, what stands in keys for the content of the files that the options name."""
+    contents = {}
     for name, info in type(config).model_fields.items():
         value, mark = getattr(config, name), find_mark((*info.metadata, info.annotation), Content)
         if mark is not None and isinstance(value, Path):
-            fields[name] = f"sha256:{mark.key(value)}"
-    return fields
+            contents[name] = f"sha256:{mark.key(value)}"
+    return contents
 
 
 def find_mark(parts: Iterable[Any], kind: type[Mark]) -> Mark | None:

@@ -13,13 +13,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gatecrash.contracts.config import key_fields
+from gatecrash.contracts.config import content_of, key_fields
 from gatecrash.contracts.recipe import Recipe, recipe_from
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host, Plugin
 from gatecrash.host.kinds import PluginKind
 from gatecrash.planning.grid import MAX_CELLS, Grid, explain
-from gatecrash.records.stage import Stage
+from gatecrash.records.stage import PLUGIN_FILE, Stage
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class ConfiguredPlugin:
     @cached_property
     def stage(self) -> Stage:
         """As stored records name it: all options, defaults too."""
-        return Stage(name=self.name, version=self.plugin.cls.version, config=self.instance.config.model_dump(mode="json"))
+        config = self.instance.config
+        content = content_of(config) | ({PLUGIN_FILE: self.plugin.content} if self.plugin.content else {})
+        return Stage(name=self.name, version=self.plugin.cls.version, config=config.model_dump(mode="json"), content=content)
 
     @cached_property
     def identity(self) -> list[Any]:

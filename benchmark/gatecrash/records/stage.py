@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+PLUGIN_FILE = ""
+"""Stands in `Stage.content` for the plugin's own code."""
 
 
 class Stage(BaseModel):
@@ -15,3 +18,12 @@ class Stage(BaseModel):
     name: str
     version: int = 1
     config: dict[str, Any] = Field(default_factory=dict)
+    content: dict[str, str] = Field(default_factory=dict)
+    """Hashes of what decides the numbers beside name, version and options: of each file that an option names, by that option, and of the
+    code of a `--plugins` file, under "". Empty for a shipped plugin without such options, and where an older version recorded none."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_content(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Results that have no content are written as they were read: published boards carry hashes of their text."""
+        fields: dict[str, Any] = fields_of(self)
+        return fields if self.content else {name: value for name, value in fields.items() if name != "content"}

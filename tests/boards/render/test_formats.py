@@ -91,8 +91,8 @@ def test_csv_has_a_line_for_each_number_unrounded_with_its_limits() -> None:
 
     # the seeds' ASR are 0, 0.25 and 0.5
     assert found(section="", row="badnets", column="zap")[:2] == [
-        ("ACC", "0.9", "90.0 ± 0.0 / 25.0 ± 62.1"),
-        ("ASR", "0.25", "90.0 ± 0.0 / 25.0 ± 62.1"),
+        ("ACC", "0.9", "90.0 [90.0, 90.0] / 25.0 [0.0, 87.1]"),
+        ("ASR", "0.25", "90.0 [90.0, 90.0] / 25.0 [0.0, 87.1]"),
     ]
     (rated,) = [line for line in lines if (line["section"], line["row"], line["column"]) == ("Defenses", "zap", "ASR")]
     assert (float(rated["low"]), float(rated["high"])) == (0.0, pytest.approx(0.25 + 4.302653 * 0.25 / 3**0.5))

@@ -1,8 +1,15 @@
-"""Whether published boards agree with their results."""
+"""Whether published boards agree with their results.
+
+Being older than what is installed is no fault: the numbers are what they were. It is told, and the marks of older cells, which depend on
+the checkout, do not count where a page is compared with its results.
+"""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gatecrash.boards.outdated import outdated
@@ -11,14 +18,23 @@ from gatecrash.boards.published.comparable import refuse_mixtures
 from gatecrash.boards.published.folder import FIGURES, Boards
 from gatecrash.boards.published.generated import board_files, index_files, readme_files, text_of
 from gatecrash.boards.published.publishing import unnamed_files
+from gatecrash.boards.tables.matrix import OUTDATED
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
 from gatecrash.records.result import Result
 
 
-def check(boards: Boards, names: Iterable[str], host: Host) -> list[str]:
-    """One line for everything that is wrong: generated files that differ from the results, pictures that are missing, older than the
-    results or not named by any, cells that are outdated."""
+@dataclass(frozen=True)
+class Checked:
+    """A line for everything that is wrong, and for everything that is only older than what is installed here."""
+
+    faults: list[str]
+    older: list[str]
+
+
+def check(boards: Boards, names: Iterable[str], host: Host) -> Checked:
+    """Faults are generated files that differ from the results, mixtures, pictures that are missing, of other results or of none."""
+    names = list(names)
     faults = [fault for name in names for fault in _board_faults(boards, name, host)]
     known = {boards.figure(name, kind) for name in boards.names() for kind in FIGURES}
     faults += [f"figures/{path.name} belongs to no board; remove it" for path in sorted(set((boards.root / "figures").glob("*")) - known)]
@@ -30,7 +46,12 @@ def check(boards: Boards, names: Iterable[str], host: Host) -> list[str]:
         f"the table of a board in ../{path.name} differs; run `gatecrash leaderboard --board NAME` with its name"
         for path in _different(readme_files(boards, host))
     ]
-    return faults
+    return Checked(faults, [line for name in names for line in _older(name, boards.results(name), host)])
+
+
+def _older(name: str, results: Sequence[Result], host: Host) -> Iterator[str]:
+    for reason, count in sorted(Counter(outdated(results, host).values()).items()):
+        yield f"{name}: {count} {'cell is' if count == 1 else 'cells are'} older ({reason})"
 
 
 def _board_faults(boards: Boards, name: str, host: Host) -> Iterator[str]:
@@ -43,9 +64,6 @@ def _board_faults(boards: Boards, name: str, host: Host) -> Iterator[str]:
         refuse_mixtures(results)
     except UserError as error:
         yield f"{name}: {error}"
-    reasons = list(outdated(results, host).values())
-    for reason in sorted(set(reasons)):
-        yield f"{name}: {reasons.count(reason)} cells are outdated ({reason}); run and publish again"
 
 
 def _picture_faults(boards: Boards, name: str, results: Sequence[Result], shown: str) -> Iterator[str]:
@@ -66,4 +84,12 @@ def _picture_faults(boards: Boards, name: str, results: Sequence[Result], shown:
 
 def _different(files: Mapping[Path, str]) -> list[Path]:
     """Those that do not hold the text that they must hold."""
-    return [path for path, text in files.items() if text_of(path) != text]
+    return [path for path, text in files.items() if _without_marks(text_of(path)) != _without_marks(text)]
+
+
+def _without_marks(text: str | None) -> str | None:
+    """Without the marks of older cells, the line that explains them, and the width of columns, which depends on them."""
+    if text is None:
+        return None
+    lines = [line for line in text.splitlines() if not line.startswith(OUTDATED)]
+    return re.sub(r"\n\n+", "\n\n", "\n".join(re.sub(r" +|-{3,}", " ", line.replace(OUTDATED, "")) for line in lines))

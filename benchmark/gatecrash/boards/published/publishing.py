@@ -6,12 +6,12 @@ import re
 from collections.abc import Container, Sequence
 from pathlib import Path
 
-from gatecrash.boards.panel import table_position
 from gatecrash.boards.pictures import picture
 from gatecrash.boards.published.comparable import refuse_dirty, refuse_mixtures
 from gatecrash.boards.published.folder import Boards, is_board_name
 from gatecrash.boards.published.generated import regenerate
 from gatecrash.boards.published.redaction import redacted, slimmed
+from gatecrash.boards.superseded import table_position
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
 from gatecrash.records.result import Result

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, get_args
 
-from gatecrash.boards.panel import table_position
+from gatecrash.boards.superseded import table_position
 from gatecrash.host.host import Host
 from gatecrash.host.kinds import PluginKind
 from gatecrash.records.result import Result

@@ -88,5 +88,6 @@ def _table(table: Table) -> str:
 
 
 def _field(field: Field) -> str:
-    text = f"[{escape(field.text)}]({field.link})" if field.link else escape(field.text)
+    plain = field.text if field.kind == "rate" else escape(field.text)  # of numbers and brackets: read in terminals too
+    text = f"[{escape(field.text)}]({field.link})" if field.link else plain
     return f"{text} ({escape(field.note)})" if field.note else text

@@ -8,7 +8,7 @@ from typing import Any
 from gatecrash.boards.content import Table
 from gatecrash.boards.fields import table, text
 from gatecrash.boards.panel import Panel
-from gatecrash.boards.text import option_text
+from gatecrash.records.labels import option_text
 from gatecrash.records.provenance import Provenance
 from gatecrash.records.stage import Stage
 

@@ -1,0 +1,110 @@
+"""What plugins with their options are: their identity, by which results are told apart, and labels, which only people read.
+
+An identity is complete, a label says no more than is needed. Nothing is ever looked up or grouped by a text that leaves something out:
+labels are made for a set of identities at a time, and no two identities of the set get the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from gatecrash.records.stage import Stage
+
+Stages = tuple[Stage, ...]
+"""One plugin, or the stages of a chain."""
+LONGEST = 40
+"""Characters of an option's value in a label, unless more are needed to tell values apart."""
+
+
+def canonical(value: Any) -> str:
+    """JSON that is equal for equal values only."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def identity(stages: Iterable[Stage]) -> str:
+    """Name and options of each stage, files by their content where it is known. Versions do not count."""
+    return canonical([(stage.name, {**stage.config, **_files(stage)}) for stage in stages])
+
+
+def labels(plugins: Sequence[Stages]) -> list[str]:
+    """A label for each: the names, with the options in which it differs from its namesakes. Equal where the identities are, else not."""
+    identities = [identity(stages) for stages in plugins]
+    known = dict(zip(identities, plugins, strict=True))
+    by_name: dict[str, list[str]] = {}
+    for one, stages in known.items():
+        by_name.setdefault(_name(stages), []).append(one)
+    label_of: dict[str, str] = {}
+    for name, members in by_name.items():
+        texts = _varying_texts([options_of(known[one]) for one in members])
+        label_of |= {one: f"{name} ({text})" if text else name for one, text in zip(members, texts, strict=True)}
+    times = {label: list(label_of.values()).count(label) for label in set(label_of.values())}
+    return [label_of[one] if times[label_of[one]] == 1 else f"{label_of[one]} #{_digest(one)}" for one in identities]
+
+
+def options_of(stages: Stages) -> dict[str, Any]:
+    """All options by name: those within an option's mapping as `option.name`, those of a chain as `stage.option`."""
+    if len(stages) == 1:
+        return _flat(stages[0].config)
+    names = [stage.name for stage in stages]
+    prefixes = [name if names.count(name) == 1 else f"{name}#{names[: index + 1].count(name)}" for index, name in enumerate(names)]
+    return {f"{prefix}.{key}": value for prefix, stage in zip(prefixes, stages, strict=True) for key, value in _flat(stage.config).items()}
+
+
+def varying(options: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the options that are not the same, or not there, in all."""
+    names = sorted({name for one in options for name in one})
+    return [name for name in names if len({canonical([name in one, one.get(name)]) for one in options}) > 1]
+
+
+def option_text(value: Any) -> str:
+    """An option's value, short."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def option_texts(values: Iterable[Any]) -> dict[str, str]:
+    """Texts by `canonical` value, as short as they can be while no two are equal."""
+    distinct = {canonical(value): value for value in values}
+    forms: tuple[Callable[[Any], str], ...] = (option_text, _precise_end, str)
+    for form in forms:
+        texts = {key: form(value) for key, value in distinct.items()}
+        if len(set(texts.values())) == len(texts):
+            return texts
+    return {key: key for key in distinct}
+
+
+def _varying_texts(options: Sequence[Mapping[str, Any]]) -> list[str]:
+    names = varying(options)
+    texts = {name: option_texts(one.get(name) for one in options) for name in names}
+    return [", ".join(f"{name}={texts[name][canonical(one.get(name))]}" for name in names) for one in options]
+
+
+def _precise_end(value: Any) -> str:
+    """Numbers with all their digits; of a long text its end, in which paths differ."""
+    text = str(value)
+    return text if len(text) <= LONGEST or isinstance(value, float) else f"…{text[1 - LONGEST :]}"
+
+
+def _files(stage: Stage) -> dict[str, str]:
+    return {name: content for name, content in stage.content.items() if name in stage.config}
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= {f"{name}.{inner}": part for inner, part in _flat(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _name(stages: Stages) -> str:
+    return " + ".join(stage.name for stage in stages)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
