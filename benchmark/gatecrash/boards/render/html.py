@@ -1,7 +1,7 @@
 """HTML in one file: nothing is fetched, and nothing that a plugin wrote is markup.
 
-jinja2 escapes every value (`autoescape`). Beside that, each page has a content security policy that allows just its own style and script,
-by their hashes, pictures as data URIs, and no connection at all.
+Every value passes `readable`, and jinja2 escapes it (`autoescape`). Beside that, each page has a content security policy that allows just its
+own style and script, by their hashes, pictures as data URIs, and no connection at all.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib import resources
 from typing import Any
 
 from gatecrash.boards.content import Content
+from gatecrash.boards.render.plain import readable, target
 
 FOLDER = "gatecrash.boards"
 
@@ -29,8 +30,10 @@ def render(template: str, *, title: str, script: str = "", filters: Mapping[str,
 
     style = file_text("render/style.css")
     loader = PackageLoader(FOLDER, "")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
-    environment.filters |= {"kind": lambda value: type(value).__name__, **(filters or {})}
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader, finalize=_readable
+    )
+    environment.filters |= {"kind": lambda value: type(value).__name__, "target": target, **(filters or {})}
     hashes = {"style_hash": _hash(style), "script_hash": _hash(script)}
     return environment.get_template(template).render(title=title, style=style, script=script, **hashes, **values)
 
@@ -42,6 +45,11 @@ def file_text(path: str) -> str:
 
 def png_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _readable(value: Any) -> Any:
+    """Text that is no markup of a template's own."""
+    return readable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _hash(text: str) -> str:
