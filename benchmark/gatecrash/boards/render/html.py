@@ -1,7 +1,7 @@
 """HTML in one file: nothing is fetched, and nothing that a plugin wrote is markup.
 
-Every value passes `readable`, and jinja2 escapes it (`autoescape`). Beside that, each page has a content security policy that allows just its
-own style and script, by their hashes, pictures as data URIs, and no connection at all.
+Every value passes `readable`, and jinja2 escapes it (`autoescape`). Beside that, each page has a content security policy that allows
+just its own style and script, by their hashes, pictures as data URIs, and no connection at all.
 """
 
 from __future__ import annotations
