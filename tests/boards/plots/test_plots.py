@@ -217,6 +217,10 @@ def test_labels_are_beside_each_other_and_inside_the_picture() -> None:
     assert not legend.overlaps(figure.axes[0].get_window_extent())
     assert legend.x1 <= figure.bbox.x1
     assert legend.y0 >= 0
+    figure = heatmap(arrange([cell("badnets", "none"), cell("badnets", "anp")]))
+    FigureCanvasAgg(figure).draw()
+    *maps, bar = figure.axes
+    assert not [one for one in maps if one._left_title.get_window_extent().overlaps(bar.get_window_extent())]
 
 
 def accusing(attack: str, classes: int, root: Path, /, **fields: Any) -> Result:

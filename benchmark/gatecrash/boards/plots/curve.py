@@ -100,6 +100,7 @@ def _rates(axis: Any, lines: Sequence[Line]) -> None:
         axis.set_xscale("symlog", linthresh=positive[0], linscale=0.5) if rates[0] <= 0 else axis.set_xscale("log")
         axis.set_xticks(rates, [f"{100 * rate:g}" for rate in rates])
         axis.set_xticks([], minor=True)
+        axis.set_xlim(-positive[0] / 2 if rates[0] <= 0 else positive[0] / 1.5, 1.5 * positive[-1])
     axis.set_xlabel("poisoned share of the training set, %")
 
 

@@ -36,6 +36,10 @@ LINE = 0.17
 """Inches."""
 
 
+TITLE = 4.9
+"""Inches that the title of a map takes."""
+
+
 GOOD_IS_LIGHT = "cividis"
 """From dark (bad for the defense) to light; also for people with colour-blindness."""
 
@@ -120,7 +124,9 @@ def _with_landed(panel: Panel, attack: str) -> str:
 def _stacked(figure_class: type[Figure], maps: Sequence[Map]) -> tuple[Figure, list[Any]]:
     """Maps below each other; the columns are named once, below the last."""
     sizes = [max(0.42, LINE * _lines(each.rows, NAME)) * (len(each.rows) + 0.9) for each in maps]
-    figure = figure_class(figsize=(max(6.6, 3.2 + 0.78 * len(maps[0].columns)), 2.0 + sum(sizes)), layout="constrained")
+    beside = 0.085 * min(NAME, max(len(name) for each in maps for name in each.rows))
+    width = max(TITLE, 0.78 * len(maps[0].columns))
+    figure = figure_class(figsize=(1.9 + beside + width, 2.0 + sum(sizes)), layout="constrained")
     axes = list(figure.subplots(len(maps), 1, height_ratios=sizes, squeeze=False)[:, 0])
     columns, shared = differing(maps[0].columns)
     for axis, each in zip(axes, maps, strict=True):
