@@ -25,6 +25,20 @@ def test_defenses_share_a_rank_where_no_difference_is_established() -> None:
     assert ranks(results) == {"model + clean data": [("good", 1), ("alike", 1), ("bad", 3)]}
 
 
+def test_a_better_mean_never_stands_below_a_worse_one() -> None:
+    """`noisy` has the best mean, yet only `steady` is established to be better than `poor`."""
+    results = undefended()
+    rates = {"poor": (0.4, 0.42, 0.41), "steady": (0.2, 0.22, 0.21), "noisy": (0.0, 0.55, 0.02), "worst": (0.9, 0.91, 0.9)}
+    for name, asrs in rates.items():
+        results += [cell("badnets", name, seed, asr=asr) for seed, asr in enumerate(asrs)]
+    assert ranks(results) == {"model + clean data": [("noisy", 1), ("steady", 1), ("poor", 3), ("worst", 4)]}
+    # no one is established to be better than `loose`, which has the lowest mean
+    results = undefended()
+    for name, asrs in {"loose": (0.3, 1.0, 0.9), "second": (0.5, 0.52, 0.51), "first": (0.48, 0.5, 0.49)}.items():
+        results += [cell("badnets", name, seed, asr=asr) for seed, asr in enumerate(asrs)]
+    assert ranks(results) == {"model + clean data": [("first", 1), ("second", 2), ("loose", 2)]}
+
+
 def test_defenses_are_ranked_within_their_access_class() -> None:
     results = undefended()
     results += [cell("badnets", "pruner", seed, asr=0.5 + 0.01 * seed) for seed in range(3)]

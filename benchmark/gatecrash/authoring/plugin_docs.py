@@ -196,9 +196,10 @@ def main(folder: Path, boards: Path) -> None:
     """Write the pages plugins.md (what ships) and contracts.md into `folder`."""
     from gatecrash.authoring import contract_docs
     from gatecrash.host.loading import load_plugins
+    from gatecrash.records.files import write_named
 
-    (folder / "plugins.md").write_text(page(load_plugins(installed=False), costs_on_board(boards)), encoding="utf-8")
-    (folder / "contracts.md").write_text(contract_docs.page(), encoding="utf-8")
+    write_named(folder / "plugins.md", page(load_plugins(installed=False), costs_on_board(boards)))
+    write_named(folder / "contracts.md", contract_docs.page())
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ ORDER = (
     f"{LANDED_POINTS} above the same trigger's on a benign model), within each access class. Rates in %."
 )
 RANKS = (
-    "A rank is 1 + the number of defenses of the class that are better by the 95% t interval, over seeds, of the paired differences on the "
-    "same victims (no correction for the number of pairs). Defenses share a rank where no difference is established. There is no rank (–) "
-    "for a single seed, or where victims lack a score. DER alone can mislead: a defense that rejects everything has more than 50. Read it "
-    "with RA and the clean reject rate."
+    "Ranks are of groups: from the best mean down, a defense shares the rank above it unless one of that rank is better by the 95% t "
+    "interval, over seeds, of the paired differences on the same victims (no correction for the number of pairs). There is no rank (–) for "
+    "a single seed, or where victims lack a score; the latter come last. DER alone can mislead: a defense that rejects everything has more "
+    "than 50. Read it with RA and the clean reject rate."
 )
 SURVIVAL = (
     f"An attack survives a defense where ASR stays at least {LANDED_POINTS} above that of the same trigger on a benign model, on average "

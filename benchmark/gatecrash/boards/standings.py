@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -21,7 +22,7 @@ class DefenseStanding:
 
     defense: str
     rank: int | None
-    """1 + how many of its class are better by the paired interval; None with fewer than two seeds, or where it lacks scores."""
+    """Of its group, which is 1 + the number of defenses above the group; None with fewer than two seeds, or where it lacks scores."""
     der: Interval
     cells: tuple[Result, ...]
     lacking: int
@@ -32,7 +33,10 @@ class DefenseStanding:
 
 
 def defense_standings(panel: Panel) -> dict[str, list[DefenseStanding]]:
-    """Per access class, the best first. Left out are detectors, which repair nothing, and defenses that met no backdoor that landed."""
+    """Per access class, by mean DER; those without a score on every victim come last.
+
+    Left out are detectors, which repair nothing, and defenses that met no backdoor that landed.
+    """
     classes: dict[str, list[str]] = {}
     for defense in panel.defenses:
         if defense != NONE and panel.repairs(defense) and panel.hit(defense):
@@ -44,21 +48,34 @@ def defense_standings(panel: Panel) -> dict[str, list[DefenseStanding]]:
 def _ranked(panel: Panel, members: list[str]) -> list[DefenseStanding]:
     hit = {defense: panel.hit(defense) for defense in members}
     lacking = {defense: len(panel.landed - {cell.victim_key for cell in cells}) for defense, cells in hit.items()}
-    complete = [defense for defense in members if not lacking[defense] and len({cell.seed for cell in hit[defense]}) > 1]
+    der = {defense: over_seeds(cells, "der") for defense, cells in hit.items()}
+    ordered = sorted(members, key=lambda defense: (bool(lacking[defense]), -(der[defense].value or 0.0), defense))
+    ranks = _ranks({defense: hit[defense] for defense in ordered if not lacking[defense] and len({cell.seed for cell in hit[defense]}) > 1})
     standings = []
-    for defense in members:
-        rank = None
-        if defense in complete:
-            rank = 1 + sum(paired(hit[other], hit[defense], "der").sign > 0 for other in complete if other != defense)
-        der = over_seeds(hit[defense], "der")
+    for defense in ordered:
         by_attack: dict[str, list[float]] = {}
         for cell in hit[defense]:
             if cell.measures.der is not None:
                 by_attack.setdefault(panel.attack_of[cell.key], []).append(cell.measures.der)
         worst = min(by_attack, key=lambda attack: fmean(by_attack[attack]))
-        standings.append(DefenseStanding(defense, rank, der, tuple(hit[defense]), lacking[defense], worst, fmean(by_attack[worst])))
-    last = len(members) + 1
-    return sorted(standings, key=lambda each: (each.rank or last, bool(each.lacking), -(each.der.value or 0.0), each.defense))
+        rank, cells = ranks.get(defense), tuple(hit[defense])
+        standings.append(DefenseStanding(defense, rank, der[defense], cells, lacking[defense], worst, fmean(by_attack[worst])))
+    return standings
+
+
+def _ranks(hit: Mapping[str, Sequence[Result]]) -> dict[str, int]:
+    """Ranks of defenses, which are given from the best mean down: a group ends where one of it is established to be better than the next.
+
+    Whether a difference is established is not transitive; counting who is better would put better means below worse ones.
+    """
+    ranks: dict[str, int] = {}
+    group: list[str] = []
+    for defense in hit:
+        if any(paired(hit[other], hit[defense], "der").sign > 0 for other in group):
+            group = []
+        group.append(defense)
+        ranks[defense] = ranks[group[0]] if group[0] in ranks else 1 + len(ranks)
+    return ranks
 
 
 @dataclass(frozen=True)

@@ -143,8 +143,10 @@ def warn_of_problems(host: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Raises UserError where the file cannot be written."""
+    """The whole file or, with a UserError, none of it."""
+    from gatecrash.records.files import write_named
+
     try:
-        path.write_text(text, encoding="utf-8")
+        write_named(path, text)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another --output") from None

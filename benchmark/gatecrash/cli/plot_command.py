@@ -26,7 +26,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def _output_option(function: F) -> F:
     return click.option(
-        "--output", type=click.Path(path_type=Path), default=None, help="File to write, .png or .svg; without suffix, both."
+        "--output",
+        type=click.Path(path_type=Path),
+        default=None,
+        help="File to write: .png, .svg or .pdf.  [default: a .png and an .svg named after the plot]",
     )(function)
 
 
@@ -134,7 +137,7 @@ def triggers_command(
     source = ResultSource(store, grid=grid, plugin_paths=plugin_paths)
     panel = source.panel()
     dataset = dataset_of(panel, source.host, parse_overrides(overrides))
-    _save(triggers(stored_triggers(panel, source.store, dataset)), output, "triggers")
+    _save(triggers(panel, stored_triggers(panel, source.store, dataset)), output, "triggers")
 
 
 def _save(figure: Any, output: Path | None, name: str) -> None:

@@ -91,7 +91,7 @@ def _draw(boards: Any, board: str, store: Any, dataset: Any) -> None:
     panel = arrange(boards.results(board))
     makers: dict[str, Callable[[], Any]] = {
         "heatmap": lambda: heatmap(panel),
-        "triggers": lambda: triggers(stored_triggers(panel, store, dataset)),
+        "triggers": lambda: triggers(panel, stored_triggers(panel, store, dataset)),
     }
     for kind, make in makers.items():
         path = boards.figure(board, kind)

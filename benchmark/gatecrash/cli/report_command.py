@@ -59,4 +59,4 @@ def _illustrated(source: ResultSource, group: ResultGroup) -> IllustratedPanel:
 def _triggers(source: ResultSource, panel: Panel) -> Any:
     from gatecrash.boards.plots.triggers import dataset_of, stored_triggers, triggers
 
-    return triggers(stored_triggers(panel, source.store, dataset_of(panel, source.host)))
+    return triggers(panel, stored_triggers(panel, source.store, dataset_of(panel, source.host)))

@@ -1,7 +1,8 @@
-"""Files of the store: written whole or not at all, under names that every file system takes."""
+"""Files of the store and for people: written whole or not at all, under names that every file system takes."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -42,3 +43,21 @@ def write(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_named(path: Path, content: bytes | str) -> None:
+    """`write`, to a file that a person named: in a folder that exists; what a link leads to; a device or a pipe as it is.
+
+    Text is UTF-8; lone surrogates (names of files that were not) are written as `\\udc80`. Raises OSError.
+    """
+    content = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    mode = path.stat().st_mode if path.exists() else None
+    write(path, content)
+    if mode is not None:
+        path.chmod(mode)

@@ -52,10 +52,10 @@ def test_a_heatmap_has_every_mean_and_says_what_is_missing() -> None:
     assert [label.get_text() for label in asr.get_yticklabels()] == ["badnets", "blend"]
     columns = [label.get_text() for label in rating.get_xticklabels()]
     assert columns == ["none", "anp", "$x^2$ <b>", "detector"]
-    assert [shown[column, 0] for column in range(4)] == ["100", "20", "40", "100"]
-    assert [shown[column, 1] for column in range(4)] == ["100", "failed", "missing", "missing"]
+    assert [shown[column, 0] for column in range(4)] == ["100.0", "20.0", "40.0", "100.0"]
+    assert [shown[column, 1] for column in range(4)] == ["100.0", "failed", "missing", "missing"]
     # (0.8 ASR drop - 0.1 ACC drop + 1) / 2
-    assert "85" in [text.get_text() for text in rating.texts]
+    assert "85.0" in [text.get_text() for text in rating.texts]
     with pytest.raises(UserError, match="no cell has any of these measures"):
         heatmap(arrange([cell("none", "none")]), ["asr"])
 
@@ -75,17 +75,47 @@ def test_a_heatmap_of_many_defenses_has_a_row_for_each_with_its_whole_name() -> 
     figure = heatmap(arrange([cell("none", "none"), cell("badnets", "none"), *sweep]), ["asr", "der"])
     asr, rating = figure.axes[:2]
     names = [label.get_text() for label in asr.get_yticklabels()]
-    assert names[:2] == ["none", "zap (drop=0, which-is-a-lot=0)"]
-    assert names[-1] == "zap (drop=0.7, which-is-a-lot=0.7)"
+    assert names[:2] == ["none", "drop=0, which-is-a-lot=0"]
+    assert names[-1] == "drop=0.7, which-is-a-lot=0.7"
+    assert asr.get_ylabel() == "zap"
     assert [label.get_text() for label in rating.get_yticklabels()] == []
     assert [label.get_text() for label in rating.get_xticklabels()] == ["badnets"]
     shown = {(round(text.get_position()[0]), round(text.get_position()[1])): text.get_text() for text in asr.texts}
-    assert [shown[0, row] for row in range(16)] == ["100", *(str(5 * index) for index in range(15))]
+    assert [shown[0, row] for row in range(16)] == ["100.0", *(f"{5 * index:.1f}" for index in range(15))]
+
+
+def test_one_colour_is_good_in_every_map_and_what_did_not_land_is_hatched() -> None:
+    weak = [cell("weak", defense, asr=asr, before=(0.9, 0.3), floor=0.1) for defense, asr in (("none", 0.3), ("anp", 0.0))]
+    partly = [cell("partly", "none", seed, before=(0.9, asr)) for seed, asr in enumerate((1.0, 0.2, 0.2))]
+    cells = [cell("none", "none"), cell("badnets", "none"), cell("badnets", "anp", acc=0.8, asr=0.0), *weak, *partly]
+    figure = heatmap(arrange(cells))
+    asr, acc, der = figure.axes[:3]
+    assert asr.images[0].get_array()[0].tolist() == [0, 100]  # ASR 100 is the worst, ASR 0 the best
+    assert acc.images[0].get_array()[1].tolist() == [90, 80]
+    assert [label.get_text() for label in asr.get_yticklabels()] == ["badnets", "weak", "partly (1 of 3 landed)"]
+    assert len({image.cmap.name for axis in (asr, acc, der) for image in axis.images}) == 1
+    hatched = {axis: [patch.get_xy() for patch in axis.patches if patch.get_hatch()] for axis in (asr, acc, der)}
+    assert hatched == {asr: [(-0.5, 0.5), (0.5, 0.5)], acc: [], der: [(0.5, 0.5)]}
+    assert texts(figure)[-1] == "Hatched: the attack did not land.\ndigits, small-cnn, 1 epochs; seeds 0, 1, 2."
+
+
+def test_every_figure_says_data_set_model_and_seeds_and_cuts_no_name(tmp_path: Path) -> None:
+    longest = "-".join(f"part{number}" for number in range(30))
+    results = [cell("badnets", "none"), cell("badnets", longest, asr=0.1, trajectory=steps((0, 0.9, 1.0), (2, 0.9, 0.5)))]
+    accused = accusing("badnets", 2, tmp_path)
+    drawings = [heatmap(arrange(results)), tradeoff(arrange(results)), curve(arrange(results), longest)]
+    drawings += [masks(arrange([masked(longest, {0.1: True}, {})])), reversed_triggers(arrange([accused]), tmp_path)]
+    for figure in drawings:
+        said = texts(figure)
+        assert [text for text in said if "digits, small-cnn, 1 epochs; seed 0." in text], said
+        assert not [text for text in said if "…" in text], said
+    for figure in drawings[:4]:
+        assert [text for text in texts(figure) if longest in text.replace("\n", "")]
 
 
 def test_a_tradeoff_has_a_mark_for_each_defense_that_repairs() -> None:
     figure = tradeoff(some())
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["no defense", "anp", "$x^2$ <b>"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["no defense", "anp", "$x^2$ <b>"]
     marks = [(line.get_xdata()[0], line.get_ydata()[0]) for line in figure.axes[0].get_lines() if line.get_marker() in "os^"]
     assert marks == [pytest.approx((90, 100)), pytest.approx((80, 20)), pytest.approx((70, 40))]
     with pytest.raises(UserError, match="no defense has met an attack that landed"):
@@ -117,11 +147,32 @@ def test_a_sweep_shows_means_over_seeds_in_the_options_order() -> None:
         for threshold, asr in ((0.4, 0.0), (0.1, 0.8), (0.2, 0.5))
         for seed in (0, 1)
     ]
-    line = curve(arrange(cells), "anp").axes[1].get_lines()[0]
+    figure = curve(arrange(cells), "anp")
+    assert texts(figure)[-1] == "anp: means and 95% intervals over seeds\ndigits, small-cnn, 1 epochs; seeds 0, 1."
+    line = figure.axes[1].get_lines()[0]
     assert list(line.get_xdata()) == [0.1, 0.2, 0.4]
     assert list(line.get_ydata()) == pytest.approx([81, 51, 1])
     with pytest.raises(UserError, match="no trajectory and no option was swept"):
         curve(arrange(cells[:2]), "anp")
+
+
+def test_poison_rates_stand_on_a_logarithmic_axis_in_percent() -> None:
+    def swept(*rates: float) -> Panel:
+        attacks = [Stage(name="badnets", config={"poison_rate": rate}) for rate in rates]
+        return arrange([cell("badnets", "anp", attack=attack, key=str(attack), victim_key=str(attack)) for attack in attacks])
+
+    axis = curve(swept(0.001, 0.1, 0.01), "anp").axes[1]
+    assert (axis.get_xscale(), list(axis.get_lines()[0].get_xdata())) == ("log", [0.001, 0.01, 0.1])
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.1", "1", "10"]
+    assert axis.get_xlabel() == "poisoned share of the training set, %"
+    axis = curve(swept(0.0, 0.01, 0.1), "anp").axes[1]
+    assert (axis.get_xscale(), [label.get_text() for label in axis.get_xticklabels()]) == ("symlog", ["0", "1", "10"])
+
+
+def test_options_that_read_alike_are_lines_of_their_own() -> None:
+    configs = [{"threshold": threshold, "by": by} for threshold in (0.1, 0.2) for by in (1, "1")]
+    cells = [cell("badnets", "anp", defense=[Stage(name="anp", config=config)], key=str(config)) for config in configs]
+    assert len(curve(arrange(cells), "anp", "threshold").axes[0].get_lines()) == 2
 
 
 def test_a_faint_trigger_is_magnified_as_far_as_it_goes() -> None:
@@ -133,7 +184,7 @@ def test_a_faint_trigger_is_magnified_as_far_as_it_goes() -> None:
     assert change[0, 1, 2] == pytest.approx(250 / 255)
     assert change.sum() == pytest.approx(250 / 255)
     assert TriggerExample("none", clean, clean, {}).difference[1] == 1
-    shown = texts(triggers([TriggerExample("blend", clean, faint, {"psnr": 31.24, "ssim": 0.9876})]))
+    shown = texts(triggers(some(), [TriggerExample("blend", clean, faint, {"psnr": 31.24, "ssim": 0.9876})]))
     assert {"blend", "PSNR 31.2 dB, SSIM 0.988", "difference × 25"} <= set(shown)
 
 
@@ -161,14 +212,18 @@ def test_labels_are_beside_each_other_and_inside_the_picture() -> None:
     cells = [cell("badnets", "none"), *(cell("badnets", f"{number}-{longest}", asr=0.1 * number) for number in range(9))]
     figure = tradeoff(arrange(cells))
     FigureCanvasAgg(figure).draw()
-    legend, title = figure.legends[0].get_window_extent(), figure.axes[0].title.get_window_extent()
+    legend, title = figure.axes[0].get_legend().get_window_extent(), figure._suptitle.get_window_extent()
     assert not legend.overlaps(title)
     assert not legend.overlaps(figure.axes[0].get_window_extent())
     assert legend.x1 <= figure.bbox.x1
     assert legend.y0 >= 0
+    figure = heatmap(arrange([cell("badnets", "none"), cell("badnets", "anp")]))
+    FigureCanvasAgg(figure).draw()
+    *maps, bar = figure.axes
+    assert not [one for one in maps if one._left_title.get_window_extent().overlaps(bar.get_window_extent())]
 
 
-def accusing(attack: str, classes: int, root: Path, **fields: Any) -> Result:
+def accusing(attack: str, classes: int, root: Path, /, **fields: Any) -> Result:
     """A cell that kept a mask and a pattern of 8x8 pixels for each class, and accuses class 1."""
     from PIL import Image
 
@@ -181,11 +236,12 @@ def accusing(attack: str, classes: int, root: Path, **fields: Any) -> Result:
 
 
 def test_reversed_triggers_are_shown_with_norm_index_and_accusation(tmp_path: Path) -> None:
-    accused = accusing("badnets", 12, tmp_path)
+    accused = accusing("badnets", 12, tmp_path, attack=Stage(name="badnets", config={"target": 3}))
     assert stored_reversed(accused, tmp_path)[11].masked[0, 0].tolist() == pytest.approx([128 / 255, 0, 128 / 255 * 0.2])
     figure = reversed_triggers(arrange([accused]), tmp_path)
     shown = texts(figure)
     assert [shown.count(one) for one in ("mask", "11: sign 11", "L1 10.2\nindex 0.0", "accused")] == [2, 1, 12, 1]
+    assert "3: sign 3\n(target)" in shown
     (axis,) = figure.axes
     # ten classes of three tiles in the first line, two in the second
     tops = sorted({round(image.get_extent()[3], 2) for image in axis.images})
@@ -195,9 +251,28 @@ def test_reversed_triggers_are_shown_with_norm_index_and_accusation(tmp_path: Pa
     assert (frame.get_height(), frame.get_x() + 0.5) == (3, accusation.get_position()[0])
 
 
+def test_of_many_classes_the_accused_the_target_and_the_smallest_are_drawn(tmp_path: Path) -> None:
+    many = accusing("badnets", 43, tmp_path, attack=Stage(name="badnets", config={"target": 42}))
+    rows = [row | {"norm": abs(20 - row["class"]) + 5} for row in many.tables["classes"]]
+    shown = texts(reversed_triggers(arrange([many.model_copy(update={"tables": {"classes": rows}})]), tmp_path))
+    names = [text.replace("\n", " ") for text in shown if ": sign" in text]
+    assert names == ["1: sign 1", *(f"{one}: sign {one}" for one in range(18, 23)), "42: sign 42 (target)"]
+    assert [text for text in shown if "(7 of 43 classes: accused, target, smallest masks)" in text.replace("\n", " ")]
+
+
+def test_a_pdf_is_one_and_the_same_each_time_and_other_formats_are_refused(tmp_path: Path) -> None:
+    (path,) = save(tradeoff(some()), tmp_path / "x.pdf", "digest")
+    first = path.read_bytes()
+    assert (path.name, first[:5]) == ("x.pdf", b"%PDF-")
+    assert save(tradeoff(some()), tmp_path / "y.PDF", "digest")[0].read_bytes() == first
+    with pytest.raises(UserError, match=r"x\.jpg: no figure is written as \.jpg; use \.png, \.svg, \.pdf or no suffix"):
+        save(tradeoff(some()), tmp_path / "x.jpg")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["x.pdf", "y.PDF"]
+
+
 def test_reversed_triggers_are_those_of_one_defense(tmp_path: Path) -> None:
     cells = [accusing("badnets", 2, tmp_path), accusing("blend", 2, tmp_path), cell("none", "cleanse"), cell("badnets", "anp")]
-    headers = [text for text in texts(reversed_triggers(arrange(cells), tmp_path)) if "seed" in text]
+    headers = [text for text in texts(reversed_triggers(arrange(cells), tmp_path)) if "seed 0:" in text]
     assert headers == ["badnets, seed 0: cleanse", "blend, seed 0: cleanse"]
     one = texts(reversed_triggers(arrange(cells), tmp_path, "cleanse", "blend"))
     assert "badnets, seed 0: cleanse" not in one

@@ -112,7 +112,7 @@ def test_csv_keeps_any_text_in_its_field() -> None:
 def test_html_is_one_file_in_which_nothing_that_plugins_write_is_markup() -> None:
     hostile = "\"><script>x</script><img src='http://gatecrash.invalid/x.png'>"
     text = FORMATS["html"]([page(hostile, [*some(), cell("badnets", hostile, status="failed", error=hostile)])])
-    assert "<script" not in text
+    assert text.count("<script") == 1  # which sorts
     assert "<img" not in text
     assert not re.search(r"(?:src|href)=[\"'](?!data:|#)", text)
 

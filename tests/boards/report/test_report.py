@@ -15,6 +15,7 @@ from gatecrash.boards.report.cells import ROWS
 from gatecrash.errors import UserError
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
+from gatecrash.records.store import Store
 from support import chromium
 from support.cells import cell
 from support.chromium import Browser
@@ -84,17 +85,21 @@ def quiet(browser: Browser) -> None:
     assert browser.requests == []
 
 
-def test_a_click_on_a_column_head_sorts_the_rows_and_another_turns_them(browser: Browser, page: Path) -> None:
-    browser.open(page)
+def test_a_click_on_a_column_head_sorts_the_rows_and_another_turns_them(browser: Browser, pictures: Path) -> None:
+    left = {"badnets": 0.5, "blend": 0.02, "wanet": 0.1}
+    results = [cell(attack, "none") for attack in left] + [cell(attack, "anp", asr=asr) for attack, asr in left.items()]
+    path = pictures / "sorted.html"
+    path.write_text(html([*results, cell("lost", "anp", status="failed", measures={})], pictures), encoding="utf-8")
+    browser.open(path)
     order = ORDER % "asr"
-    assert browser.run(order) == ["none", "anp", "zap", "cut", "lost"]
+    assert browser.run(order) == ["badnets", "blend", "wanet", "lost"]
     browser.click(HEAD % 3)
-    assert browser.run(order) == ["zap", "cut", "anp", "none", "lost"]
-    assert browser.run("document.querySelector('[data-measure=asr] th[aria-sort]').textContent") == "badnets"
+    assert browser.run(order) == ["blend", "wanet", "badnets", "lost"]
+    assert browser.run("document.querySelector('[data-measure=asr] th[aria-sort]').textContent") == "anp"
     browser.click(HEAD % 3)
-    assert browser.run(order) == ["none", "anp", "cut", "zap", "lost"]  # what has no score stays last
+    assert browser.run(order) == ["badnets", "wanet", "blend", "lost"]  # what has no score stays last
     browser.click(HEAD % 1)
-    assert browser.run(order) == ["anp", "cut", "lost", "none", "zap"]
+    assert browser.run(order) == ["badnets", "blend", "lost", "wanet"]
     assert browser.run("document.querySelectorAll('[data-measure=asr] th[aria-sort]').length") == 1
     quiet(browser)
 
@@ -116,11 +121,18 @@ def test_a_field_leads_to_its_cells_with_all_that_is_known_of_them(browser: Brow
     browser.click("[data-measure=asr] tbody tr:nth-child(2) td:nth-child(3) a")
     browser.wait(OPENED)
     opened = "document.querySelector('details.group[open]')"
-    assert browser.run(f"{opened}.querySelector('summary').textContent").startswith("anp × badnets ACC 90.0")
+    assert browser.run(f"{opened}.querySelector('summary').textContent").startswith("badnets × anp ACC 90.0")
     assert browser.run("document.querySelectorAll('details.group[open]').length") == 1
     browser.click("details.group[open] details.seed > summary")
     said = browser.run(f"{opened}.querySelector('details.seed[open]').innerText")
-    for part in ("seconds_defense\t12.5", "peak_memory_mb\t512", "defense anp (version 3)", "threshold\t0.2", "badnets-anp-0"):
+    for part in (
+        "seconds_defense\n12.5",
+        "peak_memory_mb\n512",
+        "asr, %\n50.0",
+        "defense anp (version 3)",
+        "threshold\n0.2",
+        "badnets-anp-0",
+    ):
         assert part in said, said
     assert browser.run(f"[...{opened}.querySelectorAll('img')].map((i) => [i.alt, i.naturalWidth, i.naturalHeight])") == [["mask-0", 16, 8]]
     tables = browser.run(f"[...{opened}.querySelectorAll('details.table > summary')].map((e) => e.textContent)")
@@ -134,7 +146,7 @@ def test_a_field_leads_to_its_cells_with_all_that_is_known_of_them(browser: Brow
 
 def test_a_failed_cell_shows_its_error(browser: Browser, page: Path) -> None:
     browser.open(page)
-    browser.click("[data-measure=asr] tbody tr:nth-child(5) td:nth-child(3) a")
+    browser.click("[data-measure=asr] tbody tr:nth-child(2) td:nth-child(6) a")
     browser.wait(OPENED)
     assert browser.run("document.querySelector('details.group[open] pre.error').innerText") == "Error: out of memory\n at line 3"
 
@@ -143,17 +155,68 @@ def test_the_keyboard_is_enough(browser: Browser, page: Path) -> None:
     browser.open(page)
     browser.run(f"document.querySelector({(HEAD % 2)!r}).focus()")
     browser.press("Tab")
-    assert browser.run("document.activeElement.textContent") == "badnets"
+    assert browser.run("document.activeElement.textContent") == "anp"
     browser.press("Enter")
-    assert browser.run(ORDER % "asr")[0] == "zap"
+    assert browser.run(ORDER % "asr")[0] == "badnets"
     assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    browser.run("document.querySelector('[data-measure=asr] tbody tr:nth-child(3) td:nth-child(3) a').focus()")
+    browser.run("document.querySelector('[data-measure=asr] tbody tr:nth-child(1) td:nth-child(3) a').focus()")
     browser.press("Enter")
     browser.wait(OPENED)
     # the fold that was opened has the focus, so that the next key closes it again
-    assert browser.run("document.activeElement.parentElement.open + document.activeElement.textContent").startswith("trueanp × badnets")
+    assert browser.run("document.activeElement.parentElement.open + document.activeElement.textContent").startswith("truebadnets × anp")
     browser.press("Enter")
     browser.wait(f"!({OPENED})")
+
+
+def test_every_table_can_be_sorted(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    heads = "[...document.querySelectorAll('table')].map((one) => [...one.tHead.rows[0].cells].every((e) => e.querySelector('button')))"
+    assert set(browser.run(heads)) == {True}
+    rank = "[...document.querySelectorAll('table.board')].find((one) => one.tHead.textContent.includes('rank'))"
+    browser.run(f"{rank}.tHead.rows[0].cells[1].querySelector('button').click()")
+    assert browser.run(f"[...{rank}.tBodies[0].rows].map((row) => row.cells[1].textContent)") == ["anp", "cut", "zap"]
+    quiet(browser)
+
+
+def test_a_picture_leads_to_its_full_size_and_back(browser: Browser, pictures: Path) -> None:
+    from PIL import Image
+
+    Image.new("L", (1400, 700)).save(pictures / "pictures/mask.png")
+    path = pictures / "wide.html"
+    path.write_text(html(some(), pictures), encoding="utf-8")
+    Image.new("L", (16, 8)).save(pictures / "pictures/mask.png")
+    browser.open(path, width=400)
+    width = "document.querySelector('.plot img').getBoundingClientRect().width"
+    assert browser.run(width) < 400
+    browser.click(".plot a.full")
+    browser.wait(f"{width} == 1400")
+    assert browser.run("document.documentElement.scrollWidth") <= 400  # the picture scrolls, not the page
+    browser.click(".plot a.close")
+    browser.wait(f"{width} < 400")
+    quiet(browser)
+
+
+def test_no_column_of_a_cell_s_facts_is_squeezed(browser: Browser, pictures: Path) -> None:
+    """`none` has no options; its value column was one letter wide."""
+    path = pictures / "facts.html"
+    path.write_text(html([cell("badnets", "none")], pictures), encoding="utf-8")
+    for width in (1400, 420):
+        browser.open(path, width=width)
+        browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        assert browser.run("Math.min(...[...document.querySelectorAll('.facts dd')].map((e) => e.clientWidth))") >= 150
+        assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+def test_names_that_are_not_utf8_do_not_kill_a_report(gatecrash: Gatecrash, tmp_path: Path) -> None:
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    store = Store(tmp_path / "s").open()
+    table = {"classes": [{"name": name, "norm": 1.0}]}
+    for key, result in {"0" * 40: cell("badnets", "none"), "1" * 40: cell("badnets", "d", log=name, tables=table)}.items():
+        store.save_result(result.model_copy(update={"key": key}))
+    (tmp_path / "r.html").write_text("old", encoding="utf-8")
+    called = gatecrash("report", "--store", tmp_path / "s", "-o", tmp_path / "r.html")
+    assert called.code == 0, called.err
+    assert "caf\\udce9" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_it_fits_a_narrow_window(browser: Browser, page: Path) -> None:
@@ -170,7 +233,7 @@ CONTRAST = """
     return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
   };
   const ground = (e) => { const c = getComputedStyle(e).backgroundColor; return c == "rgba(0, 0, 0, 0)" ? ground(e.parentElement) : c; };
-  const found = [...document.querySelectorAll("p, td, th, summary, pre, a, caption, figcaption, button, label, .brief")];
+  const found = [...document.querySelectorAll("p, td, th, dt, dd, h4, summary, pre, a, figcaption, button, label, .brief")];
   return Math.min(...found.map((e) => {
     const [a, b] = [light(getComputedStyle(e).color), light(ground(e))];
     return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
@@ -248,7 +311,7 @@ def test_a_report_of_a_store_through_the_command_line(
     assert gatecrash("report", "--store", "s").out == "report.html\n"
     browser.open(tmp_path / "report.html")
     assert browser.run("document.querySelector('h2').textContent").startswith("digits, small-cnn, ")
-    assert browser.run(ORDER % "asr") == ["none", "neural-cleanse"]
+    assert browser.run(ORDER % "asr") == ["none", "badnets"]
     # 40 reversed masks and patterns
     assert browser.run("[...document.querySelectorAll('.kept img')].filter((one) => one.naturalWidth == 16).length") == 40
     quiet(browser)

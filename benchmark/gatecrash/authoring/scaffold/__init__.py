@@ -16,6 +16,7 @@ from string import Template
 from typing import Literal
 
 from gatecrash.errors import UserError
+from gatecrash.records.files import write as write_whole
 
 NewKind = Literal["attack", "defense"]
 
@@ -89,8 +90,7 @@ def write(contents: Mapping[Path, str]) -> None:
             raise UserError(f"{path.name} would hide the installed module {path.stem!r}; choose another name")
     for path, text in contents.items():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            write_whole(path, text.encode())
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
 

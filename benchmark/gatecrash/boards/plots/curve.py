@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from gatecrash.boards.panel import Panel
-from gatecrash.boards.plots.style import drawing, look, short
+from gatecrash.boards.plots.style import LEGEND, drawing, head, legend, legend_size, look, wrapped
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.errors import UserError, did_you_mean
 from gatecrash.records.measures import MEASURES
@@ -33,8 +34,16 @@ class CurvePoint:
     chosen: bool = False
 
 
-Lines = dict[str, list[list[CurvePoint]]]
-"""Lines by label; several lines of one label (one for each seed) have one colour and marker."""
+@dataclass(frozen=True)
+class Line:
+    """`points` by seed, or one list over all seeds: all of one colour and marker."""
+
+    label: str
+    points: list[list[CurvePoint]]
+
+
+POISON_RATE = "poison_rate"
+"""An option of attacks that goes through orders of magnitude."""
 
 
 def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
@@ -44,7 +53,8 @@ def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
     ringed) or an option in which its cells, or their attacks, differ (means and 95% intervals over seeds). By default an option that was
     swept, else the trajectory's first parameter. Raises UserError with what there is.
     """
-    cells = [cell for cell in panel.cells if cell.defense_name == defense and cell.status == "ok"]
+    ordered = (cell for attack in panel.attacks for label in panel.defenses for cell in panel.at(attack, label))
+    cells = [cell for cell in ordered if cell.defense_name == defense and cell.status == "ok"]
     if not cells:
         raise UserError(
             f"no finished cell of a defense {defense!r}; {did_you_mean(defense, {c.defense_name for c in panel.cells} - {NONE})}"
@@ -57,22 +67,41 @@ def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
         x = known[0]
     elif x not in known:
         raise UserError(f"--x {x}: {defense} has no such option or parameter that varies; {did_you_mean(x, known)}")
+    lines = {measure: _sweep(cells, x, measure) if x in swept else _trajectories(panel, cells, x, measure) for measure in DRAWN}
+    how = "means and 95% intervals over seeds" if len(panel.seeds) > 1 else ""
+    if x not in swept:
+        ringed = any(step.params.get("chosen") for cell in cells for step in cell.trajectory)
+        how = "; ".join(["one line per seed"] * (len(panel.seeds) > 1) + ["ringed: what the defense chose"] * ringed)
     with drawing() as figure_class:
-        figure = figure_class(figsize=(10.4, 4.2), layout="constrained")
-        for axis, measure in zip(figure.subplots(1, 2), DRAWN, strict=True):
-            lines = _sweep(cells, x, measure) if x in swept else _trajectories(panel, cells, x, measure)
-            _draw(axis, lines)
-            axis.set_xlabel(short(x))
-            axis.set_ylabel(f"{MEASURES[measure].title}, %")
+        names = [wrapped(line.label, LEGEND) for line in lines[DRAWN[0]]]
+        width, height = legend_size(names)
+        figure = figure_class(figsize=(8.6 + width, max(4.4, 1.2 + height)), layout="constrained")
+        axes = figure.subplots(1, 2)
+        for axis, measure in zip(axes, DRAWN, strict=True):
+            _draw(axis, lines[measure])
+            declared = MEASURES[measure]
+            axis.set_xlabel(wrapped(x, LEGEND))
+            axis.set_ylabel(f"{declared.title}, % ({declared.direction})")
             axis.set_ylim(-4, 104)
             axis.grid(alpha=0.3)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", frameon=False)
-        ringed = any(step.params.get("chosen") for cell in cells for step in cell.trajectory)
-        lines_are = "one line per seed" + ("; ringed: what the defense chose" if ringed else "")
-        how = "means and 95% intervals over seeds" if x in swept else lines_are
-        figure.suptitle(f"{short(defense)}: {how}", fontsize=10)
+            if x == POISON_RATE:
+                _rates(axis, lines[measure])
+        handles, _ = axes[0].get_legend_handles_labels()
+        legend(axes[-1], handles, names)
+        head(figure, panel, f"{defense}: {how}" if how else defense)
     return figure
+
+
+def _rates(axis: Any, lines: Sequence[Line]) -> None:
+    """A logarithmic axis of shares, written in percent; zero has a place of its own at its left end."""
+    rates = sorted({float(point.x) for line in lines for points in line.points for point in points})
+    positive = [rate for rate in rates if rate > 0]
+    if positive:
+        axis.set_xscale("symlog", linthresh=positive[0], linscale=0.5) if rates[0] <= 0 else axis.set_xscale("log")
+        axis.set_xticks(rates, [f"{100 * rate:g}" for rate in rates])
+        axis.set_xticks([], minor=True)
+        axis.set_xlim(-positive[0] / 2 if rates[0] <= 0 else positive[0] / 1.5, 1.5 * positive[-1])
+    axis.set_xlabel("poisoned share of the training set, %")
 
 
 def _swept(cells: Sequence[Result]) -> list[str]:
@@ -107,8 +136,8 @@ def _steady(cells: Sequence[Result], name: str) -> bool:
     return all(line in (sorted(line), sorted(line, reverse=True)) for line in lines)
 
 
-def _trajectories(panel: Panel, cells: Sequence[Result], x: str, measure: CurveMeasure) -> Lines:
-    lines: Lines = {}
+def _trajectories(panel: Panel, cells: Sequence[Result], x: str, measure: CurveMeasure) -> list[Line]:
+    lines: dict[str, Line] = {}
     for cell in cells:
         points = [
             CurvePoint(step.params[x], 100 * value, chosen=bool(step.params.get("chosen")))
@@ -116,42 +145,53 @@ def _trajectories(panel: Panel, cells: Sequence[Result], x: str, measure: CurveM
             if x in step.params and (value := step.value(measure)) is not None
         ]
         label = panel.attack_of[cell.key] + panel.defense_of[cell.key].removeprefix(cell.defense_name)
-        lines.setdefault(label, []).append(points)  # without points too, so that colours are those of the other figure
-    return lines
+        lines.setdefault(label, Line(label, [])).points.append(points)  # without points too: colours are those of the other figure
+    return list(lines.values())
 
 
-def _sweep(cells: Sequence[Result], x: str, measure: CurveMeasure) -> Lines:
-    """A line for each combination of everything else in which the cells differ."""
-    groups: dict[str, dict[str, tuple[Any, list[Result]]]] = {}
+def _sweep(cells: Sequence[Result], x: str, measure: CurveMeasure) -> list[Line]:
+    """A line for each attack and combination of all other options in which the cells differ."""
+    groups: dict[tuple[str, ...], list[Result]] = {}
     others = [option for option in _swept(cells) if option != x]
     for cell in cells:
-        options = cell.attack.config | cell.defense_config
+        options = _options(cell)
         if x in options:
-            rest = ", ".join(f"{option}={options[option]}" for option in others if option in options)
-            members = groups.setdefault(f"{cell.attack.name}{f' ({rest})' if rest else ''}", {})
-            members.setdefault(repr(options[x]), (options[x], []))[1].append(cell)
-    lines: Lines = {}
-    for label, members in groups.items():
+            groups.setdefault((cell.attack.name, *(_exactly(options.get(option)) for option in others)), []).append(cell)
+    lines = []
+    for key, members in groups.items():
+        namesakes = [other for other in groups if other[0] == key[0]]
+        varying = [option for place, option in enumerate(others, 1) if len({other[place] for other in namesakes}) > 1]
+        values = {_exactly(_options(cell)[x]): _options(cell)[x] for cell in members}
         points = []
-        for value, same in members.values():
-            mean = over_seeds(same, measure)
+        for exact, value in values.items():
+            mean = over_seeds([cell for cell in members if _exactly(_options(cell)[x]) == exact], measure)
             if mean.value is not None:
                 low, high = (None if limit is None else 100 * limit for limit in (mean.low, mean.high))
                 points.append(CurvePoint(value, 100 * mean.value, low, high))
-        lines[label] = [_in_order(points)]
+        rest = ", ".join(f"{option}={_options(members[0]).get(option)}" for option in varying)
+        lines.append(Line(f"{key[0]} ({rest})" if rest else key[0], [_in_order(points)]))
     return lines
+
+
+def _options(cell: Result) -> dict[str, Any]:
+    return cell.attack.config | cell.defense_config
+
+
+def _exactly(value: Any) -> str:
+    """An option's value as its identity, unlike what is shown of it."""
+    return json.dumps(value, sort_keys=True, default=repr)
 
 
 def _in_order(points: list[CurvePoint]) -> list[CurvePoint]:
     numbers = all(isinstance(point.x, int | float) for point in points)
     ordered = sorted(points, key=lambda point: point.x) if numbers else sorted(points, key=lambda point: str(point.x))
-    return ordered if numbers else [CurvePoint(str(point.x), *list(vars(point).values())[1:]) for point in ordered]
+    return ordered if numbers else [replace(point, x=wrapped(point.x, LEGEND)) for point in ordered]
 
 
-def _draw(axis: Any, lines: Lines) -> None:
-    for index, (label, several) in enumerate(lines.items()):
+def _draw(axis: Any, lines: Sequence[Line]) -> None:
+    for index, line in enumerate(lines):
         style = look(index)
-        for number, points in enumerate(several):
+        for number, points in enumerate(line.points):
             xs, ys = [point.x for point in points], [point.value for point in points]
             bars = None
             if any(point.low is not None for point in points):
@@ -159,7 +199,7 @@ def _draw(axis: Any, lines: Lines) -> None:
                     [point.value - (point.value if point.low is None else point.low) for point in points],
                     [(point.value if point.high is None else point.high) - point.value for point in points],
                 ]
-            name = short(label) if number == 0 else None
+            name = wrapped(line.label, LEGEND) if number == 0 else None
             axis.errorbar(xs, ys, yerr=bars, label=name, markersize=4, linewidth=1.2, capsize=2, elinewidth=1, **style)
             ringed = [point for point in points if point.chosen]
             if ringed:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gatecrash.boards.panel import Panel
 from gatecrash.boards.plots.select import chosen_cells
-from gatecrash.boards.plots.style import COLOURS, drawing, short
+from gatecrash.boards.plots.style import COLOURS, drawing, head, wrapped
 from gatecrash.records.result import Result
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ BINS = np.linspace(0, 1, 41)
 COLUMNS = 3
 
 
+TITLE = 32
+"""Characters in a line above a histogram."""
+
+
 KEPT, PRUNED = COLOURS[0], COLOURS[1]
 
 
@@ -37,11 +41,14 @@ def masks(panel: Panel, defense: str | None = None, attack: str | None = None) -
     cells = chosen_cells(panel, has_masks, "masks of neurons", defense, attack)
     columns = min(COLUMNS, len(cells))
     rows = math.ceil(len(cells) / columns)
+    extra = max(wrapped(panel.attack_of[cell.key], TITLE).count("\n") for cell in cells)
     most = max(int(np.histogram([value for value, _ in _values(cell)], BINS)[0].max()) for cell in cells)
     with drawing() as figure_class:
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        figure = figure_class(figsize=(max(5.6, 1 + 3.3 * columns), 1.3 + 2.5 * rows), layout=ConstrainedLayoutEngine(w_pad=0.12))
+        figure = figure_class(
+            figsize=(max(5.6, 1 + 3.3 * columns), 1.6 + (2.5 + 0.15 * extra) * rows), layout=ConstrainedLayoutEngine(w_pad=0.12)
+        )
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
         for axis, cell in zip(axes, cells, strict=False):
             _draw(axis, panel, cell)
@@ -54,8 +61,7 @@ def masks(panel: Panel, defense: str | None = None, attack: str | None = None) -
         for axis in axes[len(cells) :]:
             axis.set_visible(False)
         figure.supylabel("neurons", fontsize=10)
-        names = dict.fromkeys(short(panel.defense_of[cell.key], 44) for cell in cells)
-        figure.suptitle(", ".join(names), fontsize=10)
+        head(figure, panel, ", ".join(dict.fromkeys(panel.defense_of[cell.key] for cell in cells)))
         labels: dict[str, Any] = {}
         for axis in axes[: len(cells)]:
             labels |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
@@ -96,6 +102,6 @@ def _draw(axis: Any, panel: Panel, cell: Result) -> None:
     cut = threshold(cell)
     if cut is not None:
         axis.axvline(cut, color="black", linestyle="--", linewidth=1.2, label="threshold")
-    axis.set_title(f"{short(panel.attack_of[cell.key], 34)}\nseed {cell.seed}: {len(pruned)} of {len(values)} pruned", fontsize=9)
+    axis.set_title(f"{wrapped(panel.attack_of[cell.key], TITLE)}\nseed {cell.seed}: {len(pruned)} of {len(values)} pruned", fontsize=9)
     axis.set_xlim(-0.02, 1.02)
     axis.grid(axis="y", alpha=0.3)

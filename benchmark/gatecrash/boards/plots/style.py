@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatecrash.boards.panel import Panel
+from gatecrash.boards.render.plain import plain
+from gatecrash.boards.sections import setting_line
 from gatecrash.errors import UserError
+from gatecrash.records.files import write_named
+from gatecrash.records.plan import NONE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-FORMATS = (".png", ".svg")
+FORMATS = (".png", ".svg", ".pdf")
+
+
+DEFAULT_FORMATS = (".png", ".svg")
 
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -23,8 +33,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 
 
-LONGEST = 56
-"""Characters of a label; the rest would squeeze the plot."""
+LEGEND = 70
+"""Characters in a line of a legend."""
+
+
+GRAPHEMES = 13.0
+"""Characters of a title that fit in an inch."""
 
 
 def look(index: int) -> dict[str, Any]:
@@ -32,10 +46,36 @@ def look(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def short(label: object, longest: int = LONGEST) -> str:
-    """A label in one line that fits beside a plot."""
-    text = "".join(character for character in " ".join(str(label).split()) if character.isprintable())
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+def wrapped(text: object, width: int) -> str:
+    """All of a text, in lines of at most `width` characters: what is cut may be what tells it from another."""
+    return "\n".join(textwrap.wrap(plain(str(text)), max(width, 8)))
+
+
+def head(figure: Figure, panel: Panel, says: str = "") -> None:
+    """The title of a figure: what it says of itself, then data set, model and seeds."""
+    lines = [wrapped(text, int(GRAPHEMES * figure.get_figwidth())) for text in (says, setting_line(panel)) if text]
+    figure.suptitle("\n".join(lines), fontsize=10, x=0.01, ha="left")
+
+
+def legend(axis: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend right of the axis: marks without their error bars, with whole labels."""
+    marks = [handle[0] if isinstance(handle, tuple) else handle for handle in handles]
+    axis.legend(marks, labels, loc="upper left", bbox_to_anchor=(1.03, 1.0), borderaxespad=0, frameon=False)
+
+
+def legend_size(labels: Sequence[str]) -> tuple[float, float]:
+    """Width and height in inches of a legend with these labels."""
+    lines = [line for label in labels for line in label.split("\n")]
+    return 0.6 + 0.085 * max(map(len, lines), default=0), 0.22 * len(lines)
+
+
+def differing(labels: Sequence[str]) -> tuple[list[str], str]:
+    """Labels of one plugin's variants without its name, and the name; other labels as they are, and no name."""
+    variants = [label for label in labels if label != NONE]
+    name = variants[0].partition(" (")[0] if len(variants) > 1 else ""
+    if not name or not all(label.startswith(f"{name} (") and label.endswith(")") for label in variants):
+        return list(labels), ""
+    return [label if label == NONE else label[len(name) + 2 : -1] for label in labels], name
 
 
 @contextmanager
@@ -51,6 +91,7 @@ def drawing() -> Iterator[type[Figure]]:
         "font.size": 10,
         "text.parse_math": False,  # a dollar sign in a plugin's name is no formula
         "svg.hashsalt": "gatecrash",
+        "pdf.fonttype": 42,  # text that can be searched
         "axes.spines.top": False,
         "axes.spines.right": False,
         "hatch.linewidth": 0.5,
@@ -62,17 +103,26 @@ def drawing() -> Iterator[type[Figure]]:
 
 
 def save(figure: Figure, path: Path, source: str = "") -> list[Path]:
-    """Write the figure: in the format of the path's suffix, or in both where it has none of them. Raises UserError.
+    """Write the figure, whole or not at all: in the format of the path's suffix, or as PNG and SVG where it has none. Raises UserError.
 
     `source` is kept in the file: a hash of the results that the figure was made from, by which `leaderboard --check` finds old figures.
     """
-    targets = [path] if path.suffix in FORMATS else [path.with_name(path.name + suffix) for suffix in FORMATS]
-    with drawing():
-        for target in targets:
-            metadata: dict[str, Any] = {"Date": None} if target.suffix == ".svg" else {"Software": None}
-            metadata |= {"Source": source} if source else {}
-            try:
-                figure.savefig(target, dpi=150, bbox_inches="tight", pad_inches=0.15, metadata=metadata)
-            except OSError as error:
-                raise UserError(f"cannot write {target}: {error.strerror or error}; choose another --output") from None
+    if path.suffix and path.suffix.lower() not in FORMATS:
+        raise UserError(f"--output {path}: no figure is written as {path.suffix}; use {', '.join(FORMATS)} or no suffix")
+    targets = [path] if path.suffix else [path.with_name(path.name + suffix) for suffix in DEFAULT_FORMATS]
+    for target in targets:
+        form = target.suffix.lower().removeprefix(".")
+        content = io.BytesIO()
+        with drawing():
+            figure.savefig(content, format=form, dpi=150, bbox_inches="tight", pad_inches=0.15, metadata=_metadata(form, source))
+        try:
+            write_named(target, content.getvalue())
+        except OSError as error:
+            raise UserError(f"cannot write {target}: {error.strerror or error}; choose another --output") from None
     return targets
+
+
+def _metadata(form: str, source: str) -> dict[str, Any]:
+    """Without dates and versions, so that the same figure is the same file."""
+    dated = {"png": "Software", "svg": "Date", "pdf": "CreationDate"}[form]
+    return {dated: None} | ({"Keywords" if form == "pdf" else "Source": source} if source else {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gatecrash.boards.panel import Panel
-from gatecrash.boards.plots.style import drawing, look, short
+from gatecrash.boards.plots.style import LEGEND, differing, drawing, head, legend, legend_size, look, wrapped
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.errors import UserError
 from gatecrash.evaluation.intervals import Interval
@@ -28,21 +28,25 @@ def tradeoff(panel: Panel) -> Figure:
     if not any(defense != NONE for defense in defenses):
         raise UserError("no defense has met an attack that landed; there is nothing to trade off")
     with drawing() as figure_class:
-        labels = [short("no defense" if defense == NONE else defense) for defense in defenses]
-        figure = figure_class(figsize=(5.6 + 0.085 * max(map(len, labels)), max(4.4, 0.24 * len(labels))), layout="constrained")
+        names, shared = differing(defenses)
+        labels = [wrapped("no defense" if name == NONE else name, LEGEND) for name in names]
+        width, height = legend_size(labels)
+        figure = figure_class(figsize=(5.2 + width, max(4.6, 1.2 + height)), layout="constrained")
         axis = figure.subplots()
         for index, (defense, label) in enumerate(zip(defenses, labels, strict=True)):
             acc, asr = over_seeds(panel.hit(defense), "acc"), over_seeds(panel.hit(defense), "asr")
             _mark(axis, acc, asr, label, index)
-        attacks = {panel.attack_of[cell.key] for defense in defenses for cell in panel.hit(defense)}
+        met = {panel.attack_of[cell.key] for defense in defenses for cell in panel.hit(defense)}
         axis.set_xlabel(f"{ACC.title}, % ({'right' if ACC.better == 'high' else 'left'} is better)")
         axis.set_ylabel(f"{ASR.title}, % ({ASR.better} is better)")
         axis.set_ylim(-4, 104)
         axis.margins(x=0.08)
         axis.grid(alpha=0.3)
-        seeds = f"95% intervals over {len(panel.seeds)} seeds" if len(panel.seeds) > 1 else "one seed"
-        axis.set_title(f"Means over the attacks that landed ({len(attacks)})\n{seeds}", fontsize=10)
-        figure.legend(loc="outside right upper", frameon=False)
+        attacks = ", ".join(attack for attack in panel.attacks if attack in met)
+        intervals = ", with 95% intervals over seeds" if len(panel.seeds) > 1 else ""
+        means = f"{shared}: means" if shared else "Means"
+        head(figure, panel, f"{means} over the attacks that landed ({attacks}){intervals}.")
+        legend(axis, *axis.get_legend_handles_labels())
     return figure
 
 

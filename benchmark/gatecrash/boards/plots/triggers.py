@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gatecrash.boards.panel import Panel
-from gatecrash.boards.plots.style import drawing, short
+from gatecrash.boards.plots.style import drawing, head, wrapped
 from gatecrash.boards.spec import grid_of
 from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.data import ImageSet
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 
 COLUMNS = ("clean", "triggered", "difference")
+
+
+LABEL = 22
+"""Characters beside a row of images."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,12 @@ def stored_triggers(panel: Panel, store: Store, dataset: PreparedDataset) -> lis
     return found
 
 
-def triggers(found: Sequence[TriggerExample]) -> Figure:
-    """A row for each trigger. PSNR and SSIM are means over (at most 1,000) test images, not of the one shown."""
+def triggers(panel: Panel, found: Sequence[TriggerExample]) -> Figure:
+    """A row for each trigger of the panel's attacks. PSNR and SSIM are means over (at most 1,000) test images, not of the one shown."""
     if not found:
         raise UserError("no stored victim has a trigger; run an attack first")
     with drawing() as figure_class:
-        figure = figure_class(figsize=(6.6, 0.5 + 2.15 * len(found)), layout="constrained")
+        figure = figure_class(figsize=(6.6, 0.9 + 2.15 * len(found)), layout="constrained")
         axes = figure.subplots(len(found), len(COLUMNS), squeeze=False)
         for row, trigger in zip(axes, found, strict=True):
             difference, factor = trigger.difference
@@ -93,10 +97,11 @@ def triggers(found: Sequence[TriggerExample]) -> Figure:
             _show(row[1], trigger.triggered.float() / 255)
             _show(row[2], difference)
             row[2].set_xlabel(f"difference × {factor}", fontsize=9)
-            row[0].set_ylabel(_wrapped(trigger.label), fontsize=10)
+            row[0].set_ylabel(wrapped(trigger.label, LABEL), fontsize=10)
             row[1].set_xlabel(_said(trigger.distances), fontsize=9)
         for axis, title in zip(axes[0], COLUMNS, strict=True):
             axis.set_title(title, fontsize=10)
+        head(figure, panel)
     return figure
 
 
@@ -112,10 +117,3 @@ def _said(distances: dict[str, float | None]) -> str:
     psnr, ssim = distances.get("psnr"), distances.get("ssim")
     parts = [f"PSNR {psnr:.1f} dB" if psnr is not None else "", f"SSIM {ssim:.3f}" if ssim is not None else ""]
     return ", ".join(part for part in parts if part)
-
-
-def _wrapped(label: str) -> str:
-    """A row's label in lines of a row's height."""
-    import textwrap
-
-    return "\n".join(textwrap.wrap(short(label), 22))

@@ -17,6 +17,7 @@ from gatecrash.boards.published.readme import boards_named, filled, passage
 from gatecrash.boards.render.markdown import to_markdown
 from gatecrash.boards.spec import grid_of
 from gatecrash.host.host import Host
+from gatecrash.records.files import write_named
 
 README = "README.md"
 """The index in the boards' folder; of the same name is the document beside the folder that may show boards."""
@@ -60,7 +61,7 @@ def regenerate(boards: Boards, name: str, host: Host) -> str:
     """Write the board's generated files, the index, and the README's passages; returns the board's Markdown."""
     files = board_files(boards, name, host)
     for path, text in {**files, **index_files(boards), **readme_files(boards, host)}.items():
-        path.write_text(text, encoding="utf-8")
+        write_named(path, text)
     return files[boards.root / f"{name}.md"]
 
 

@@ -14,6 +14,7 @@ from gatecrash.boards.published.redaction import redacted, slimmed
 from gatecrash.boards.superseded import table_position
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
+from gatecrash.records.files import write
 from gatecrash.records.result import Result
 
 
@@ -50,8 +51,7 @@ def unnamed_files(folder: Path, files: Container[Path]) -> list[Path]:
 def _write(folder: Path, files: dict[Path, bytes]) -> None:
     """Write the files, and remove all others below the folder."""
     for path, content in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write(path, content)
     for path in unnamed_files(folder, files):
         path.unlink()
     for subfolder in folder.glob("*/"):

@@ -26,7 +26,7 @@ def filled(text: str, known: Collection[str], passage: Callable[[str], str]) -> 
 
 
 def passage(panel: Panel, outdated: Collection[str], link: str) -> str:
-    """The board's matrix, a row for each defense, and what it was measured with; `link` leads to the whole board."""
-    table = matrix(panel, ["acc", "asr"], outdated, rows="defense")
+    """The board's matrix, and what it was measured with; `link` leads to the whole board."""
+    table = matrix(panel, ["acc", "asr"], outdated)
     source = paragraph(f"{setting_line(panel)} {provenance_line(panel)} ", Link("The whole board", link), ".")
     return f"\n{blocks_to_markdown([table, source])}\n\n"

@@ -20,7 +20,7 @@ def to_csv(contents: Sequence[Content]) -> str:
         for section in content.sections:
             for table in section.tables():
                 writer.writerows((content.title, section.heading, table.title, *line) for line in _lines(table))
-    return out.getvalue()
+    return out.getvalue().encode(errors="backslashreplace").decode()  # names that were not UTF-8
 
 
 def _lines(table: Table) -> Iterator[tuple[str | float | None, ...]]:

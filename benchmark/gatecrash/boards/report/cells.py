@@ -9,10 +9,13 @@ from typing import Any
 from gatecrash.boards.content import Picture
 from gatecrash.boards.pictures import picture
 from gatecrash.boards.render.html import png_uri
+from gatecrash.records.measures import MEASURES
 from gatecrash.records.result import Result
 
 ROWS = 300
 """Of a kept table; longer ones are cut, and say so."""
+STEP_RATES = ("acc", "asr", "ra")
+"""Of a trajectory."""
 HIDDEN = frozenset({"scores"})
 """Measures that are counts behind the others."""
 
@@ -27,8 +30,15 @@ def cell_details(cell: Result, pictures: Path) -> dict[str, Any]:
         "status": cell.status,
         "error": cell.error,
         "facts": {"key": cell.key, "log": cell.log, **cell.provenance.model_dump(include={"date", "device", "cpu", "commit"})},
-        "configs": [{"kind": kind, "name": f"{stage.name} (version {stage.version})", "options": stage.config} for kind, stage in plugins],
-        "measures": {name: value for name, value in sorted(cell.measures.model_dump().items()) if value is not None and name not in HIDDEN},
+        "configs": [
+            {
+                "kind": kind,
+                "name": f"{stage.name} (version {stage.version})",
+                "options": _given(stage.config),
+            }
+            for kind, stage in plugins
+        ],
+        "measures": dict(_measures(cell)),
         "figures": [Picture(shows, png_uri(png)) for shows, png in contents.items() if png is not None],
         "tables": [_table(name, rows) for name, rows in tables if rows],
     }
@@ -47,10 +57,32 @@ def shown(value: Any) -> str:
     return ", ".join(map(shown, value)) if isinstance(value, list | tuple) else str(value)
 
 
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _measures(cell: Result) -> Iterator[tuple[str, Any]]:
+    """By name; rates in percent, as everywhere."""
+    for name, value in sorted(cell.measures.model_dump().items()):
+        if value is not None and name not in HIDDEN:
+            yield (f"{name}, %", _percent(value)) if MEASURES[name].unit == "rate" else (name, value)
+
+
+def _percent(value: Any) -> Any:
+    """A rate, the limits of its interval, or rates by name."""
+    if isinstance(value, Mapping):
+        return {name: _percent(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return " to ".join(map(_percent, value))
+    return None if value is None else f"{100 * value:.1f}"
+
+
 def _steps(cell: Result) -> Iterator[dict[str, Any]]:
     """The trajectory as a flat table."""
     for step in cell.trajectory:
-        yield {**step.params, **step.model_dump(exclude={"params"})}
+        scored = step.model_dump(exclude={"params"})
+        rates = {f"{name}, %": _percent(scored.pop(name, None)) for name in STEP_RATES}
+        yield {**step.params, **rates, **scored}
 
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

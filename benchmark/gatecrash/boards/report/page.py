@@ -46,7 +46,7 @@ def _part(number: int, part: IllustratedPanel) -> dict[str, Any]:
     panel = part.panel
 
     def anchor(attack: str, defense: str) -> str:
-        return f"s{number}-d{panel.defenses.index(defense)}-a{panel.attacks.index(attack)}"
+        return f"s{number}-a{panel.attacks.index(attack)}-d{panel.defenses.index(defense)}"
 
     return {
         "id": f"s{number}",
@@ -64,14 +64,14 @@ def _part(number: int, part: IllustratedPanel) -> dict[str, Any]:
         ],
         "plots": [Picture(shows, png_uri(png)) for shows, png in part.plots.items()],
         "undrawn": list(part.notes),
-        "groups": [_group(part, attack, defense, anchor(attack, defense)) for defense in panel.defenses for attack in panel.attacks],
+        "groups": [_group(part, attack, defense, anchor(attack, defense)) for attack in panel.attacks for defense in panel.defenses],
         "provenance": sections.provenance(panel),
     }
 
 
 def _matrix(panel: Panel, name: MeasureName, anchor: Callable[[str, str], str]) -> Table:
     """One measure; each field leads to its cells."""
-    found = matrix(panel, [name], rows="defense", link=lambda attack, defense: f"#{anchor(attack, defense)}")
+    found = matrix(panel, [name], link=lambda attack, defense: f"#{anchor(attack, defense)}")
     return replace(found, title=label(name), note=paragraph(sections.meaning(name)))
 
 

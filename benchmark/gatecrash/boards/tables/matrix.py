@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from gatecrash.boards.content import Field, Table
 from gatecrash.boards.fields import measured, text
@@ -13,6 +12,10 @@ from gatecrash.boards.panel import Panel
 from gatecrash.records.measures import MeasureName
 from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
+
+MANY = 12
+"""With more defenses than this each gets a row instead of a column, here and in figures."""
+
 
 OUTDATED = "†"
 """Marks cells that were measured with an older version of something installed here."""
@@ -24,13 +27,12 @@ def matrix(
     outdated: Collection[str] = (),
     *,
     attacks: Sequence[str] | None = None,
-    rows: Literal["attack", "defense"] = "attack",
     link: Callable[[str, str], str] | None = None,
 ) -> Table:
     """The measures, joined by /, of every attack (or of those named) under every defense.
 
-    Cells whose keys are in `outdated` are marked. `link` gives a field's target from its attack and its defense. With a row for each
-    defense the table is narrower, since defenses are many.
+    Cells whose keys are in `outdated` are marked. `link` gives a field's target from its attack and its defense. A row for each attack, or,
+    where defenses are many, for each defense.
     """
 
     def field(attack: str, defense: str) -> Field:
@@ -38,7 +40,7 @@ def matrix(
         return replace(matrix_field(panel, attack, defense, measures, outdated), link=target)
 
     names = tuple(panel.attacks if attacks is None else attacks)
-    if rows == "attack":
+    if len(panel.defenses) <= MANY:
         body = [(text(attack), *(field(attack, defense) for defense in panel.defenses)) for attack in names]
         return Table(("attack \\ defense", *panel.defenses), tuple(body), row_names=("attack \\ defense",))
     body = [(text(defense), *(field(attack, defense) for attack in names)) for defense in panel.defenses]
