@@ -20,10 +20,11 @@ import pluggy
 from gatecrash.errors import UserError, did_you_mean
 from gatecrash.host import hookspecs
 from gatecrash.host.kinds import KINDS, PluginKind, fault
+from gatecrash.host.plugin_file import PluginFile
 
 HOOKS = tuple(name for name, value in vars(hookspecs).items() if hasattr(value, "gatecrash_spec"))
 FILE_PREFIX = "gatecrash_file_plugins_"
-"""Start of the module name that a `--plugins` file is imported under; the start of its sha256 follows."""
+"""Start of the module name that a `--plugins` file is imported under; the start of its content's sha256 follows."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Plugin:
     cls: type[Any]
     origin: str
     content: str | None = None
-    """sha256 of the file for a plugin given by `--plugins`; part of its keys, since authors change such files without a new version."""
+    """`PluginFile.content` of a plugin given by `--plugins`; part of its keys, since authors change such files without a new version."""
 
     def configure(self, options: dict[str, Any] | None = None) -> Any:
         """An instance with these options; raises pydantic.ValidationError."""
@@ -56,6 +57,8 @@ class Host:
     """The plugins that are loaded; `load_plugins` makes one."""
 
     paths: tuple[Path, ...] = ()
+    files: list[PluginFile] = field(default_factory=list)
+    """The `--plugins` files as they were read."""
     problems: list[Problem] = field(default_factory=list)
     plugins: dict[tuple[PluginKind, str], Plugin] = field(default_factory=dict)
     _claims: dict[tuple[PluginKind, str], list[str]] = field(default_factory=dict)
@@ -87,7 +90,7 @@ class Host:
                 raise UserError(self._refused[kind, name])
 
     def files_of(self, names: Iterable[tuple[PluginKind, str]], stored: str = "") -> frozenset[str]:
-        """sha256 of the `--plugins` files that define these plugins, or a class that `stored` (specs of Portables, as JSON) names."""
+        """`content` of the `--plugins` files that define these plugins, or a class that `stored` (specs of Portables, as JSON) names."""
         contents = {plugin.content for plugin in self.plugins.values() if plugin.content is not None}
         held = {self.get(kind, name).content for kind, name in names}
         return frozenset(content for content in contents if content in held or f"{FILE_PREFIX}{content[:12]}_" in stored)
@@ -106,7 +109,7 @@ class Host:
     def add(self, module: ModuleType, origin: str, content: str | None = None) -> None:
         """Register a plugin module, or any object with hook functions, and the classes that it announces.
 
-        `content` is the sha256 of a `--plugins` file. What is wrong with the module is added to `problems`.
+        `content` is that of a `--plugins` file. What is wrong with the module is added to `problems`.
         """
         try:
             name = self._manager.register(module, origin)

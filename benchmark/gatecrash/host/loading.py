@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
+import os
 import pkgutil
 import re
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from gatecrash.errors import UserError
-from gatecrash.host.host import FILE_PREFIX, Host, Problem
+from gatecrash.host.file_import import import_file
+from gatecrash.host.host import Host, Problem
+from gatecrash.host.plugin_file import PluginFile, read_plugin_file
 
 SHIPPED = "gatecrash_plugins"
+NO_PLUGIN = re.compile(r"_|test_|conftest\.py$|.*_test\.py$")
+"""Files of a `--plugins` folder that pytest or the plugins import, but that are none."""
 
 
 def load_plugins(paths: Sequence[Path | str] = (), *, shipped: bool = True, installed: bool = True) -> Host:
@@ -34,10 +35,26 @@ def load_plugins(paths: Sequence[Path | str] = (), *, shipped: bool = True, inst
     if installed:
         for entry in sorted(importlib.metadata.entry_points(group="gatecrash"), key=lambda entry: entry.name):
             _load(host, f"{entry.value} (entry point {entry.name})", entry.load)
-    for file in plugin_files(host.paths):
-        content = hashlib.sha256(file.read_bytes()).hexdigest()
-        _load(host, str(file), partial(_import_file, file, content), content)
+    for path in plugin_files(host.paths):
+        _load_file(host, path)
     return host
+
+
+def load_files(host: Host, files: Iterable[PluginFile]) -> Host:
+    """Load `--plugins` files that were read before."""
+    for file in files:
+        host.files.append(file)
+        _load(host, str(file.path), partial(import_file, file), file.content)
+    return host
+
+
+def _load_file(host: Host, path: Path) -> None:
+    try:
+        file = read_plugin_file(path)
+    except UserError as error:
+        host.problems.append(Problem(str(path), str(error)))
+    else:
+        load_files(host, [file])
 
 
 def _load(host: Host, origin: str, importer: Callable[[], Any], content: str | None = None) -> None:
@@ -57,29 +74,14 @@ def _shipped_modules() -> Iterator[str]:
 
 
 def plugin_files(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files, and those of the folders but for helpers (`_*.py`) and tests. Raises UserError for what is neither."""
     for path in paths:
-        if path.is_dir():
-            yield from sorted(file for file in path.glob("*.py") if not file.name.startswith("_"))
-        elif path.is_file():
+        if os.path.isdir(path):
+            try:
+                yield from sorted(file for file in path.glob("*.py") if file.is_file() and not NO_PLUGIN.match(file.name))
+            except OSError as error:
+                raise UserError(f"--plugins {path}: {error.strerror or error}; check the path") from None
+        elif os.path.isfile(path):
             yield path
         else:
             raise UserError(f"--plugins {path}: no such file or folder; check the path")
-
-
-def _import_file(file: Path, content: str) -> ModuleType:
-    """Import a file under a name made of its stem and content, so that equal stems in two folders do not collide and the stored reference
-    of a Portable finds the same code in every process."""
-    name = f"{FILE_PREFIX}{content[:12]}_{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from gatecrash.host.host import Host
-from gatecrash.host.loading import load_plugins, plugin_files
+from gatecrash.host.loading import load_files, load_plugins
+from gatecrash.host.plugin_file import PluginFile
 
-PluginFiles = tuple[tuple[str, bytes], ...]
-"""(file name, content) of each file, in loading order."""
-
-
-def read(paths: Sequence[Path]) -> PluginFiles:
-    return tuple((file.name, file.read_bytes()) for file in plugin_files(paths))
+PluginFiles = tuple[PluginFile, ...]
+"""In loading order, each with what it takes along from its folder."""
 
 
-def among(files: PluginFiles, digests: Collection[str]) -> PluginFiles:
-    """Those of the files whose sha256 is among `digests`."""
-    return tuple((name, content) for name, content in files if hashlib.sha256(content).hexdigest() in digests)
+def among(files: PluginFiles, contents: Collection[str]) -> PluginFiles:
+    """Those of the files whose content is among `contents`."""
+    return tuple(file for file in files if file.content in contents)
 
 
 @cache
 def host_with(files: PluginFiles) -> Host:
     """The host of this worker, loaded once: the shipped and installed plugins, and these files."""
+    host = load_plugins()
     if not files:
-        return load_plugins()
+        return host
     folder = Path(tempfile.mkdtemp(prefix="gatecrash-plugins-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    paths = []
-    for name, content in files:
-        place = folder / hashlib.sha256(content).hexdigest()[:12]  # two folders may hold files of one name
-        place.mkdir(exist_ok=True)
-        path = place / name
-        path.write_bytes(content)
-        paths.append(path)
-    return load_plugins(paths)
+    return load_files(host, [_laid_out(file, folder / file.content[:12]) for file in files])  # two folders may hold files of one name
+
+
+def _laid_out(file: PluginFile, folder: Path) -> PluginFile:
+    """The file in this folder of this machine, with what it takes along beside it."""
+    for name, content in ((file.path.name, file.source), *file.beside):
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    return replace(file, path=folder / file.path.name)

@@ -71,7 +71,7 @@ class RayExecutor:
         self._session = RaySession(_request(options), options.address)
         try:
             self._listener = Listener(self._session.node)
-            self._workers = Workers(self._session, self._listener.reports, plugin_files.read(host.paths), self._limits)
+            self._workers = Workers(self._session, self._listener.reports, tuple(host.files), self._limits)
             self._shared = SharedArtifacts(ray.put, self._session.store_bytes() // 4)
         except BaseException:
             self._session.close()
