@@ -124,6 +124,13 @@ def test_long_output_keeps_its_beginning_and_end(tmp_path: Path) -> None:
     assert len(text) < 2**20 + 100
 
 
+def test_a_log_that_cannot_be_written_stops_nothing_and_makes_no_store(tmp_path: Path) -> None:
+    task = Task("defend:abc", "defend", "badnets × anp (seed 0)", {})
+    folder = tmp_path / "removed" / "logs"
+    assert output.save_log(folder, task, "attempt 1", "printed", Failure("error", "it broke")) is None
+    assert not folder.parent.exists()
+
+
 def test_a_quiet_task_leaves_no_log_and_removes_an_older_one(tmp_path: Path) -> None:
     task = Task("defend:abc", "defend", "badnets × anp (seed 0)", {})
     path = output.save_log(tmp_path, task, "attempt 1", "", Failure("error", "it broke", "Traceback ..."))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from gatecrash.errors import NotApplicable, one_line
+from gatecrash.errors import NotApplicable, one_line, printable
 from gatecrash.host.host import Host
 from gatecrash.process.allocator import freed_memory_kept
 from gatecrash.process.isolation import fresh_process_state
@@ -39,5 +39,5 @@ def perform(task: Task, host: Host, threads: int, report: TaskReport, device: st
     except NotApplicable as error:
         return Finished(task.id, failure=Failure("not-applicable", one_line(error)))
     except (Exception, SystemExit) as error:
-        return Finished(task.id, failure=Failure("error", one_line(error), traceback.format_exc()))
+        return Finished(task.id, failure=Failure("error", one_line(error), printable(traceback.format_exc())))
     return Finished(task.id, value)
