@@ -34,7 +34,7 @@ class NotApplicable(GatecrashError):
 
 
 def printable(text: str) -> str:
-    """The text with lone surrogates (bytes of a file name that is not UTF-8) written out, as in `caf\\udce9`: files and terminals take it."""
+    """The text with lone surrogates (of a file name that is not UTF-8) written out, as in `caf\\udce9`; files and terminals take it."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
