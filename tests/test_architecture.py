@@ -32,7 +32,7 @@ ROOMS = (
     "versions",
 )
 """From the top: a room may import what stands after it."""
-RAY = {f"running.executors.ray_{part}" for part in ("driver", "session", "worker")}
+RAY = {f"running.executors.ray_{part}" for part in ("driver", "probe", "session", "worker")}
 
 
 def name_of(path: Path, source: Path = SOURCE) -> str:

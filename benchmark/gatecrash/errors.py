@@ -18,7 +18,7 @@ class UserError(GatecrashError):
     """The request was wrong: one line that names the thing and what to do, whatever newlines the names in it carry."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
 
 
 class ContractError(GatecrashError):
@@ -33,9 +33,14 @@ class NotApplicable(GatecrashError):
     """The method does not apply to this victim (say, no BatchNorm to perturb): the cell is `not-applicable`, not failed."""
 
 
+def printable(text: str) -> str:
+    """The text with lone surrogates (of a file name that is not UTF-8) written out, as in `caf\\udce9`; files and terminals take it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def one_line(error: BaseException) -> str:
-    """The error's message as one line, with its type where the message alone would not say what happened."""
-    text = " ".join(str(error).split())
+    """The error's message as one printable line, with its type where the message alone would not say what happened."""
+    text = printable(" ".join(str(error).split()))
     if isinstance(error, GatecrashError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -302,3 +303,25 @@ def test_any_flipped_bit_of_a_record_is_noticed(store: Store) -> None:
                 flipped = content[:place] + bytes([content[place] ^ (1 << bit)]) + content[place + 1 :]
                 with suppress(ValueError):
                     assert read(flipped) == honest, flipped  # white space
+
+
+def test_text_that_has_no_form_in_utf8_is_written_out(store: Store) -> None:
+    """File names need not be UTF-8: Python then gives lone surrogates, which no file or terminal takes."""
+    store.save_result(a_result(error="cannot read caf\udce9", tables={"found": [{"file": ["\udce9", "é😀\\"]}]}))
+    stored = store.result(KEY)
+    assert stored is not None
+    assert stored.error == r"cannot read caf\udce9"
+    assert stored.tables == {"found": [{"file": [r"\udce9", "é😀\\"]}]}
+
+
+def test_a_result_of_an_older_version_with_such_text_is_readable_everywhere(store: Store, gatecrash: Any) -> None:
+    body = a_result(status="failed", error="cannot read caf\udce9").model_dump(mode="json")
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    path = store.result_path(KEY)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**body, "digest": digest}))
+    for form in ("table", "json", "csv"):
+        called = gatecrash("results", "--store", store.root, "--format", form)
+        assert called.code == 0
+        assert r"cannot read caf\udce9" in (called.out + called.err).replace("\\\\", "\\")
+        (called.out + called.err).encode()

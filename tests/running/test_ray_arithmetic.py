@@ -124,6 +124,13 @@ def test_long_output_keeps_its_beginning_and_end(tmp_path: Path) -> None:
     assert len(text) < 2**20 + 100
 
 
+def test_a_log_that_cannot_be_written_stops_nothing_and_makes_no_store(tmp_path: Path) -> None:
+    task = Task("defend:abc", "defend", "badnets × anp (seed 0)", {})
+    folder = tmp_path / "removed" / "logs"
+    assert output.save_log(folder, task, "attempt 1", "printed", Failure("error", "it broke")) is None
+    assert not folder.parent.exists()
+
+
 def test_a_quiet_task_leaves_no_log_and_removes_an_older_one(tmp_path: Path) -> None:
     task = Task("defend:abc", "defend", "badnets × anp (seed 0)", {})
     path = output.save_log(tmp_path, task, "attempt 1", "", Failure("error", "it broke", "Traceback ..."))
@@ -137,12 +144,13 @@ def test_plugin_files_import_as_the_same_modules_wherever_their_content_arrives(
     path = tmp_path / "mine.py"
     path.write_text("from gatecrash import hookimpl\n\n@hookimpl\ndef register_attacks(register):\n    pass\n")
     from gatecrash.host.loading import load_plugins
+    from gatecrash.host.plugin_file import read_plugin_file
 
     before = set(sys.modules)
     load_plugins([path])
     (here,) = {name for name in set(sys.modules) - before if name.endswith("_mine")}
     module = sys.modules.pop(here)
-    host = plugin_files.host_with(plugin_files.read([path]))
+    host = plugin_files.host_with((read_plugin_file(path),))
     assert not host.problems
     assert sys.modules[here] is not module
     assert Path(str(sys.modules[here].__file__)).parent != tmp_path

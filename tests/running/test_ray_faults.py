@@ -8,6 +8,7 @@ import pytest
 
 from gatecrash.planning.grid import parse_grid
 from gatecrash.records.result import Result
+from gatecrash.records.store import Store
 from gatecrash.records.summary import Summary
 from gatecrash.running.options import RunOptions
 from gatecrash.running.run import ray, run
@@ -43,6 +44,10 @@ class Fault(Defense):
 
     def raises(self, evidence):
         raise ValueError("the plugin is broken")
+
+    def names_a_file_that_is_not_utf8(self, evidence):
+        print("cannot read caf\\udce9")
+        raise ValueError("cannot read caf\\udce9")
 
     def exits(self, evidence):
         sys.stdout.flush()
@@ -135,6 +140,7 @@ LIMIT = 10
 KINDS = [
     "nothing",
     "raises",
+    "names_a_file_that_is_not_utf8",
     "exits",
     "is_killed",
     "crashes",
@@ -204,6 +210,13 @@ def test_a_plugin_that_raises_fails_once_and_its_log_has_output_and_traceback(ra
     assert "and to complain\n" in log
     assert "Traceback" in log
     assert any(result.log in line for line in ran.summary.failures if result.log)
+
+
+def test_a_file_name_that_is_not_utf8_is_written_out_in_the_log_and_the_result(ran: Ran) -> None:
+    result = ran.cell("names_a_file_that_is_not_utf8")
+    assert (result.status, result.error) == ("failed", r"ValueError: cannot read caf\udce9")
+    assert log_of(result).count(r"cannot read caf\udce9") >= 3, "printed, raised, and in the traceback"
+    assert Store(ran.store).result(result.key) == result
 
 
 @pytest.mark.parametrize("kind", ["exits", "is_killed", "crashes"])

@@ -114,6 +114,18 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_nothing_running(command: Comma
     assert command.survivors() == []
 
 
+def test_ctrl_c_while_ray_starts_ends_it_in_order(command: Command) -> None:
+    assert command.process.stdout is not None
+    assert "cells to compute" in command.process.stdout.readline()
+    time.sleep(1.0)  # in the middle of Ray's start
+    command.ctrl_c()
+    output, _ = command.process.communicate(timeout=100)
+    assert command.process.returncode == 130
+    assert "interrupted; run again to go on" in output
+    assert len(output.splitlines()) == 2, output
+    assert command.survivors() == []
+
+
 def test_a_second_ctrl_c_leaves_at_once(command: Command) -> None:
     kept = command.wait_for(1 + SHORT)
     command.ctrl_c()
@@ -131,7 +143,7 @@ def test_a_killed_driver_takes_ray_along_and_the_next_run_goes_on_where_it_was(
     kept = command.wait_for(1 + SHORT)
     command.process.kill()
     command.process.wait()
-    assert command.survivors() == []
+    assert command.survivors(patience=30.0) == [], "Ray's own agents would live on for a minute"
     monkeypatch.setenv("GATECRASH_TEST_AWAKE", "1")
     summary = run(tmp_path / "sleepy.yaml", command.store, plugins=[tmp_path / "sleepy_plugin.py"])
     assert summary.exit_code == 0

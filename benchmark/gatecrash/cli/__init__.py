@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -73,6 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
     """The console script: a wrong request is one line and exit code 2; only bugs show a traceback."""
     # idle OpenMP threads would otherwise spin and starve other workers on the machine
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     given = sys.argv[1:] if arguments is None else arguments
     try:
         code = group.main(given, prog_name="gatecrash", standalone_mode=False)

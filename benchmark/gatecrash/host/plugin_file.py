@@ -6,13 +6,14 @@ All of it decides the results, so all of it makes up the file's content: that en
 from __future__ import annotations
 
 import ast
+import base64
 import hashlib
 import json
 import os
 import sys
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +41,23 @@ class PluginFile:
             return own
         others = {name: hashlib.sha256(content).hexdigest() for name, content in self.beside}
         return hashlib.sha256(json.dumps([own, others], sort_keys=True).encode()).hexdigest()
+
+    def written_to(self, folder: Path) -> PluginFile:
+        """The file in this folder of this machine, with what it takes along beside it."""
+        for name, content in ((self.path.name, self.source), *self.beside):
+            place = folder / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        return replace(self, path=folder / self.path.name)
+
+    def to_json(self) -> list[list[str]]:
+        """Names and contents (base64), the file's own first."""
+        return [[name, base64.b64encode(content).decode()] for name, content in ((self.path.name, self.source), *self.beside)]
+
+    @classmethod
+    def from_json(cls, files: list[list[str]]) -> PluginFile:
+        (name, source), *beside = ((name, base64.b64decode(content)) for name, content in files)
+        return cls(Path(name), source, tuple(beside))
 
 
 def read_plugin_file(path: Path) -> PluginFile:

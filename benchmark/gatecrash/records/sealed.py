@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,19 @@ from gatecrash.errors import UserError
 
 DIGEST = "digest"
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def printable_json(value: Any) -> Any:
+    """The JSON value with lone surrogates in its texts written out, as `gatecrash.errors.printable` does: UTF-8 has no form for them."""
+    text = json.dumps(value, ensure_ascii=False)
+    clean = _LONE_SURROGATE.sub(lambda found: rf"\\u{ord(found[0]):04x}", text)
+    return value if clean == text else json.loads(clean)
+
 
 def sealed(body: Mapping[str, Any]) -> str:
     """The stored form: sorted keys, and the digest among them."""
+    body = printable_json(body)
     return json.dumps({**body, DIGEST: _digest(body)}, indent=1, sort_keys=True, allow_nan=False)
 
 
@@ -35,7 +46,8 @@ def unsealed(text: str | bytes, newest: int, unsealed_until: int = -1) -> dict[s
         raise UserError("was written by a newer Gatecrash; upgrade it")
     if digest is None and schema > unsealed_until:
         raise ValueError("content does not match its digest: there is none")
-    return body
+    content: dict[str, Any] = printable_json(body)  # older versions stored what no other file takes
+    return content
 
 
 def _digest(body: Mapping[str, Any]) -> str:

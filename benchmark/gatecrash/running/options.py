@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from gatecrash.contracts.config import Options
@@ -45,6 +46,8 @@ class RunOptions(Options):
     def check_ray(self) -> None:
         """Raise UserError for options that Ray cannot follow, or that contradict each other."""
         gpus = self.gpus_per_task
+        if self.address is not None and not re.fullmatch(r"auto|\S+:\d{1,5}", self.address):
+            raise UserError(f"--address {self.address!r}: write auto or HOST:PORT, as `ray start --head` prints it")
         if gpus is not None and not 0 <= gpus <= 1:
             raise UserError(f"--gpus-per-task {gpus:g}: a task uses one GPU at most; give a share from 0 to 1")
         if self.device not in {None, "cpu", "cuda"}:

@@ -21,6 +21,7 @@ from gatecrash.planning.planned import PlannedGrid, plan_grid
 from gatecrash.records.store import Store, default_store
 from gatecrash.records.summary import Summary
 from gatecrash.running.display import Display
+from gatecrash.running.interrupts import interrupts_after
 from gatecrash.running.options import RunOptions
 from gatecrash.running.tasks.protocol import Executor, TaskReport
 
@@ -99,13 +100,16 @@ def run_plan(planned: PlannedGrid, store: Store, executor: ExecutorFactory, opti
     notify("run_started", plan=planned.plan)
     try:
         if scheduler.find_work():
-            worker = executor(planned.host, options, display.report, store.root / "logs")
+            worker: Executor | None = None
             try:
+                with interrupts_after():
+                    worker = executor(planned.host, options, display.report, store.root / "logs")
                 scheduler.work_off(worker)
             except KeyboardInterrupt:
                 summary.interrupted = True
             finally:
-                worker.close()
+                if worker is not None:
+                    worker.close()
                 scheduler.release()
     finally:
         summary.seconds = time.perf_counter() - started

@@ -16,6 +16,7 @@ from gatecrash.evaluation import exam
 from gatecrash.evaluation.exam import evaluate
 from gatecrash.evaluation.scores import Scores
 from gatecrash.host.loading import load_plugins
+from gatecrash.host.plugin_file import PluginFile
 from gatecrash.planning.grid import parse_grid
 from gatecrash.records.summary import Summary
 from gatecrash.running.options import RunOptions
@@ -58,7 +59,7 @@ TEST, PLANTED = photos(150), backdoor()
 
 
 def scored(cheats: ModuleType, how: str) -> Scores:
-    witness = RemoteWitness(of_this_process().ask, [(FILE_NAME, SOURCE.encode())], threads=1)
+    witness = RemoteWitness(of_this_process().ask, [PluginFile(Path(FILE_NAME), SOURCE.encode())], threads=1)
     if how == "global_state":
         cheats.LEFT["here"] = True
     return evaluate(cheats.Cheat(cheats.Planted(), how), TEST, [PLANTED], device="cpu", batch_size=32, witness=witness)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ import torch
 from gatecrash import ContractError
 from gatecrash.evaluation.independence import StoredForm
 from gatecrash.evaluation.prediction import predict
+from gatecrash.host.plugin_file import PluginFile
 from gatecrash.running.witness.asking import RemoteWitness
 from gatecrash.running.witness.process import WitnessProcess
 from support.shipped_models import built_network
@@ -59,27 +60,27 @@ def process() -> Iterator[WitnessProcess]:
 
 
 @pytest.fixture(scope="module")
-def bent(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bytes]:
-    return "bent.py", BENT.encode()
+def bent(tmp_path_factory: pytest.TempPathFactory) -> PluginFile:
+    return PluginFile(Path("bent.py"), BENT.encode())
 
 
-def spec(file: tuple[str, bytes], how: str) -> dict[str, object]:
-    return {"class": f"gatecrash_file_plugins_{hashlib.sha256(file[1]).hexdigest()[:12]}_bent:Bent", "config": {"how": how}}
+def spec(file: PluginFile, how: str) -> dict[str, object]:
+    return {"class": f"gatecrash_file_plugins_{file.content[:12]}_bent:Bent", "config": {"how": how}}
 
 
-def test_the_copy_answers_for_the_stored_tensors(process: WitnessProcess, bent: tuple[str, bytes]) -> None:
+def test_the_copy_answers_for_the_stored_tensors(process: WitnessProcess, bent: PluginFile) -> None:
     witness, images = RemoteWitness(process.ask, [bent], threads=1), photos(5).images
     bias = torch.tensor([1.0, 2.0, 3.0])
     assert torch.equal(witness(StoredForm(spec(bent, ""), {"bias": bias}), images), images.flatten(1)[:, :3] + bias)
 
 
-def test_images_come_alone_and_every_question_meets_a_new_process(process: WitnessProcess, bent: tuple[str, bytes]) -> None:
+def test_images_come_alone_and_every_question_meets_a_new_process(process: WitnessProcess, bent: PluginFile) -> None:
     witness, stored = RemoteWitness(process.ask, [bent], threads=1), StoredForm(spec(bent, "count"), {"bias": torch.zeros(3)})
     for _ in range(2):
         assert witness(stored, photos(3).images)[:, 0].tolist() == [1.0, 2.0, 3.0]
 
 
-def test_what_goes_wrong_there_is_said_in_one_line(process: WitnessProcess, bent: tuple[str, bytes]) -> None:
+def test_what_goes_wrong_there_is_said_in_one_line(process: WitnessProcess, bent: PluginFile) -> None:
     witness, images = RemoteWitness(process.ask, [bent], threads=1), photos(2).images
     with pytest.raises(ContractError, match=r"raised where a copy was asked in a new process: .*not today"):
         witness(StoredForm(spec(bent, "raise"), {"bias": torch.zeros(3)}), images)
@@ -90,7 +91,7 @@ def test_what_goes_wrong_there_is_said_in_one_line(process: WitnessProcess, bent
     assert len(witness(StoredForm(spec(bent, ""), {"bias": torch.zeros(3)}), images)) == 2
 
 
-def test_a_process_that_was_killed_is_started_again(bent: tuple[str, bytes]) -> None:
+def test_a_process_that_was_killed_is_started_again(bent: PluginFile) -> None:
     process = WitnessProcess()
     try:
         process._process.kill()
@@ -104,7 +105,8 @@ def test_a_process_that_was_killed_is_started_again(bent: tuple[str, bytes]) -> 
 def test_it_ends_with_its_owner() -> None:
     program = """
         import os, signal
-        from gatecrash.running.witness.process import WitnessProcess
+        from gatecrash.host.plugin_file import PluginFile
+from gatecrash.running.witness.process import WitnessProcess
         print(WitnessProcess()._process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """

@@ -1,4 +1,4 @@
-"""Markdown: nothing in a tet is markup but what its span says."""
+"""Markdown: nothing in a text is markup but what its span says."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def blocks_to_markdown(blocks: Sequence[Block]) -> str:
     return "\n\n".join(part for block in blocks for part in _block(block))
 
 
-def escape(tet: str) -> str:
-    """Tet as it reads, in one line: nothing in it is markup, HTML, the end of a table's field or an invisible character."""
-    return _escape(tet).strip()
+def escape(text: str) -> str:
+    """Text as it reads, in one line: nothing in it is markup, HTML, the end of a table's field or an invisible character."""
+    return _escape(text).strip()
 
 
-def _escape(tet: str) -> str:
-    return _MARKUP.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), plain(tet))
+def _escape(text: str) -> str:
+    return _MARKUP.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), plain(text))
 
 
 def _line(markdown: str) -> str:
-    """A line whose beginning is tet."""
+    """A line whose beginning is text."""
     return _AT_START.sub(lambda found: f"{found[1]}{found[3] or ''}\\{found[2] or found[4]}", markdown)
 
 
@@ -75,20 +75,20 @@ def _block(block: Block) -> Iterator[str]:
 
 def _span(span: str | Strong | Code | Link) -> str:
     match span:
-        case Strong(tet):
-            return f"**{escape(tet)}**"
-        case Code(tet):
-            return _code(plain(tet).strip())
-        case Link(tet, address):
-            return f"[{escape(tet)}]({target(address)})"
+        case Strong(text):
+            return f"**{escape(text)}**"
+        case Code(text):
+            return _code(plain(text).strip())
+        case Link(text, address):
+            return f"[{escape(text)}]({target(address)})"
     return _escape(span)
 
 
-def _code(tet: str) -> str:
-    """Between more backticks than the tet has in a row."""
-    fence = "`" * (1 + ma(map(len, re.findall("`+", text)), default=0))
-    gap = " " if "`" in tet else ""
-    return f"{fence}{gap}{tet}{gap}{fence}" if text else ""
+def _code(text: str) -> str:
+    """Between more backticks than the text has in a row."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    gap = " " if "`" in text else ""
+    return f"{fence}{gap}{text}{gap}{fence}" if text else ""
 
 
 def _table(table: Table) -> str:
@@ -99,6 +99,6 @@ def _table(table: Table) -> str:
 
 
 def _field(field: Field) -> str:
-    plain = field.tet if field.kind == "rate" else escape(field.text)  # of numbers and brackets: read in terminals too
-    tet = f"[{escape(field.text)}]({target(field.link)})" if field.link else plain
-    return f"{tet} ({escape(field.note)})" if field.note else text
+    plain = field.text if field.kind == "rate" else escape(field.text)  # of numbers and brackets: read in terminals too
+    text = f"[{escape(field.text)}]({target(field.link)})" if field.link else plain
+    return f"{text} ({escape(field.note)})" if field.note else text

@@ -6,7 +6,6 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Collection
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -31,13 +30,4 @@ def host_with(files: PluginFiles) -> Host:
         return host
     folder = Path(tempfile.mkdtemp(prefix="gatecrash-plugins-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return load_files(host, [_laid_out(file, folder / file.content[:12]) for file in files])  # two folders may hold files of one name
-
-
-def _laid_out(file: PluginFile, folder: Path) -> PluginFile:
-    """The file in this folder of this machine, with what it takes along beside it."""
-    for name, content in ((file.path.name, file.source), *file.beside):
-        place = folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-    return replace(file, path=folder / file.path.name)
+    return load_files(host, [file.written_to(folder / file.content[:12]) for file in files])  # two folders may hold files of one name

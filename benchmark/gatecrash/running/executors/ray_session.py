@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,13 +29,12 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gatecrash.errors import UserError, one_line
+from gatecrash.running.executors import ray_probe
 from gatecrash.running.executors.cluster import Machine, ResourceRequest, Versions, disagreement
+from gatecrash.running.executors.own_ray import WORKER_ENVIRONMENT, Watcher, inherited, short_folder
 
-WORKER_ENVIRONMENT = {
-    "OMP_WAIT_POLICY": "passive",  # idle OpenMP threads would spin and starve the other workers
-    "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",  # a live CUDA context does not follow changes: tasks get an explicit cuda:i
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
+_watcher: Watcher | None = None
+"""Of the Ray of our own: a process has one Ray at most."""
 
 _PARCEL = 2**20
 """Bytes of an object that Ray sends through its object store, not inside a message."""
@@ -82,36 +81,56 @@ class RaySession:
         """End a Ray of our own; whether it was."""
         if self._owns_ray and ray.is_initialized():
             ray.shutdown()
+        if self._owns_ray and _watcher is not None:
+            _watcher.close()
         return self._owns_ray
 
 
 def start(request: ResourceRequest) -> None:
-    """Start a Ray of our own on this machine; it ends with the driver."""
+    """Start a Ray of our own on this machine; it ends with the driver. Raises UserError where it cannot be started."""
+    global _watcher
     here = _this_machine(request)
     request.resolve([here])
-    with _inherited(), _quiet():
-        ray.init(
-            address="local",
-            num_cpus=int(here.cpus),
-            num_gpus=int(here.gpus),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+    folder, mark = short_folder(), secrets.token_hex(16)
+    _watcher = Watcher(mark)
+    try:
+        with inherited(mark), _quiet():
+            ray.init(
+                address="local",
+                num_cpus=int(here.cpus),
+                num_gpus=int(here.gpus),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        _watcher.close()
+        raise UserError(f"Ray cannot be started ({one_line(error)[:300]}); mend that, or use --executor serial") from None
 
 
 def _join(address: str) -> None:
+    """Raises UserError, within 20 seconds, where there is no cluster at the address or it cannot be joined."""
+    answer = _probed(address)
     with _quiet():
         try:
-            if address != "auto":  # Ray itself would try for minutes
-                name, _, port = address.rpartition(":")
-                socket.create_connection((name, int(port)), timeout=10).close()
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (OSError, RuntimeError, ValueError, OverflowError, ray.exceptions.RayError) as error:
-            raise UserError(
-                f"--address {address}: cannot join that cluster ({one_line(error)[:300]}); start one with `ray start --head`, and run "
-                f"`ray start --address HOST:PORT` on this machine before joining from here"
-            ) from None
+            if answer == "joined":
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                return
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            answer = one_line(error)
+    raise UserError(
+        f"--address {address}: cannot join that cluster ({answer[:300]}); start one with `ray start --head`, and run "
+        f"`ray start --address HOST:PORT` on this machine before joining from here"
+    )
+
+
+def _probed(address: str) -> str:
+    """What `ray_probe` says."""
+    command = [sys.executable, "-P", ray_probe.__file__, address]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+    lines = done.stdout.decode(errors="replace").splitlines()
+    return lines[-1] if lines else "no answer as of Ray"
 
 
 def _this_machine(request: ResourceRequest) -> Machine:
@@ -119,28 +138,6 @@ def _this_machine(request: ResourceRequest) -> Machine:
 
     gpus = torch.cuda.device_count() if request.gpus != 0 and torch.cuda.is_available() else 0
     return Machine("this machine", "", float(joblib.cpu_count()), float(gpus))
-
-
-@contextmanager
-def _inherited() -> Iterator[None]:
-    """What Ray's processes inherit from this one; the user's own settings win."""
-    wanted = {
-        **WORKER_ENVIRONMENT,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-        "RAY_enable_metrics_collection": "0",
-        "RAY_task_events_report_interval_ms": "0",
-        "RAY_idle_worker_killing_time_threshold_ms": "3600000",  # two kinds of workers for every core: starting one takes seconds
-    }
-    if "RAY_AUTH_MODE" not in os.environ:  # no token: this run's own, which only its processes know, instead of a file in the home
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    before = dict(os.environ)
-    os.environ.update({name: value for name, value in wanted.items() if name not in before})
-    try:
-        yield
-    finally:
-        for name in wanted.keys() - before.keys():
-            os.environ.pop(name, None)
 
 
 @contextmanager

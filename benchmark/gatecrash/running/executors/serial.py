@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 
 from gatecrash.host.host import Host
-from gatecrash.running.executors import plugin_files
 from gatecrash.running.tasks.protocol import Finished, Task, TaskReport
 from gatecrash.running.witness.process import of_this_process
 
@@ -22,7 +21,7 @@ class SerialExecutor:
     def __init__(self, host: Host, *, threads: int, report: TaskReport) -> None:
         self._host, self._threads, self._report = host, threads, report
         self._queue: deque[Task] = deque()
-        self._asked, self._files = of_this_process(), plugin_files.read(host.paths)
+        self._asked, self._files = of_this_process(), host.files
 
     def submit(self, task: Task) -> None:
         self._queue.append(task)

@@ -17,9 +17,10 @@ from gatecrash.contracts.outcome import Outcome, Verdict
 from gatecrash.contracts.portable import spec_of, state_of
 from gatecrash.engine.precision import Precision
 from gatecrash.engine.trainer import ReportProgress
-from gatecrash.errors import ContractError
+from gatecrash.errors import ContractError, printable
 from gatecrash.host.host import Host
 from gatecrash.process.measuring import Meter
+from gatecrash.records.sealed import printable_json
 from gatecrash.records.stage import Stage
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.features import Features
@@ -105,7 +106,7 @@ class _Chain:
             steps_spec=spec_of(self._given()) if last.trajectory else None,
             steps_state=state_of(self._given()) if last.trajectory else {},
             figures={str(name): image.cpu() for name, image in last.figures.items()},
-            tables={str(name): [_plain(row) for row in rows] for name, rows in last.tables.items()},
+            tables={printable(str(name)): [_plain(row) for row in rows] for name, rows in last.tables.items()},
             seconds=meter.seconds + (self._features.seconds if self._features is not None else 0.0),
             peak_memory_mb=meter.peak_mb,
             holdout_size=len(self._input.clean),
@@ -131,7 +132,7 @@ def _described(verdict: Verdict) -> dict[str, Any]:
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record as JSON types: a plugin's own (an enum, say) would be unknown where its file is not loaded."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(record)))
+    plain: dict[str, Any] = printable_json(json.loads(json.dumps(dict(record))))
     return plain
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from gatecrash.engine.checkpoint import remove_checkpoints
-from gatecrash.errors import NotApplicable, one_line
+from gatecrash.errors import NotApplicable, one_line, printable
 from gatecrash.evaluation.independence import Witness
 from gatecrash.host.host import Host
 from gatecrash.process.allocator import freed_memory_kept
@@ -46,7 +46,7 @@ def perform(
     except NotApplicable as error:
         return Finished(task.id, failure=Failure("not-applicable", one_line(error)))
     except (Exception, SystemExit) as error:
-        return Finished(task.id, failure=Failure("error", one_line(error), traceback.format_exc()))
+        return Finished(task.id, failure=Failure("error", one_line(error), printable(traceback.format_exc())))
     finally:
         if ground.checkpoints:  # a task that is killed does not come here
             remove_checkpoints(cache_folder() / "checkpoints" / ground.checkpoints)

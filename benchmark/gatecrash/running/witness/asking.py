@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable
 
 from safetensors.torch import load, save
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from gatecrash.errors import ContractError
 from gatecrash.evaluation.independence import StoredForm
+from gatecrash.host.plugin_file import PluginFile
 from gatecrash.running.witness.server import IMAGES, LOGITS, STATE
 from gatecrash.running.witness.wire import Message
 
@@ -17,11 +17,11 @@ Ask = Callable[[Message], Message]
 
 
 class RemoteWitness:
-    """Asks copies of classifiers through `ask`; `files` are (name, content) of the `--plugins` files that may define them."""
+    """Asks copies of classifiers through `ask`; `files` are the `--plugins` files that may define them."""
 
-    def __init__(self, ask: Ask, files: Iterable[tuple[str, bytes]], threads: int) -> None:
+    def __init__(self, ask: Ask, files: Iterable[PluginFile], threads: int) -> None:
         self._ask, self._threads = ask, threads
-        self._files = [[name, base64.b64encode(content).decode()] for name, content in files]
+        self._files = [file.to_json() for file in files]
 
     def __call__(self, stored: StoredForm, images: Tensor) -> Tensor:
         tensors = {STATE + name: tensor.detach().cpu().contiguous().clone() for name, tensor in stored.state.items()}

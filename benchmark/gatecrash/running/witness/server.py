@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import select
 import signal
@@ -20,7 +19,9 @@ from gatecrash.contracts.classifier import Classifier
 from gatecrash.contracts.portable import rebuild
 from gatecrash.errors import ContractError, one_line
 from gatecrash.evaluation.prediction import in_batches, predict_batches
-from gatecrash.host.loading import load_plugins
+from gatecrash.host.host import Host
+from gatecrash.host.loading import load_files, load_plugins
+from gatecrash.host.plugin_file import PluginFile
 from gatecrash.process.isolation import fresh_process_state
 from gatecrash.running.witness import fence
 from gatecrash.running.witness.process import PATIENCE
@@ -73,7 +74,8 @@ def _answer(stream: BufferedIOBase) -> None:
 
 def _logits(head: dict[str, Any], body: bytes) -> torch.Tensor:
     with tempfile.TemporaryDirectory(prefix="gatecrash-plugins-") as folder:
-        load_plugins(_written(head["files"], Path(folder)), shipped=False, installed=False)
+        files = [PluginFile.from_json(file).written_to(Path(folder) / str(number)) for number, file in enumerate(head["files"])]
+        load_files(Host(), files)
     fence.close()
     tensors = load(body)
     images = tensors.pop(IMAGES)
@@ -81,14 +83,3 @@ def _logits(head: dict[str, Any], body: bytes) -> torch.Tensor:
     if not isinstance(classifier, Classifier):
         raise ContractError(f"{type(classifier).__name__} is not a Classifier")
     return predict_batches(classifier, images, in_batches(torch.arange(len(images)), 1), torch.device("cpu"))
-
-
-def _written(files: list[list[str]], folder: Path) -> list[Path]:
-    """The `--plugins` files, written anew: two folders may hold files of one name."""
-    paths = []
-    for number, (name, content) in enumerate(files):
-        place = folder / str(number)
-        place.mkdir()
-        paths.append(place / name)
-        paths[-1].write_bytes(base64.b64decode(content))
-    return paths
