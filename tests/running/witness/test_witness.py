@@ -105,8 +105,7 @@ def test_a_process_that_was_killed_is_started_again(bent: PluginFile) -> None:
 def test_it_ends_with_its_owner() -> None:
     program = """
         import os, signal
-        from gatecrash.host.plugin_file import PluginFile
-from gatecrash.running.witness.process import WitnessProcess
+        from gatecrash.running.witness.process import WitnessProcess
         print(WitnessProcess()._process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """
