@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from gatecrash.errors import ContractError
 
-_CPU_PIXELS = 2**18
-"""Pixels per batch on a CPU: 256 images of 32x32. More does not run faster, and activations no longer fit the processor's caches."""
+_CPU_PIXELS = 2**16
+"""Pixels per batch on a CPU: 64 images of 32x32. Larger batches ran up to 1.9 times slower on an AMD EPYC, whose caches their activations
+leave; smaller ones gained at most a tenth (docs/speed.md)."""
 
 _MOST = 4096
 """No device gains from larger batches."""

@@ -44,8 +44,12 @@ def features(ground: Ground, defender_input: DefenderInput, report: ReportProgre
 
 
 def penultimate(classifier: Classifier, images: Tensor, batches: Callable[..., Iterator[Any]]) -> Tensor:
-    """The head's input float32 [N, F] for images uint8 [N, C, H, W], in their order; the classifier is in eval mode."""
+    """The head's input float32 [N, F] for images uint8 [N, C, H, W], in their order; the classifier is in eval mode.
+
+    Its weights are channels last afterwards, the faster layout: callers hand in a copy of their own.
+    """
     if not isinstance(classifier, Network):
         raise NotApplicable(f"the classifier is a {type(classifier).__name__}, whose penultimate activations cannot be reached")
+    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         return torch.cat([classifier.features(batch).float() for batch in batches(images)])
