@@ -56,7 +56,7 @@ def predict_batches(classifier: Classifier, images: Tensor, batches: Sequence[Te
 
 @contextmanager
 def as_deployed(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode, no gradients, deterministic and full float32 (no TF32, no autocast); everything as before afterwards, with contiguous weights.
+    """Eval mode, no gradients, deterministic and full float32 (no TF32, no autocast). Afterwards all is as before, weights contiguous.
 
     Convolutions have their weights channels last meanwhile, the layout in which they run 1.1 to 2.4 times as fast on a CPU.
 
@@ -73,7 +73,7 @@ def as_deployed(module: nn.Module, device: torch.device) -> Iterator[None]:
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
     finally:
-        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        module.to(memory_format=torch.contiguous_format)
         for (holder, name, _), value in zip(settings, before, strict=True):
             setattr(holder, name, value)
 

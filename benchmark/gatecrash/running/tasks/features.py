@@ -50,6 +50,6 @@ def penultimate(classifier: Classifier, images: Tensor, batches: Callable[..., I
     """
     if not isinstance(classifier, Network):
         raise NotApplicable(f"the classifier is a {type(classifier).__name__}, whose penultimate activations cannot be reached")
-    classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    classifier.to(memory_format=torch.channels_last)
     with torch.no_grad():
         return torch.cat([classifier.features(batch).float() for batch in batches(images)])
