@@ -11,6 +11,7 @@ from gatecrash.boards.published.comparable import refuse_mixtures
 from gatecrash.boards.published.folder import FIGURES, Boards
 from gatecrash.boards.published.generated import board_files, index_files, readme_files, text_of
 from gatecrash.boards.published.publishing import unnamed_files
+from gatecrash.boards.recount import recount
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
 from gatecrash.records.result import Result
@@ -43,6 +44,8 @@ def _board_faults(boards: Boards, name: str, host: Host) -> Iterator[str]:
         refuse_mixtures(results)
     except UserError as error:
         yield f"{name}: {error}"
+    for key, fault in recount(results).items():
+        yield f"{name}: the result {key[:8]} contradicts itself: {fault}; run and publish it again"
     reasons = list(outdated(results, host).values())
     for reason in sorted(set(reasons)):
         yield f"{name}: {reasons.count(reason)} cells are outdated ({reason}); run and publish again"
