@@ -1,4 +1,4 @@
-"""Two measurements of one cell: equal on one machine, within the interval on another."""
+"""Two measurements of one cell: equal on one machine, within limits measured here on another."""
 
 from __future__ import annotations
 
@@ -7,33 +7,73 @@ from typing import Any
 import pytest
 
 from gatecrash.boards.verify import compare
+from gatecrash.records.measures import TrajectoryStep
 from gatecrash.records.result import Result
-from support.boards import a_result
+from support.counted import changed, counted, defended, scores
+
+VICTIM = counted()
 
 
-def measured(stored: Result, **changes: Any) -> Result:
-    weights = changes.pop("weights", stored.weights)
-    return stored.model_copy(update={"measures": stored.measures.model_copy(update=changes), "weights": weights})
+def elsewhere(result: Result, **facts: Any) -> Result:
+    """The same, made on another machine."""
+    return result.model_copy(update={"provenance": result.provenance.model_copy(update=facts or {"cpu": "b"})})
 
 
 def test_the_same_machine_must_give_every_digit() -> None:
-    stored = a_result()
-    assert compare(stored, measured(stored, seconds_victim=99.0)).outcome == "equal"
-    found = compare(stored, measured(stored, acc=0.9 + 1e-12))
+    assert compare(VICTIM, changed(VICTIM, seconds_victim=99.0)).outcome == "equal"
+    found = compare(VICTIM, changed(VICTIM, acc=0.93 + 1e-12))
     assert (found.outcome, found.good) == ("differs", False)
-    assert "on the same kind of machine: acc 0.9000 -> 0.9000" in found.detail
+    assert "on the same kind of machine: acc 0.9300 -> 0.9300" in found.detail
 
 
 @pytest.mark.parametrize(
-    "elsewhere", [{"device": "NVIDIA H200"}, {"cpu": "b"}, {"cpu_kind": "AVX2"}, {"packages": {"torch": "3"}}, {"threads": 2}]
+    "facts", [{"device": "NVIDIA H200"}, {"cpu": "b"}, {"cpu_kind": "AVX2"}, {"packages": {"torch": "3"}}, {"threads": 2}], ids=str
 )
-def test_another_machine_must_stay_within_the_interval(elsewhere: dict[str, Any]) -> None:
-    stored = a_result()
-    fresh = stored.model_copy(update={"provenance": stored.provenance.model_copy(update=elsewhere)})
-    assert compare(stored, measured(fresh, acc=0.86)).outcome == "within"
-    assert compare(stored, measured(fresh, acc=0.84)).outcome == "differs"
-    assert compare(stored, measured(fresh, asr=None)).outcome == "differs"
-    # over seeds the ASR was 0.5, 0.9, 0.1: 0.75 is nothing unusual
-    siblings = [a_result(seed=seed, measures={"asr": asr}) for seed, asr in enumerate((0.5, 0.9, 0.1))]
-    assert compare(stored, measured(fresh, asr=0.75)).outcome == "differs"
-    assert compare(stored, measured(fresh, asr=0.75), siblings).outcome == "within"
+def test_another_machine_must_stay_within_the_limits_measured_here(facts: dict[str, Any]) -> None:
+    fresh = elsewhere(VICTIM, **facts)
+    assert compare(counted((94, 90)), fresh).outcome == "within"
+    found = compare(counted((100, 100)), fresh)
+    assert found.outcome == "differs"
+    assert "acc 1.0000 -> 0.9300, outside 0.8859 to 0.9578" in found.detail  # Wilson, 186 of 200
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"acc": 1.0, "asr": 0.0, "acc_interval": (0.0, 1.0), "asr_interval": (0.0, 1.0)},
+        {"asr": None},
+        {"asr_floor": 0.5},
+        {"acc_before": 0.5},
+        {"asr_by_backdoor": {"mark": 0.5}},
+        {"poison_share": 0.01},
+        {"acc_target": 0.5},
+        {"loss_clean": 9.0},
+        {"surprise": 1.0},
+        {"scores": scores((95, 91), 98).without_classes()},
+    ],
+    ids=lambda forged: next(iter(forged)),
+)
+def test_every_measure_is_judged_and_the_file_has_no_say_in_how(forged: dict[str, Any]) -> None:
+    stored = Result(**{**VICTIM.model_dump(), "measures": {**VICTIM.measures.model_dump(), **forged}})
+    assert compare(stored, elsewhere(VICTIM)).outcome == "differs"
+
+
+def test_seeds_that_are_run_here_say_how_far_trainings_lie_apart() -> None:
+    fresh, stored = elsewhere(counted(hits=50)), counted(hits=70)
+    assert compare(stored, fresh).outcome == "differs"
+    scattered = [elsewhere(counted(hits=hits, seed=seed)) for seed, hits in ((1, 90), (2, 10))]
+    assert compare(stored, fresh, lambda: scattered).outcome == "within"
+    alike = [elsewhere(counted(hits=hits, seed=seed)) for seed, hits in ((1, 51), (2, 49))]
+    assert compare(stored, fresh, lambda: alike).outcome == "differs"
+
+
+def test_each_step_of_a_trajectory_is_judged() -> None:
+    def with_step(asr: float) -> Result:
+        step = TrajectoryStep(params={"threshold": 0.5}, acc=0.9, asr=asr, ra=0.8, loss_clean=0.5, loss_poison=1.0)
+        return defended(VICTIM).model_copy(update={"trajectory": [step]})
+
+    assert compare(with_step(0.06), elsewhere(with_step(0.05))).outcome == "within"
+    found = compare(with_step(0.5), elsewhere(with_step(0.05)))
+    assert (found.outcome, "step 1: asr 0.5000 -> 0.0500" in found.detail) == ("differs", True)
+    assert compare(with_step(0.5), with_step(0.05)).outcome == "differs"
+    assert compare(defended(VICTIM), elsewhere(with_step(0.05))).outcome == "differs"

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gatecrash.evaluation.exam import evaluate
-from gatecrash.evaluation.scores import Scores, StepScores
+from gatecrash.evaluation.scores import BackdoorClassCounts, ClassCounts, Scores, StepScores
 from support.written_answers import ONE, TEST, UNSEEN, backdoor, numbered, table
 
 
@@ -55,3 +55,25 @@ def test_scores_survive_json():
     assert Scores.from_json(json.loads(json.dumps(scores.to_json()))) == scores
     step = StepScores({"threshold": 0.2, "kind": "norm"}, scores)
     assert StepScores.from_json(json.loads(json.dumps(step.to_json()))) == step
+
+
+def test_counts_by_class_follow_the_true_labels():
+    reject = 3
+    victim = table([0, 1, 1, 1, reject, reject], [UNSEEN, UNSEEN, 0, 1, reject, 1], reject=True)
+    scores = evaluate(victim, TEST, [ONE], device="cpu")
+    assert scores.classes == ClassCounts(total=(2, 2, 2), correct=(1, 2, 0), rejected=(0, 0, 2))
+    assert scores.backdoors[0].classes == BackdoorClassCounts(eligible=(0, 2, 2), hits=(0, 1, 0), recovered=(0, 1, 0), rejected=(0, 0, 1))
+
+
+def test_accuracy_over_classes_counts_each_class_alike():
+    # three images of class 0, one of class 1, none of class 2: ACC 3/4, over classes (1 + 0) / 2, of the target class 0 all
+    scores = evaluate(table([0, 0, 0, 2], [UNSEEN, UNSEEN, UNSEEN, 1]), numbered([0, 0, 0, 1]), [ONE], device="cpu")
+    assert (scores.acc, scores.acc_macro, scores.acc_target) == (0.75, 0.5, 1.0)
+    assert evaluate(table([0, 0, 0, 2]), numbered([0, 0, 0, 1]), device="cpu").acc_target is None
+
+
+def test_scores_of_older_results_have_no_counts_by_class():
+    scores = Scores(n_test=4, correct=3, rejected=None, loss_clean=1.0)
+    assert (scores.acc_macro, scores.acc_target) == (None, None)
+    assert "classes" not in scores.to_json()
+    assert Scores.from_json(scores.to_json()) == scores

@@ -219,6 +219,8 @@ def test_a_flat_record_has_the_fields_of_the_design_in_its_order() -> None:
         "asr_worst",
         "asr_floor",
         "ra",
+        "acc_macro",
+        "acc_target",
         "acc_before",
         "asr_before",
         "der",

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,6 +97,14 @@ def test_a_parcel_carries_large_tensors_beside_the_pickle_and_parameters_as_plai
     assert len(parcel.head) < 1000
     assert parcel.size >= 4000
     assert unpack(parcel)["weight"].requires_grad is False
+
+
+def test_a_parcel_is_opened_into_memory_of_its_own_and_lets_go_of_the_shared() -> None:
+    sent = torch.ones(1000)
+    parcel = pack({"weight": sent})
+    assert np.shares_memory(parcel.buffers[0], sent.numpy())  # as the object store's memory is shared by all workers
+    unpack(parcel)["weight"].zero_()
+    assert (sent.sum(), parcel.buffers) == (1000, [])
 
 
 def test_output_is_taken_from_python_native_code_and_children(tmp_path: Path) -> None:

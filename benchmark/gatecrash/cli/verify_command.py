@@ -23,10 +23,10 @@ def command(
 ) -> int:
     """Run a published result, or the cells of a board, again from the stored spec, in a temporary store, and compare.
 
-    On the same kind of machine (CPU, torch, threads) every measure must be equal to the last digit. On any other, ACC and ASR must lie
-    within their interval over test images or, with several seeds, within the interval for one more training. If the dataset lies in another
-    folder here, name it: -o dataset.imagefolder.root=DIR. Cells that were measured with older versions than those installed are named, not
-    run. Exit code 1 if a cell that was run is not confirmed.
+    First, a result's measures must follow from its own counts. On the same kind of machine (CPU, torch, threads) every measure must then be
+    equal to the last digit. On any other, each must lie within limits that are measured here: over test images or, for a board with several
+    seeds, where one more training is expected. If the dataset lies in another folder here, name it: -o dataset.imagefolder.root=DIR. Cells
+    that were measured with older versions than those installed are named, not run. Exit code 1 if a cell is not confirmed.
     """
     from gatecrash.boards.published import read_result
     from gatecrash.boards.source import ResultSource

@@ -11,6 +11,7 @@ Trade-off: the pile is kept whole, as uint8 (1 + number of backdoors times the t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from gatecrash.errors import ContractError
 from gatecrash.evaluation.independence import FOR_WITNESS, SAMPLE, StoredForm, Witness, batch_complaint, witness_complaint
 from gatecrash.evaluation.pile import Pile
 from gatecrash.evaluation.prediction import as_deployed, count_true, image_shape, predict_batches
-from gatecrash.evaluation.scores import BackdoorScores, Scores
+from gatecrash.evaluation.scores import BackdoorClassCounts, BackdoorScores, ClassCounts, Scores
 
 
 def evaluate(
@@ -140,21 +141,28 @@ class Exam:
         logits = logits.double()
         clean, *triggered = (logits[places] for places in self.pile.places)
         decided = clean.argmax(1)
+        by_class = partial(_by_class, self.truth[0], self.num_classes)
         return Scores(
             n_test=len(clean),
             correct=count_true(decided == self.truth[0]),
             rejected=count_true(decided == self.num_classes) if rejects else None,
             loss_clean=_loss(clean, self.truth[0]),
             backdoors=tuple(
-                _backdoor_scores(backdoor, values, truth, wanted, self.num_classes if rejects else None)
+                _backdoor_scores(backdoor, values, truth, wanted, self.num_classes, rejects)
                 for backdoor, values, truth, wanted in zip(self.backdoors, triggered, self.truth[1:], self.wanted, strict=True)
+            ),
+            classes=ClassCounts(
+                total=by_class(self.truth[0] >= 0),
+                correct=by_class(decided == self.truth[0]),
+                rejected=by_class(decided == self.num_classes) if rejects else None,
             ),
         )
 
 
-def _backdoor_scores(backdoor: Backdoor, logits: Tensor, truth: Tensor, wanted: Tensor, reject: int | None) -> BackdoorScores:
-    """Scores of the eligible images' logits float64 [n, K or K + 1] under the trigger; `reject` is the number of the reject class."""
+def _backdoor_scores(backdoor: Backdoor, logits: Tensor, truth: Tensor, wanted: Tensor, num_classes: int, rejects: bool) -> BackdoorScores:
+    """Scores of the eligible images' logits float64 [n, K or K + 1] under the trigger; the last class rejects if it `rejects`."""
     decided = logits.argmax(1)
+    by_class = partial(_by_class, truth, num_classes)
     return BackdoorScores(
         name=backdoor.name,
         kind=backdoor.goal.kind,
@@ -162,9 +170,20 @@ def _backdoor_scores(backdoor: Backdoor, logits: Tensor, truth: Tensor, wanted: 
         eligible=len(decided),
         hits=count_true(decided == wanted),
         recovered=count_true(decided == truth),
-        rejected=None if reject is None else count_true(decided == reject),
+        rejected=count_true(decided == num_classes) if rejects else None,
         loss=_loss(logits, wanted),
+        classes=BackdoorClassCounts(
+            eligible=by_class(truth >= 0),
+            hits=by_class(decided == wanted),
+            recovered=by_class(decided == truth),
+            rejected=by_class(decided == num_classes) if rejects else None,
+        ),
     )
+
+
+def _by_class(truth: Tensor, num_classes: int, chosen: Tensor) -> tuple[int, ...]:
+    """How many of the images that are `chosen` (bool [n]) have each true label (int64 [n])."""
+    return tuple(torch.bincount(truth[chosen], minlength=num_classes).tolist())
 
 
 def _loss(logits: Tensor, labels: Tensor) -> float | None:

@@ -67,7 +67,7 @@ def as_deployed(module: nn.Module, device: torch.device) -> Iterator[None]:
     settings += [(torch.backends.cudnn, "deterministic", True), (torch.backends.cudnn, "benchmark", False)]
     before = [getattr(holder, name) for holder, name, _ in settings]
     try:
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module.to(memory_format=torch.channels_last)
         for holder, name, value in settings:
             setattr(holder, name, value)
         with torch.no_grad(), torch.autocast(device.type, enabled=False):

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from gatecrash.evaluation.intervals import wilson
 from gatecrash.evaluation.metrics import share
+
+C = TypeVar("C")
+Counts = tuple[int, ...]
+"""A count for each true class, in the order of the classes."""
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Clean test images of each class."""
+
+    total: Counts
+    correct: Counts
+    rejected: Counts | None
+    """None for a classifier without a reject class."""
+
+
+@dataclass(frozen=True)
+class BackdoorClassCounts:
+    """Eligible test images of each true class, triggered."""
+
+    eligible: Counts
+    hits: Counts
+    recovered: Counts
+    rejected: Counts | None
 
 
 @dataclass(frozen=True)
@@ -28,6 +52,8 @@ class BackdoorScores:
     """None for a classifier without a reject class."""
     loss: float | None
     """Mean cross-entropy against the goal's labels, in nats."""
+    classes: BackdoorClassCounts | None = None
+    """The counts by true class; None in results of evaluation version 1, and in the steps of a trajectory."""
 
     @property
     def asr(self) -> float | None:
@@ -61,11 +87,24 @@ class Scores:
     loss_clean: float | None
     """Mean cross-entropy on clean images, in nats."""
     backdoors: tuple[BackdoorScores, ...] = ()
+    classes: ClassCounts | None = None
+    """The counts of clean images by class; None in results of evaluation version 1, and in the steps of a trajectory."""
 
     @property
     def acc(self) -> float | None:
         """Clean accuracy; a rejected image counts as wrong."""
         return share(self.correct, self.n_test)
+
+    @property
+    def acc_macro(self) -> float | None:
+        """Mean over the classes of their clean accuracy: each class counts alike, however many images it has."""
+        return None if self.classes is None else _mean(_accuracies(self.classes, range(len(self.classes.total))))
+
+    @property
+    def acc_target(self) -> float | None:
+        """Mean clean accuracy of the backdoors' target classes; None without a backdoor."""
+        targets = sorted({target for backdoor in self.backdoors for target in backdoor.targets})
+        return None if self.classes is None else _mean(_accuracies(self.classes, targets))
 
     @property
     def acc_interval(self) -> tuple[float, float] | None:
@@ -111,13 +150,25 @@ class Scores:
         """Mean over backdoors of the cross-entropy against the goal's labels."""
         return _mean(backdoor.loss for backdoor in self.backdoors)
 
+    def without_classes(self) -> Self:
+        """The same without the counts by class."""
+        return replace(self, classes=None, backdoors=tuple(replace(backdoor, classes=None) for backdoor in self.backdoors))
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """JSON values; counts by class that are not there are left out, as in files of evaluation version 1."""
+        fields = asdict(self)
+        for part in (fields, *fields["backdoors"]):
+            if part["classes"] is None:
+                del part["classes"]
+        return fields
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        backdoors = tuple(BackdoorScores(**{**each, "targets": tuple(each["targets"])}) for each in fields["backdoors"])
-        return cls(**{**fields, "backdoors": backdoors})
+        backdoors = tuple(
+            BackdoorScores(**{**each, "targets": tuple(each["targets"]), "classes": _counts(BackdoorClassCounts, each.get("classes"))})
+            for each in fields["backdoors"]
+        )
+        return cls(**{**fields, "backdoors": backdoors, "classes": _counts(ClassCounts, fields.get("classes"))})
 
 
 @dataclass(frozen=True)
@@ -133,6 +184,14 @@ class StepScores:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         return cls(fields["params"], Scores.from_json(fields["scores"]))
+
+
+def _accuracies(counts: ClassCounts, classes: Iterable[int]) -> Iterator[float | None]:
+    return (share(counts.correct[label], counts.total[label]) for label in classes)
+
+
+def _counts(kind: type[C], fields: Mapping[str, Sequence[int] | None] | None) -> C | None:
+    return None if fields is None else kind(**{name: None if counts is None else tuple(counts) for name, counts in fields.items()})
 
 
 def _mean(values: Iterator[float | None]) -> float | None:

@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
+from pydantic import PlainSerializer
+
+from gatecrash.evaluation.detection import DetectionScores
 from gatecrash.evaluation.scores import Scores
 from gatecrash.records.record import Record
 
@@ -43,6 +46,9 @@ Number = float | None
 """None where the measure does not apply."""
 
 
+_AS_STORED = PlainSerializer(lambda scores: None if scores is None else scores.to_json())
+
+
 class Measures(Record):
     """What came out of a cell. Rates are fractions in [0, 1]; None, or absent from the file, where a measure does not apply."""
 
@@ -51,6 +57,8 @@ class Measures(Record):
     asr_worst: Annotated[Number, Measure("worst ASR", "attack success rate of the worst backdoor", better="low")] = None
     asr_floor: Annotated[Number, Measure("ASR on a benign model", "attack success rate of the trigger on a benign model")] = None
     ra: Annotated[Number, Measure("RA", "triggered images that get their true label", better="high")] = None
+    acc_macro: Annotated[Number, Measure("ACC over classes", "clean accuracy, mean over classes", better="high")] = None
+    acc_target: Annotated[Number, Measure("ACC of targets", "clean accuracy of the backdoors' target classes", better="high")] = None
     acc_before: Annotated[Number, Measure("ACC before", "clean accuracy without the defense")] = None
     asr_before: Annotated[Number, Measure("ASR before", "attack success rate without the defense")] = None
     der: Annotated[Number, Measure("DER", "defense effectiveness rating", better="high", neutral=0.5)] = None
@@ -94,7 +102,13 @@ class Measures(Record):
     verdict_targets_recall: Annotated[
         Number, Measure("targets named", "share of the targets that are accused", better="high", column=False)
     ] = None
-    scores: Annotated[Scores | None, Measure("counts", "the counts behind the rates", "", column=False)] = None
+    scores: Annotated[Scores | None, _AS_STORED, Measure("counts", "the counts behind the rates", "", column=False)] = None
+    floor_scores: Annotated[
+        Scores | None, _AS_STORED, Measure("benign counts", "the counts of the benign victim, under the same triggers", "", column=False)
+    ] = None
+    detection_scores: Annotated[
+        DetectionScores | None, Measure("detection counts", "the counts of flagged training rows", "", column=False)
+    ] = None
 
     def value(self, name: MeasureName) -> float | None:
         """The measure of this name; its declaration is `MEASURES[name]`."""
@@ -112,6 +126,8 @@ MeasureName = Literal[
     "asr_worst",
     "asr_floor",
     "ra",
+    "acc_macro",
+    "acc_target",
     "acc_before",
     "asr_before",
     "der",
@@ -154,6 +170,8 @@ class TrajectoryStep(Record):
     ra: float | None = None
     loss_clean: float | None = None
     loss_poison: float | None = None
+    scores: Annotated[Scores | None, _AS_STORED] = None
+    """The counts behind the rates, without those by class."""
 
     def value(self, name: Literal["acc", "asr", "ra", "loss_clean", "loss_poison"]) -> float | None:
         number: float | None = getattr(self, name)

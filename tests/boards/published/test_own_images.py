@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -99,16 +100,19 @@ def edit(file: Path, provenance: dict[str, Any] | None = None, **measures: Any) 
 def test_the_verdict_is_equal_here_and_within_the_interval_elsewhere(gatecrash: Gatecrash, ran: Path, board: Path) -> None:
     file = next((board / "results/own").glob("badnets.none.0.*.json"))
     measures = Result.from_text(file.read_text()).measures
-    high = measures.acc_interval[1]
+    assert measures.scores is not None
     assert gatecrash("verify", file).out.startswith("equal ")
-    edit(file, acc=measures.acc - 1e-9)
-    assert gatecrash("verify", file).out.startswith("differs   badnets × none (seed 0): on the same kind of machine: acc ")
-    edit(file, {"cpu": "another"}, acc=measures.acc - 1e-9)
+    loss = measures.loss_clean + 1e-6
+    counts = {"loss_clean": loss, "scores": dataclasses.replace(measures.scores, loss_clean=loss)}
+    edit(file, **counts)
+    assert gatecrash("verify", file).out.startswith("differs   badnets × none (seed 0): on the same kind of machine: loss_clean ")
+    edit(file, {"cpu": "another"}, **counts)
     called = gatecrash("verify", file)
     assert (called.code, called.out.split()[0]) == (0, "within")
-    edit(file, {"cpu": "another"}, acc=1.0, acc_interval=(high + (1 - high) / 2, 1.0))
+    edit(file, {"cpu": "another"}, acc=1.0, acc_interval=(0.0, 1.0), asr=0.0, asr_interval=(0.0, 1.0))
     called = gatecrash("verify", file)
-    assert (called.code, called.out.split()[0], "outside" in called.out) == (1, "differs", True)
+    assert (called.code, called.out.split()[0], "its counts say" in called.out) == (1, "differs", True)
+    assert any("contradicts itself" in line for line in check(gatecrash, board))
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
     assert "content does not match its digest" in gatecrash("verify", file).err
 

@@ -209,8 +209,8 @@ def cheating_grid(hows: list[str]) -> dict[str, Any]:
     return {
         "name": "cheats",
         "dataset": {"digits": {"limit": 200, "limit_test": 60}},
-        "model": {"small-cnn": {"width": 4}},
-        "recipe": {"preset": "tiny", "epochs": 1, "batch_size": 16},
+        "model": "small-cnn",
+        "recipe": {"preset": "tiny", "epochs": 4, "batch_size": 16, "lr": 0.03},
         "attacks": ["badnets"],
         "defenses": ["none", *({"cheat": {"how": how}} for how in hows)],
     }

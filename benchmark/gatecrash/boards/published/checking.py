@@ -18,6 +18,7 @@ from gatecrash.boards.published.comparable import refuse_mixtures
 from gatecrash.boards.published.folder import FIGURES, Boards
 from gatecrash.boards.published.generated import board_files, index_files, readme_files, text_of
 from gatecrash.boards.published.publishing import unnamed_files
+from gatecrash.boards.recount import recount
 from gatecrash.boards.tables.matrix import OUTDATED
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
@@ -64,6 +65,8 @@ def _board_faults(boards: Boards, name: str, host: Host) -> Iterator[str]:
         refuse_mixtures(results)
     except UserError as error:
         yield f"{name}: {error}"
+    for key, fault in recount(results).items():
+        yield f"{name}: the result {key[:8]} contradicts itself: {fault}; run and publish it again"
 
 
 def _picture_faults(boards: Boards, name: str, results: Sequence[Result], shown: str) -> Iterator[str]:

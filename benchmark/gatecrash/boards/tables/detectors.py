@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gatecrash.boards.content import Code, Field, Table, paragraph
 from gatecrash.boards.fields import count, label, ratio, summary, table, text
@@ -13,6 +13,7 @@ from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
 
 ROW_MEASURES: tuple[MeasureName, ...] = ("detection_tpr", "detection_fpr", "detection_precision", "detection_auroc")
+CONSTANT = "always accuses"
 FOUND: tuple[MeasureName, ...] = ("detection_fpr", "detection_tpr", "detection_auroc")
 """A defense that looks for poisoned rows has one of these."""
 
@@ -40,8 +41,32 @@ def model_detectors(panel: Panel) -> Table:
         judged = [cell for cell in panel.at(defense=defense) if cell.status == "ok" and cell.measures.verdict is not None]
         if judged:
             rows.append(_model_row(panel, defense, judged))
-    note = paragraph("Each victim counts as one model. Intervals are 95%.")
+    rows += [_constant_row(panel, rows[0])] if rows and _targets(panel) else []
+    control = " is no detector but a control: it looks at no model, and flags every one."
+    note = paragraph("Each victim counts as one model. Intervals are 95%. ", Code(CONSTANT), control)
     return table(rows, ("detector",), "Backdoored models", note)
+
+
+def _constant_row(panel: Panel, like: Mapping[str, Field]) -> dict[str, Field]:
+    """What a detector has that looks at nothing, calls every model backdoored and always accuses the classes that are targets most often.
+
+    Where all attacks have one target, its accusations are exact: an exact detector has shown nothing there.
+    """
+    targets = _targets(panel)
+    guess = max(sorted(targets, key=sorted), key=targets.count)
+    benign = [cell for cell in panel.at(NONE, NONE) if cell.status == "ok"]
+    return dict.fromkeys(like, Field(kind="count")) | {
+        "detector": text(f"{CONSTANT} {', '.join(map(str, sorted(guess)))}"),
+        "backdoored models flagged": count(True for _ in targets),
+        MEASURES["verdict_targets_equal"].label: count(target == guess for target in targets),
+        "benign models flagged": count(True for _ in benign),
+    }
+
+
+def _targets(panel: Panel) -> list[frozenset[int]]:
+    """The targets of each victim whose backdoor landed."""
+    scores = [cell.measures.scores for cell in panel.hit(NONE)]
+    return [frozenset(target for one in each.backdoors for target in one.targets) for each in scores if each is not None]
 
 
 def _model_row(panel: Panel, defense: str, judged: Sequence[Result]) -> dict[str, Field]:

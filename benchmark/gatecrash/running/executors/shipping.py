@@ -1,14 +1,13 @@
-"""Values between processes: pickled, with the tensors' bytes beside the pickle, where the object store can share them without a copy.
+"""Values between processes: pickled, with the tensors' bytes beside the pickle, where the object store moves them without a copy.
 
-A tensor that comes out of a parcel may alias read-only memory that every worker of the machine shares. Nobody may write to it: tasks hand
-copies to plugins, and a write that slips through ends its worker instead of changing another cell's data.
+Every worker of a machine maps the store's memory writable: what one writes there, the next one reads. So a parcel is opened once, into
+memory of the worker's own, and lets go of the shared memory then: a plugin that walks the objects of its process finds copies only.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +42,12 @@ def pack(value: Any) -> Parcel:
 
 
 def unpack(parcel: Parcel) -> Any:
-    return pickle.loads(parcel.head, buffers=parcel.buffers)
+    """The value, in memory of its own; the parcel is empty afterwards."""
+    buffers = [torch.empty(len(buffer), dtype=torch.uint8).numpy() for buffer in parcel.buffers]  # aligned, as torch's own tensors
+    for own, shared in zip(buffers, parcel.buffers, strict=True):
+        own[:] = shared
+    parcel.buffers.clear()
+    return pickle.loads(parcel.head, buffers=buffers)
 
 
 class SharedArtifacts:
@@ -73,8 +77,4 @@ class _Pickler(pickle.Pickler):
 
 def _tensor(buffer: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     content = np.frombuffer(buffer, dtype=np.uint8)
-    if not content.size:
-        return torch.empty(shape, dtype=dtype)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not writable", category=UserWarning)
-        return torch.from_numpy(content).view(dtype).reshape(shape)
+    return torch.from_numpy(content).view(dtype).reshape(shape) if content.size else torch.empty(shape, dtype=dtype)

@@ -71,7 +71,7 @@ def evaluate(
         if benign and backdoors:
             floor = evaluate_classifier(classifier_of(benign).to(device), test, backdoors, device=device, witness=witness)
         measures |= {"asr_floor": floor.asr if floor else None, "acc_before": scores.acc, "asr_before": scores.asr}
-        measures["acc_benign"] = floor.acc if floor else None
+        measures |= {"acc_benign": floor.acc if floor else None, "floor_scores": floor}
     else:
         measures |= {"asr_floor": before.asr_floor, "acc_before": before.acc, "asr_before": before.asr}
         if scores.asr is not None and before.asr is not None:
@@ -89,6 +89,8 @@ def evaluate(
 def _rates(scores: Scores) -> dict[str, Any]:
     return {
         "acc": scores.acc,
+        "acc_macro": scores.acc_macro,
+        "acc_target": scores.acc_target,
         "acc_interval": scores.acc_interval,
         "asr": scores.asr,
         "asr_interval": scores.asr_interval,
@@ -140,6 +142,7 @@ def _detection(victim: StoredVictim, outcome: DefenseOutput) -> dict[str, Any]:
         "detection_auroc": found.auroc,
         "detection_tpr_minus_fpr": found.tpr_minus_fpr,
         "cover_flagged": found.cover_flagged,
+        "detection_scores": found,
     }
 
 
@@ -188,6 +191,7 @@ def _trajectory(
             ra=step.scores.ra,
             loss_clean=step.scores.loss_clean,
             loss_poison=step.scores.loss_poison,
+            scores=step.scores.without_classes(),
         )
         for (params, _), step in zip(outcome.steps, scored, strict=True)
     ]

@@ -1,0 +1,96 @@
+"""A result is believed only where its measures follow from its counts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gatecrash.boards.recount import recount
+from gatecrash.evaluation.detection import DetectionScores
+from gatecrash.records.measures import TrajectoryStep
+from gatecrash.records.result import Result
+from support.counted import changed, counted, defended, scores
+from support.paths import ROOT
+
+VICTIM = counted()
+DEFENDED = defended(VICTIM)
+
+
+def test_what_the_evaluation_wrote_follows_from_its_counts() -> None:
+    assert recount([VICTIM, DEFENDED]) == {}
+
+
+@pytest.mark.parametrize("board", ["digits", "report-b", "report-c", "cifar10-cpu"])
+def test_published_results_follow_from_theirs(board: str) -> None:
+    files = (ROOT / "leaderboards" / "results" / board).glob("*.json")
+    assert recount(Result.from_text(file.read_text(encoding="utf-8")) for file in files) == {}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"acc": 1.0},
+        {"asr": 0.0},
+        {"acc_interval": (0.0, 1.0)},
+        {"asr_interval": (0.0, 1.0)},
+        {"der": 0.99},
+        {"ra": 0.9},
+        {"acc_macro": 0.5},
+        {"acc_target": 0.5},
+        {"asr_worst": 0.5},
+        {"asr_by_backdoor": {"mark": 0.0}},
+        {"mitigation_score": 40.0},
+        {"loss_clean": 0.1},
+        {"clean_reject_rate": 0.0},
+    ],
+    ids=str,
+)
+def test_a_measure_that_is_not_what_its_counts_say_is_named(forged: dict[str, Any]) -> None:
+    found = recount([VICTIM, changed(DEFENDED, **forged)])
+    assert list(found) == [DEFENDED.key]
+    assert next(iter(forged)) in found[DEFENDED.key]
+
+
+@pytest.mark.parametrize("forged", [{"acc_before": 0.99}, {"asr_before": 1.0}, {"asr_floor": 0.3}], ids=str)
+def test_what_a_cell_takes_from_its_victim_is_held_against_the_victims_cell(forged: dict[str, Any]) -> None:
+    assert next(iter(forged)) in recount([VICTIM, changed(DEFENDED, **forged)])[DEFENDED.key]
+    assert next(iter(forged)) in recount([changed(VICTIM, **forged), DEFENDED])[VICTIM.key]
+
+
+def test_counts_that_cannot_be_are_named() -> None:
+    more = replace(scores((95, 91), 98), correct=300)
+    assert "more clean images counted than shown" in recount([changed(VICTIM, scores=more)])[VICTIM.key]
+    unlike = replace(scores((95, 91), 98), correct=180)
+    assert "the counts by class do not add up" in recount([changed(VICTIM, scores=unlike)])[VICTIM.key]
+
+
+def test_counts_cannot_be_left_out() -> None:
+    assert "it has no counts" in recount([changed(VICTIM, scores=None)])[VICTIM.key]
+    assert "no counts by class" in recount([changed(VICTIM, scores=scores((95, 91), 98).without_classes())])[VICTIM.key]
+    assert "no counts of the benign victim" in recount([changed(VICTIM, floor_scores=None)])[VICTIM.key]
+    assert "no counts of training rows" in recount([changed(DEFENDED, detection_tpr=0.9)])[DEFENDED.key]
+    with_steps = DEFENDED.model_copy(update={"trajectory": [TrajectoryStep(params={"threshold": 1}, acc=1.0)]})
+    assert "its trajectory has no counts" in recount([with_steps])[DEFENDED.key]
+
+
+def test_a_result_of_version_1_is_judged_by_what_it_has() -> None:
+    older = VICTIM.model_copy(update={"provenance": VICTIM.provenance.model_copy(update={"evaluation_version": 1})})
+    without = {"scores": scores((95, 91), 98).without_classes(), "floor_scores": None, "acc_macro": None, "acc_target": None}
+    assert recount([changed(older, **without)]) == {}
+    assert "acc is 1.0000" in recount([changed(older, **without, acc=1.0)])[VICTIM.key]
+
+
+def test_detections_and_steps_are_counted_again() -> None:
+    found = DetectionScores(clean=90, poison=10, cover=0, flagged_clean=9, flagged_poison=8, flagged_cover=0, auroc=0.9)
+    rates = {"detection_tpr": 0.8, "detection_fpr": 0.1, "detection_precision": 8 / 17, "detection_auroc": 0.9}
+    rates |= {"detection_tpr_minus_fpr": 0.7, "cover_flagged": None}
+    assert recount([changed(DEFENDED, detection_scores=found, **rates)]) == {}
+    forged = recount([changed(DEFENDED, detection_scores=found, **rates | {"detection_fpr": 0.0})])
+    assert "detection_fpr is 0.0000, its counts say 0.1000" in forged[DEFENDED.key]
+    counts = scores((90, 90), 5, 80).without_classes()
+    step = TrajectoryStep(params={}, acc=0.9, asr=0.05, ra=0.8, loss_clean=0.5, loss_poison=1.0, scores=counts)
+    assert recount([DEFENDED.model_copy(update={"trajectory": [step]})]) == {}
+    forged = recount([DEFENDED.model_copy(update={"trajectory": [step.model_copy(update={"asr": 0.0})]})])
+    assert "step 1: asr is 0.0000, its counts say 0.0500" in forged[DEFENDED.key]
