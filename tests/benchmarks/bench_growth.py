@@ -52,7 +52,7 @@ HOLDOUT = 256
 """Hold-out images, whatever the number of classes: a share of the training set, as on CIFAR-10 and CIFAR-100."""
 ROWS = 5_000
 """Training rows that are clustered, whatever the number of classes."""
-SEARCH = ReverseConfig(rounds=3, samples=64)
+SEARCH = ReverseConfig(searches=1, rounds=3, samples=64)
 SHAPE = (3, 32, 32)
 DEVICE = choose_device()
 

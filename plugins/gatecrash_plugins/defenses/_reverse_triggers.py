@@ -114,7 +114,7 @@ def reverse_triggers(classifier: Classifier, evidence: Evidence, config: Reverse
     masks, patterns = found.masks[best, each], found.patterns[best, each]
     success = trigger_success(classifier, evidence, masks, patterns)
     indices = anomaly_indices([float(norm) for norm in masks.double().sum((1, 2))])
-    worked: BoolArray = np.any(found.reached, axis=0, keepdims=True)[0]
+    worked: BoolArray = np.logical_or.reduce(found.reached)
     accused = [label for label in np.argsort(-indices, kind="stable").tolist() if indices[label] > config.anomaly and worked[label]]
     return Reversed(masks, patterns, tuple(found.rounds.sum(0).tolist()), tuple(success), tuple(accused), largest)
 

@@ -4,12 +4,14 @@ For every class the smallest mask and pattern are sought that send images of all
 cost |m|_1` is minimised (equation 3) with a cost that adapts. Equation, tanh, Adam's momenta and the way in which the cost adapts are those
 of the authors' published code (github.com/bolunwang/backdoor, visualizer.py).
 
-Ours, in the default options: the rule that stops a class (`stop_rule`), how long it waits (`stop_patience`, `stop_ratio`), the budget
-(`rounds`, `samples`), the cost's factor, and several searches per class. `preset: authors` has the stop rule and the constants of the
-authors' example for GTSRB, the one complete set that they published: a class stops once its best norm has not fallen from one round to the
-next for 25 rounds; at most 1000 rounds of 31 batches (of the whole hold-out if that is smaller), a factor of 2, one search. (The class in
-their visualizer.py has other defaults, which the example does not use: `patience` 10, `cost_factor` 1.5, `stop_patience` 20, `stop_ratio`
-0.99.)
+Ours, in the default options: the rule that stops a class (`stop_rule`), several searches per class of which the smallest mask counts, and
+the budget (`rounds`, `samples`). `patience` and `stop_patience` are those of the authors' example for GTSRB, `cost_factor` and `stop_ratio`
+the defaults of their visualizer.py, so that together they are no published set.
+
+`preset: authors` has the stop rule and the constants of the example, the one complete set that they published: a class stops once its best
+norm has not fallen from one round to the next for 25 rounds; at most 1000 rounds of 31 batches (of the whole hold-out if that is smaller),
+a factor of 2, one search. (With the defaults of visualizer.py, which the example does not use: `patience` 10, `cost_factor` 1.5,
+`stop_patience` 20, `stop_ratio` 0.99.)
 
 Ours under any preset: images of the target class itself take no part (they need no trigger, and would count as successes); all classes of
 one search start from one random mask and pattern (so that norms differ by class and not by the random start); a mask is kept as it was

@@ -42,16 +42,17 @@ class NeuralCleanse(Defense):
     is above 2 on the small side are accused. By construction that accuses about a third of benign ten-class models if mask norms are
     normal, and fewer if their distribution has a long tail to the right.
 
-    What a search ends with depends on its start, so each class is searched `searches` times and its smallest working mask counts; that is
-    ours, as are the rule by which a search stops, its patience, its budget and the cost's factor (`preset: authors` has the published
-    ones; `_search_rules` tells all differences).
+    What a search ends with depends on its start, so each class is searched `searches` times and its smallest working mask counts. That is
+    ours, and so is when a search stops: after `stop_patience` rounds in which the best norm has not dropped 1% below its value at the last
+    such drop (the authors compare with the round before), or after 100 rounds of 128 images. `preset: authors` has their rule and the
+    constants of their published example.
 
     Repair by `unlearn` fine-tunes on the clean hold-out, where a fifth of the images carry a reversed trigger under their true label; by
     `prune` it switches off the head's input channels that reversed triggers excite most, until those triggers fail. The paper unlearns
     in one epoch over 10% of the training data; the hold-out here is smaller, so that the default is ten passes over it. If no class is
     accused, or with `none`, the classifier comes back as it was.
 
-    Search and unlearning need a classifier that is differentiable by its input and has parameters; `prune` needs a network's points.
+    The search needs a classifier that is differentiable by its input, `unlearn` one with parameters, and `prune` a network with points.
     """
 
     name = "neural-cleanse"
