@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from gatecrash import Recipe, UserError
-from gatecrash.contracts.recipe import PRESETS, recipe_from
+from gatecrash.contracts.recipe import PRESETS, adaptive, recipe_from
 
 
 def test_recipes_are_presets_with_changes() -> None:
@@ -18,6 +18,32 @@ def test_recipes_are_presets_with_changes() -> None:
         recipe_from("fsat")
     with pytest.raises(UserError, match="unknown recipe 3"):
         recipe_from({"preset": 3})
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "epochs"),
+    [
+        (1, 32, 200),
+        (200, 32, 200),  # 240 epochs would make 1,500 steps
+        (500, 32, 96),
+        (3_199, 32, 16),
+        (3_200, 64, 30),
+        (3_379, 64, 29),
+        (6_400, 128, 30),
+        (50_000, 128, 10),  # 4 epochs would make 1,500 steps
+    ],
+)
+def test_the_adaptive_recipe_counts_steps(images: int, batch_size: int, epochs: int) -> None:
+    recipe = adaptive(images)
+    assert (recipe.batch_size, recipe.epochs) == (batch_size, epochs)
+    assert recipe.lr == pytest.approx(0.1 * batch_size / 64)
+    assert recipe_from("adaptive", images) == recipe
+    assert recipe_from({"preset": "adaptive", "epochs": 3}, images) == recipe.model_copy(update={"epochs": 3})
+
+
+def test_a_misspelt_adaptive_recipe_is_named() -> None:
+    with pytest.raises(UserError, match="unknown recipe 'adaptiv'; did you mean 'adaptive'"):
+        recipe_from("adaptiv")
 
 
 def test_a_field_that_came_later_changes_no_recipe_that_leaves_it_alone() -> None:

@@ -101,3 +101,63 @@ def test_the_adaptive_recipe_is_that_of_the_images_left_after_the_hold_out(tmp_p
     assert plan.recipe == {**adaptive(36).model_dump(mode="json"), "label_smoothing": 0.2}
     written_out = planned(tmp_path / "signs", {}, recipe=plan.recipe).plan
     assert list(written_out.victims) == list(plan.victims)
+
+
+@pytest.fixture
+def fussy(write: Any) -> Path:
+    """A model that declares no size, and whose second convolution needs more pixels than a small image has."""
+    text = """
+        import gatecrash
+        import torch
+        from torch import nn
+
+        class Net(gatecrash.Backbone):
+            stages = ("point",)
+            def __init__(self, num_classes, shape):
+                super().__init__()
+                self._config = {"num_classes": num_classes, "shape": list(shape)}
+                self.wide = nn.Conv2d(shape[0], 4, 9)
+                self.point = gatecrash.Point(4)
+                self.head = nn.Linear(4, num_classes)
+                self.head.weight.data.mul_(float(torch.ones(1).sum().item()))  # cannot be done on the meta device
+            def config(self):
+                return self._config
+            def forward(self, images):
+                return self.head(self.point(self.wide(images)).mean((2, 3)))
+
+        class Fussy(gatecrash.Model):
+            name, summary = "fussy", "x"
+            def build(self, num_classes, shape):
+                return Net(num_classes, shape)
+
+        @gatecrash.hookimpl
+        def register_models(register):
+            register(Fussy)
+    """
+    file: Path = write("fussy.py", text)
+    return file
+
+
+def test_a_model_that_cannot_take_the_image_size_is_found_when_planning(fussy: Path, tmp_path: Path) -> None:
+    host = load_plugins([fussy], installed=False)
+    root = tmp_path / "signs"
+    write_classes(root, *SIGNS, count=20)
+
+    def plan(side: int) -> PlannedGrid:
+        return plan_grid(
+            parse_grid({**SMALL_GRID, "dataset": {"imagefolder": {"root": str(root), "resize": side}}, "model": "fussy"}), host
+        )
+
+    assert plan(9).plan.victims
+    with pytest.raises(
+        UserError, match=r"model fussy cannot take images of 8x8 with 3 channels \(RuntimeError: .*\); choose another model"
+    ):
+        plan(8)
+
+
+def test_a_vision_transformer_that_would_see_one_patch_is_refused() -> None:
+    model = {"torchvision": {"arch": "vit_b_16"}}
+    said = "vit_b_16 would see images of 16x16 as one patch of 16 pixels and learn nothing; resize the dataset to at least 32"
+    with pytest.raises(UserError, match=said):
+        plan_grid(parse_grid({**SMALL_GRID, "model": model}), HOST)
+    HOST.get("model", "torchvision").configure({"arch": "vit_b_16"}).check((3, 32, 32))

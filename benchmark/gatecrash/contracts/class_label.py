@@ -16,6 +16,9 @@ from gatecrash.errors import UserError, did_you_mean
 class _NamesClass:
     """Marks an option whose value is a class of the dataset."""
 
+    ge: int = 0
+    """The smallest number, shown as the option's bound."""
+
 
 def _checked(value: Any) -> Any:
     """Only whole numbers and text: YAML reads an unquoted `no` as false, which must not become class 0."""

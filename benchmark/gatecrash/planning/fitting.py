@@ -11,7 +11,7 @@ from gatecrash.contracts.class_label import misleading_numbers, numbered
 from gatecrash.contracts.recipe import recipe_from
 from gatecrash.datasets.holdout import remaining_counts
 from gatecrash.datasets.preparation import PreparedDataset
-from gatecrash.errors import UserError
+from gatecrash.errors import UserError, one_line
 from gatecrash.planning.grid import explain
 from gatecrash.planning.resolve import ConfiguredPlugin, ResolvedGrid
 
@@ -30,6 +30,33 @@ def fitted(resolved: ResolvedGrid, prepared: PreparedDataset) -> ResolvedGrid:
 def notes_on(attack: ConfiguredPlugin, classes: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
     """What a reader of this attack's numbers should know: `found` by the attack itself, and class numbers that look like names."""
     return (*misleading_numbers(attack.instance.config, classes, attack.name), *found)
+
+
+def check_model(model: ConfiguredPlugin, num_classes: int, shape: tuple[int, int, int]) -> None:
+    """Raise UserError for a model that cannot take images `(channels, height, width)`, before anything is trained.
+
+    Besides the model's own check, two empty images pass through it on torch's meta device, which computes nothing; where it cannot be built
+    there (weights that depend on values), on the CPU.
+    """
+    import torch
+
+    model.instance.check(shape)
+    reason = ""
+    for device in ("meta", "cpu"):
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device(device), torch.no_grad():
+                model.instance.build(num_classes, shape).eval()(torch.zeros(2, *shape))
+        except UserError:
+            raise
+        except Exception as raised:  # a plugin's code
+            reason = one_line(raised)[:160]
+        else:
+            return
+    channels, height, width = shape
+    raise UserError(
+        f"model {model.name} cannot take images of {height}x{width} with {channels} channels ({reason}); "
+        "choose another model or resize the dataset"
+    )
 
 
 def _with_numbers(configured: ConfiguredPlugin, classes: Sequence[str]) -> ConfiguredPlugin:

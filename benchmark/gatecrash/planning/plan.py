@@ -17,7 +17,7 @@ from gatecrash.datasets.holdout import remaining_counts
 from gatecrash.datasets.preparation import PreparedDataset
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
-from gatecrash.planning.fitting import fitted, notes_on
+from gatecrash.planning.fitting import check_model, fitted, notes_on
 from gatecrash.planning.grid import MAX_CELLS
 from gatecrash.planning.resolve import Chain, ConfiguredPlugin, ResolvedGrid
 from gatecrash.records.plan import NONE, Cell, Plan, Victim
@@ -107,7 +107,7 @@ def _check_dataset(resolved: ResolvedGrid, attacks: Sequence[ConfiguredPlugin], 
 
     counts = remaining_counts(prepared, resolved.grid.holdout)
     info = DatasetInfo(prepared.name, prepared.classes, prepared.shape, counts)
-    resolved.model.instance.check(info.shape)
+    check_model(resolved.model, info.num_classes, info.shape)
     for attack in attacks:
         attack.instance.check(info)
     return [notes_on(attack, info.classes, attack.instance.notes(info)) for attack in attacks]

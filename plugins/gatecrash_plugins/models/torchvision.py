@@ -112,6 +112,12 @@ def _make(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module
         raise
     except (ValueError, RuntimeError) as error:
         raise UserError(_unfit(arch, shape, error)) from None
+    patch = getattr(net, "patch_size", 0)
+    if isinstance(patch, int) and min(height, width) < 2 * patch:
+        raise UserError(
+            f"torchvision's {arch} would see images of {height}x{width} as one patch of {patch} pixels and learn nothing; resize the "
+            f"dataset to at least {2 * patch}, or choose another arch"
+        )
     if channels != 3:
         _take_channels(net, channels)
     return net
