@@ -104,11 +104,13 @@ def parse_overrides(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def parse_only(texts: tuple[str, ...]) -> dict[str, set[str]]:
-    """`attack=a,b` and `defense=c` as a mapping. Raises UserError for any other form."""
+    """`attack=a,b` and `defense=c(option=1)` as a mapping. Raises UserError for any other form."""
+    from gatecrash.planning.selection import split_names
+
     only: dict[str, set[str]] = {}
     for text in texts:
         kind, separator, names = text.partition("=")
-        chosen = {name.strip() for name in names.split(",") if name.strip()}
+        chosen = set(split_names(names))
         if not separator or not chosen:
             raise UserError(f"--only {text}: write attack=NAME,NAME or defense=NAME")
         only.setdefault(kind.strip(), set()).update(chosen)

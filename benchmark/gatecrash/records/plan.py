@@ -25,6 +25,12 @@ class Victim:
     """The attack itself uses the benign victim."""
     cost: float
     """Images through the network, for scheduling."""
+    label: str = ""
+    """The attack with the options in which it differs from its namesakes in the grid."""
+
+    @property
+    def title(self) -> str:
+        return self.label or self.attack.name
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,16 @@ class Cell:
     defense: tuple[Stage, ...]
     baseline: str | None
     """Key of the victim's cell without defense, whose scores are the `before` of this one; None for that cell itself."""
+    label: str = ""
+    """The defense with the options in which it differs from its namesakes in the grid."""
+
+    @property
+    def defense_title(self) -> str:
+        return self.label or " + ".join(stage.name for stage in self.defense)
 
     @property
     def title(self) -> str:
-        return f"{self.victim.attack.name} × {' + '.join(stage.name for stage in self.defense)} (seed {self.victim.seed})"
+        return f"{self.victim.title} × {self.defense_title} (seed {self.victim.seed})"
 
 
 @dataclass(frozen=True)
