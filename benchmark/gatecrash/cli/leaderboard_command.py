@@ -64,11 +64,16 @@ def _check(source: ResultSource) -> int:
 
 
 def _of_board(source: ResultSource, name: str, form: str) -> str:
-    from gatecrash.boards.published.generated import board_page, regenerate
+    """The board's files are generated again, unless they are those of a checkout that is not here."""
+    from gatecrash.boards.published import HERE
+    from gatecrash.boards.published.generated import board_files, board_page, regenerate
     from gatecrash.boards.render import FORMATS
 
-    text = regenerate(source.boards, name, source.host)
-    return text if form == "markdown" else FORMATS[form]([board_page(source.boards, name, source.host)])
+    boards = source.boards
+    page = boards.root / f"{name}.md"
+    ours = source.boards_path is not None or HERE.is_dir()
+    text = regenerate(boards, name, source.host) if ours else board_files(boards, name, source.host)[page]
+    return text if form == "markdown" else FORMATS[form]([board_page(boards, name, source.host)])
 
 
 def _of_store(source: ResultSource, form: str) -> str:

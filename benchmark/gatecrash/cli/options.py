@@ -40,7 +40,7 @@ def boards_option(function: F) -> F:
         "boards_path",
         type=click.Path(path_type=Path, file_okay=False),
         default=None,
-        help="Folder of published boards.  [default: ./leaderboards, else that of the checkout]",
+        help="Folder of published boards.  [default: ./leaderboards or, to read from, that of the checkout]",
     )(function)
 
 
