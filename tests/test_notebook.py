@@ -45,6 +45,9 @@ def test_results_are_the_rows_of_the_command(gatecrash: Cli, store: Path) -> Non
     assert table[table.attack == "none"]["asr"].isna().all()
     mean = table[table.defense == "none"].groupby("attack")["acc"].mean()
     assert set(mean.index) == {"badnets", "none"}
+    by_recipe = table.groupby(["grid", "recipe", "holdout", "attack_config", "victim_key"])["acc"].count()
+    assert by_recipe.sum() == len(table)
+    assert [json.loads(text) for text in table["recipe"]] == [record["recipe"] for record in records]
 
 
 def test_results_of_one_grid_and_of_a_store_object(store: Path) -> None:

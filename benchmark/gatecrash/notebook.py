@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatecrash.boards.source import ResultSource, flat_records
+from gatecrash.boards.source import ResultSource, flat_records, plain
 from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier
 from gatecrash.errors import UserError
@@ -46,9 +46,11 @@ class LoadedVictim:
 def results(store: str | Path | Store | None = None, *, grid: str | Path | None = None) -> pd.DataFrame:
     """One flat row per cell, with the columns of `gatecrash results`; rates are fractions in [0, 1], missing where none applies.
 
+    Options (`attack_config`, `recipe`, …) are JSON with sorted names, to group by; `json.loads` gives them as mappings.
+
     `store` is a store or its folder (by default $GATECRASH_STORE, else ./gatecrash-store), or the folder of a published board's results,
-    such as leaderboards/results/digits. `grid` keeps the cells of one grid: the name of one that was run, or a YAML file. Raises UserError
-    for a store or grid that does not exist. A store without results gives an empty table.
+    such as leaderboards/results/digits. Of a store these are the cells of the newest run of every grid or, with `grid`, of the grid of that
+    name, or those of a YAML file. Raises UserError for a store or grid that does not exist. A store without results gives an empty table.
     """
     import pandas as pd
 
@@ -57,7 +59,7 @@ def results(store: str | Path | Store | None = None, *, grid: str | Path | None 
         source = ResultSource(board=folder.name, boards_path=folder.parent.parent, grid=_text(grid))
     else:
         source = ResultSource(folder, grid=_text(grid))
-    return pd.DataFrame(list(flat_records(source.results())))
+    return pd.DataFrame([plain(record) for record in flat_records(source.results())])
 
 
 def load_victim(

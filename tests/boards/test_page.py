@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 
+from gatecrash.boards.leaderboard import leaderboard
+from gatecrash.boards.panel import arrange
 from gatecrash.boards.published.redaction import redacted
+from gatecrash.boards.render.markdown import to_markdown
 from gatecrash.host.loading import load_plugins
+from gatecrash.records.runs import AskedCell
 from gatecrash.records.stage import Stage
-from support.boards import a_result_of_images, matrix_text, page_text
+from support.boards import a_result_of_images, leaderboard_text, matrix_text, page_text
 from support.cells import cell, undefended
 
 
@@ -57,3 +61,19 @@ def test_a_place_cannot_break_out_of_the_command() -> None:
         [redacted(a_result_of_images(dataset=Stage(name="imagefolder", config={"root": root})), load_plugins(installed=False))]
     )
     assert "$ gatecrash verify b -o 'dataset.imagefolder.root=a b ``` <script>; rm -rf'\n" in text
+
+
+def test_a_defense_without_a_finished_cell_is_named() -> None:
+    """It once vanished from the board: nothing said that it had been tried."""
+    results = [*undefended(), *(cell("badnets", "good", seed, asr=0.1) for seed in range(3))]
+    results += [cell("badnets", "broken", seed, status="failed", error="x") for seed in range(3)]
+    for text in (page_text(results), leaderboard_text(results)):
+        assert "\nWithout a finished cell: broken (3 failed).\n" in text
+
+
+def test_what_a_run_asked_for_has_its_row_and_column_before_there_is_a_result() -> None:
+    asked = [AskedCell(f"{name}-{seed}", Stage(name="badnets"), (Stage(name=name),), seed) for name in ("none", "later") for seed in (0, 1)]
+    panel = arrange([cell("none", "none", 0), cell("badnets", "none", 0)], asked)
+    assert (panel.attacks, panel.defenses, panel.seeds) == (("none", "badnets"), ("none", "later"), (0, 1))
+    assert ("badnets", "later", 1) in panel.missing()
+    assert "Without a finished cell: later (no result yet)." in to_markdown([leaderboard(panel, "x")])

@@ -104,8 +104,9 @@ def test_a_grid_is_a_name_of_the_stores_runs_or_a_yaml_file(gatecrash: Gatecrash
 
 
 def test_results_of_a_board_are_printed_as_those_of_a_store(gatecrash: Gatecrash, store: Store) -> None:
-    ours = gatecrash("results", "--board", BOARD, "--boards", BOARDS.root, "--format", "json").out
-    assert ours == gatecrash("results", "--store", "store", "--format", "json").out
+    ours = json.loads(gatecrash("results", "--board", BOARD, "--boards", BOARDS.root, "--format", "json").out)
+    stored = json.loads(gatecrash("results", "--store", "store", "--format", "json").out)
+    assert [record | {"grid": None} for record in ours] == [record | {"grid": None} for record in stored]
 
 
 def test_traits_that_an_older_version_did_not_record_are_filled_in(store: Store) -> None:

@@ -45,3 +45,10 @@ def test_compare_names_the_variants_of_a_swept_defense(gatecrash: Gatecrash, tmp
     results = [*undefended(), *(cell("badnets", "d", 0, asr=0.1, defense=[Stage(name="d", config={"lr": lr})]) for lr in (0.1, 0.2))]
     wrong = gatecrash("compare", "d", "none", "--store", store_of(results, tmp_path / "s"))
     assert wrong.err == "error: no results of a defense 'd'; give one of: d (lr=0.1); d (lr=0.2)\n"
+
+
+def test_a_variant_is_named_by_its_options_where_a_table_does_not_show_them(gatecrash: Gatecrash, tmp_path: Path) -> None:
+    stages = [Stage(name="d", config={"lr": lr, "n": 1}) for lr in (0.1, 0.2)]
+    results = [*undefended(), *(cell("badnets", "d", seed, asr=0.1, defense=[stage]) for stage in stages for seed in range(3))]
+    said = gatecrash("compare", "d(lr=0.1, n=1)", "d(lr=0.2)", "--store", store_of(results, tmp_path / "s")).out
+    assert ": d (lr=0.1) - d (lr=0.2)\n" in said

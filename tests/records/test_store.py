@@ -240,6 +240,16 @@ def test_a_flat_record_has_the_fields_of_the_design_in_its_order() -> None:
         "gatecrash_version",
         "key",
         "error",
+        "grid",
+        "dataset_config",
+        "dataset_fingerprint",
+        "holdout",
+        "model_config",
+        "recipe",
+        "victim_key",
+        "weights",
+        "versions",
+        "contents",
     ]
     flat = a_result().flat()
     assert list(flat) == expected

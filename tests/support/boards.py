@@ -21,7 +21,7 @@ def page_text(results: Sequence[Result], name: str = "b") -> str:
 
 def leaderboard_text(results: Sequence[Result], title: str = "x") -> str:
     """Markdown of a store's board."""
-    return to_markdown([leaderboard(results, title)])
+    return to_markdown([leaderboard(arrange(results), title)])
 
 
 def matrix_text(results: Sequence[Result]) -> str:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from gatecrash.boards import sections
 from gatecrash.boards.content import Code, Content, Paragraph, Section, paragraph
-from gatecrash.boards.panel import arrange
+from gatecrash.boards.panel import Panel
 from gatecrash.boards.tables.matrix import matrix
-from gatecrash.records.result import Result
 
 
-def leaderboard(results: Iterable[Result], title: str, *remarks: Paragraph) -> Content:
-    """The board of these results, of one dataset, model and recipe; `remarks` follow its first table."""
-    panel = arrange(results)
+def leaderboard(panel: Panel, title: str, *remarks: Paragraph) -> Content:
+    """The board of these results; `remarks` follow its first table."""
     if not panel.cells:
         return Content(title, (Section("", (paragraph("No results yet."), *remarks)),))
     how_to_read = [paragraph(sections.setting_line(panel)), paragraph(sections.how_to_read(panel)), *sections.noted(panel)]
@@ -28,7 +24,9 @@ def leaderboard(results: Iterable[Result], title: str, *remarks: Paragraph) -> C
     )
 
 
-def missing_cells(missing: int, all_cells: int, grid: str) -> list[Paragraph]:
-    """The remark on cells of a grid that have no result, if there are any."""
+def missing_cells(missing: int, all_cells: int, grid: str | None) -> list[Paragraph]:
+    """The remark on cells that have no result, if there are any; `grid` is what `gatecrash run` is given to compute them, if known."""
+    if not missing:
+        return []
     text = f"{missing} of {all_cells} cells have no result yet: run "
-    return [paragraph(text, Code(f"gatecrash run {grid}"), ".")] if missing else []
+    return [paragraph(text, *((Code(f"gatecrash run {grid}"), ".") if grid is not None else ("the grid again.",)))]

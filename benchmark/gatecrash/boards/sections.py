@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 
 from gatecrash.boards.content import Block, Code, Commands, Listing, Paragraph, Section, Strong, paragraph
 from gatecrash.boards.panel import Panel
@@ -100,9 +101,21 @@ def left_out(panel: Panel) -> list[Paragraph]:
 def defenses(panel: Panel, *, details: bool = True) -> Section:
     """With `details` also what a rank is, and the attack that each defense does worst against."""
     tables: list[Block] = [*defense_rankings(panel, details=details)]
+    without = [paragraph(text) for text in _without_scores(panel)]
     if not tables:
-        return Section("Defenses", (paragraph("No defense has met an attack that landed."),))
-    return Section("Defenses", (paragraph(ORDER), *([paragraph(RANKS)] if details else []), *tables))
+        return Section("Defenses", (paragraph("No defense has met an attack that landed."), *without))
+    return Section("Defenses", (paragraph(ORDER), *([paragraph(RANKS)] if details else []), *tables, *without))
+
+
+def _without_scores(panel: Panel) -> list[str]:
+    """A line on the defenses that have no finished cell, and so no row in any table of scores, if there are any."""
+    named = []
+    for defense in panel.defenses:
+        cells = panel.at(defense=defense)
+        if not any(cell.status == "ok" for cell in cells):
+            fates = Counter(str(cell.status) for cell in cells)
+            named.append(f"{defense} ({', '.join(f'{count} {fate}' for fate, count in sorted(fates.items())) or 'no result yet'})")
+    return [f"Without a finished cell: {'; '.join(named)}."] if named else []
 
 
 def attacks(panel: Panel) -> Section:

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from gatecrash.records.result import Result
+from gatecrash.records.runs import Run
 from gatecrash.records.stage import Stage
 
 LIMITS = {"limit": "training", "limit_test": "test"}
@@ -36,7 +37,7 @@ def grid_of(results: Sequence[Result], name: str | None = None) -> dict[str, Any
     }
 
 
-def table_group(result: Result) -> tuple[str, ...]:
+def table_group(result: Result | Run) -> tuple[str, ...]:
     """What cells must share to stand in one table."""
     parts = (result.dataset.name, result.dataset_fingerprint, [result.model.name, result.model.config], result.recipe, result.holdout)
     return tuple(part if isinstance(part, str) else json.dumps(part, sort_keys=True) for part in parts)

@@ -22,19 +22,32 @@ if TYPE_CHECKING:
 def command(source: ResultSource, first: str, second: str) -> None:
     """Compare the defenses FIRST and SECOND on the victims that both were run on: FIRST minus SECOND, in percentage points.
 
-    A defense is named as in the tables: `anp`, `fine-pruning (threshold=0.8)`, `activation-clustering + anp`. DER and ASR are compared on
+    A defense is named as in the tables, or with options that single it out: `anp`, `fine-pruning(threshold=0.8)`,
+    `activation-clustering + anp`. DER and ASR are compared on
     victims whose backdoor landed (ASR at least 50 points above that of the benign victim), ACC on all. The interval is the 95% t interval
     over seeds of the mean difference within each seed.
     """
     groups = source.groups()
     labels = {label for group in groups for label in group.panel.defenses}
-    for name in (first, second):
-        if name not in labels:
+    found = [[_label(group.panel, name) for name in (first, second)] for group in groups]
+    for index, name in enumerate((first, second)):
+        if not any(pair[index] for pair in found):
             raise UserError(f"no results of a defense {name!r}; {_alike(name, labels)}")
-    shared = [group for group in groups if {first, second} <= set(group.panel.defenses)]
+    shared = [(group, pair[0], pair[1]) for group, pair in zip(groups, found, strict=True) if pair[0] and pair[1]]
     if not shared:
         raise UserError(f"{first} and {second} were not run on the same victims; run both in one grid")
-    click.echo("\n".join(f"{group.title}: {first} - {second}\n{_table(group.panel, first, second)}\n" for group in shared))
+    click.echo("\n".join(f"{group.title}: {one} - {other}\n{_table(group.panel, one, other)}\n" for group, one, other in shared))
+
+
+def _label(panel: Panel, name: str) -> str | None:
+    """The only defense that the name means: in each panel labels have the options that vary there."""
+    from gatecrash.planning.selection import means
+
+    if name in panel.defenses:
+        return name
+    fitting = [label for label in panel.defenses if any(means(name, label, tuple(cell.defense)) for cell in panel.at(defense=label)[:1])]
+    alone = [label for label in fitting if all(len(cell.defense) == 1 for cell in panel.at(defense=label)[:1])] or fitting
+    return alone[0] if len(alone) == 1 else None
 
 
 def _alike(name: str, labels: set[str]) -> str:

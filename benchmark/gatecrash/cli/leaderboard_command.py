@@ -11,7 +11,6 @@ from gatecrash.cli.options import source_options, write_text
 from gatecrash.errors import UserError
 
 if TYPE_CHECKING:
-    from gatecrash.boards.content import Content
     from gatecrash.boards.source import ResultSource
 
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 def command(source: ResultSource, check: bool, form: str, output: Path | None) -> int:
     """Print the leaderboard: one for each dataset, model and recipe in the store, or a published one.
 
-    With --grid (here also the name of a shipped grid), cells of the grid that have no result yet are shown as such.
+    Cells that a run asked for and that have no result yet are shown as such.
     """
     if check and form != "markdown":
         raise UserError("--check prints no board; leave --format out")
@@ -65,30 +64,34 @@ def _check(source: ResultSource) -> int:
 
 
 def _of_board(source: ResultSource, name: str, form: str) -> str:
-    from gatecrash.boards.published.generated import board_page, regenerate
+    """The board's files are generated again, unless they are those of a checkout that is not here."""
+    from gatecrash.boards.published import HERE
+    from gatecrash.boards.published.generated import board_files, board_page, regenerate
     from gatecrash.boards.render import FORMATS
 
-    text = regenerate(source.boards, name, source.host)
-    return text if form == "markdown" else FORMATS[form]([board_page(source.boards, name, source.host)])
+    boards = source.boards
+    page = boards.root / f"{name}.md"
+    ours = source.boards_path is not None or HERE.is_dir()
+    text = regenerate(boards, name, source.host) if ours else board_files(boards, name, source.host)[page]
+    return text if form == "markdown" else FORMATS[form]([board_page(boards, name, source.host)])
 
 
 def _of_store(source: ResultSource, form: str) -> str:
-    from gatecrash.boards.leaderboard import leaderboard
-    from gatecrash.boards.render import FORMATS
-    from gatecrash.planning.grid import is_grid_file, shipped_grids
-
-    if source.grid is not None and (is_grid_file(source.grid) or source.grid in shipped_grids()):
-        return FORMATS[form]([_of_plan(source, source.grid)])
-    return FORMATS[form]([leaderboard(group.results, group.title) for group in source.groups()])
-
-
-def _of_plan(source: ResultSource, name: str) -> Content:
     from gatecrash.boards.leaderboard import leaderboard, missing_cells
-    from gatecrash.planning.grid import load_grid
-    from gatecrash.planning.planned import plan_grid
+    from gatecrash.boards.panel import arrange
+    from gatecrash.boards.render import FORMATS
 
-    source.store.check()  # before the dataset is decoded
-    plan = plan_grid(load_grid(name), source.host).plan
-    cells = source.cells(plan)
-    results = [result for result in cells.values() if result is not None]
-    return leaderboard(results, plan.grid, *missing_cells(len(cells) - len(results), len(cells), name))
+    source.store.check()  # before a dataset is decoded
+    planned = source.planned
+    if planned is not None and not any(source.store.result(cell.key) for cell in planned.asked()):
+        remarks = missing_cells(len(planned.cells), len(planned.cells), str(source.grid))
+        return FORMATS[form]([leaderboard(arrange([]), planned.grid, *remarks)])
+    groups = source.groups()
+    one_grid = source.grid is not None and len(groups) == 1
+    title = source.runs[-1].grid if source.runs else source.grid or ""
+    return FORMATS[form](
+        [
+            leaderboard(group.panel, title if one_grid else group.title, *missing_cells(group.missing, len(group.asked), source.grid))
+            for group in groups
+        ]
+    )

@@ -40,7 +40,7 @@ def boards_option(function: F) -> F:
         "boards_path",
         type=click.Path(path_type=Path, file_okay=False),
         default=None,
-        help="Folder of published boards.  [default: ./leaderboards, else that of the checkout]",
+        help="Folder of published boards.  [default: ./leaderboards or, to read from, that of the checkout]",
     )(function)
 
 
@@ -49,8 +49,12 @@ def grid_option(function: F) -> F:
         "--grid",
         default=None,
         metavar="GRID",
-        help="Only cells of this grid, the name of one that was run, or a YAML file.",
+        help="Only the newest run of the grid of this name, or exactly the cells of this YAML file or shipped grid.",
     )(function)
+
+
+def all_runs_option(function: F) -> F:
+    return click.option("--all-runs", is_flag=True, help="Also results of earlier runs of a grid, not only of its newest.")(function)
 
 
 def board_option(function: F) -> F:
@@ -58,7 +62,7 @@ def board_option(function: F) -> F:
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--store`, `--grid`, `--boards` and `--plugins`; the command is given these, and its parameter `board` if it has one, as `source`."""
+    """`--store`, `--grid`, `--all-runs`, `--boards` and `--plugins`: with its parameter `board`, if it has one, a command's `source`."""
 
     @functools.wraps(command)
     def with_source(
@@ -68,13 +72,18 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         plugin_paths: tuple[Path, ...],
         boards_path: Path | None = None,
         board: str | None = None,
+        all_runs: bool = False,
         **others: Any,
     ) -> Any:
         from gatecrash.boards.source import ResultSource
 
-        return command(*arguments, source=ResultSource(store, board, boards_path, grid, plugin_paths), **others)
+        source = ResultSource(store, board, boards_path, grid, plugin_paths, all_runs)
+        done = command(*arguments, source=source, **others)
+        if source.hidden:
+            click.echo(f"note: {source.hidden} results of earlier runs are left out; --all-runs shows them", err=True)
+        return done
 
-    return store_option(grid_option(boards_option(plugins_option(with_source))))
+    return store_option(grid_option(all_runs_option(boards_option(plugins_option(with_source)))))
 
 
 def overrides_option(function: F) -> F:
@@ -95,11 +104,13 @@ def parse_overrides(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def parse_only(texts: tuple[str, ...]) -> dict[str, set[str]]:
-    """`attack=a,b` and `defense=c` as a mapping. Raises UserError for any other form."""
+    """`attack=a,b` and `defense=c(option=1)` as a mapping. Raises UserError for any other form."""
+    from gatecrash.planning.selection import split_names
+
     only: dict[str, set[str]] = {}
     for text in texts:
         kind, separator, names = text.partition("=")
-        chosen = {name.strip() for name in names.split(",") if name.strip()}
+        chosen = set(split_names(names))
         if not separator or not chosen:
             raise UserError(f"--only {text}: write attack=NAME,NAME or defense=NAME")
         only.setdefault(kind.strip(), set()).update(chosen)

@@ -49,6 +49,7 @@ def command(
     Cells that the board already has are replaced. Nothing is written if cells failed or are missing, if the board would mix datasets,
     models, recipes, plugin versions or trainings, or if the code had uncommitted changes when the cells were run.
     """
+    from gatecrash.boards.published import default_boards
     from gatecrash.boards.published.generated import regenerate
     from gatecrash.boards.published.publishing import publish
     from gatecrash.boards.source import ResultSource
@@ -57,7 +58,7 @@ def command(
 
     seed_list = parse_seeds(seeds)
     parsed = load_grid(grid, parse_overrides(overrides))
-    source = ResultSource(store, boards_path=boards_path, plugin_paths=plugin_paths)
+    source = ResultSource(store, boards_path=boards_path or default_boards(to_write=True), plugin_paths=plugin_paths)
     boards, root, host = source.boards, source.store.root, source.host
     warn_of_problems(host)
     planned = plan_grid(parsed, host, seeds=seed_list)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     "--isolate", is_flag=True, help="A process of its own for every task; tasks of --plugins files have one anyway. Costs seconds each."
 )
 @click.option("--device", default=None, metavar="NAME", help="cpu, cuda or cuda:N.  [default: CUDA where there is one]")
-@click.option("--only", multiple=True, metavar="KIND=NAME,...", help="Only these: attack=NAME,NAME or defense=NAME. Repeatable.")
+@click.option("--only", multiple=True, metavar="KIND=NAME,...", help="Only attack=NAME,NAME or 'defense=NAME(OPTION=VALUE)'. Repeatable.")
 @click.option("--seeds", default=None, metavar="N,N,...", help="Seeds to run instead of the grid's.")
 @overrides_option
 @click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")

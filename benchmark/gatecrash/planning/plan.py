@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,11 +20,11 @@ from gatecrash.host.host import Host
 from gatecrash.planning.fitting import check_model, fitted, notes_on
 from gatecrash.planning.grid import MAX_CELLS
 from gatecrash.planning.resolve import Chain, ConfiguredPlugin, ResolvedGrid
+from gatecrash.planning.selection import Only, selected
+from gatecrash.records.labels import labels
 from gatecrash.records.plan import NONE, Cell, Plan, Victim
 from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION
 
-Only = Mapping[str, Collection[str]]
-"""Names to keep, by "attack" and "defense"."""
 Notes = tuple[str, ...]
 
 
@@ -39,22 +39,19 @@ def make_plan(
     for chain in chains:
         _check_chain(chain)
     chosen_seeds = _chosen_seeds(grid.seeds if seeds is None else seeds, len(attacks) * len(chains))
-    _check_only(wanted, attacks, chains)
     victims = _victims(resolved, prepared, list(zip(attacks, notes, strict=True)), chosen_seeds)
     cells = _cells(victims.values(), chains)
-    return _narrowed(
-        Plan(
-            grid=grid.name,
-            dataset=resolved.dataset.stage,
-            fingerprint=prepared.fingerprint,
-            model=resolved.model.stage,
-            recipe=resolved.recipe.model_dump(mode="json"),
-            holdout=grid.holdout.model_dump(mode="json"),
-            victims=victims,
-            cells=cells,
-            selected=frozenset(key for key, cell in cells.items() if _is_wanted(cell, wanted)),
-        )
+    plan = Plan(
+        grid=grid.name,
+        dataset=resolved.dataset.stage,
+        fingerprint=prepared.fingerprint,
+        model=resolved.model.stage,
+        recipe=resolved.recipe.model_dump(mode="json"),
+        holdout=grid.holdout.model_dump(mode="json"),
+        victims=victims,
+        cells=cells,
     )
+    return _narrowed(replace(plan, selected=selected(plan, wanted)))
 
 
 def _victims(
@@ -65,13 +62,14 @@ def _victims(
     recipe = resolved.recipe.model_dump(mode="json", exclude_defaults=True)
     shared = [prepared.fingerprint, holdout, resolved.model.identity, recipe, ENGINE_VERSION]
     cost = float(sum(remaining_counts(prepared, resolved.grid.holdout)) * resolved.recipe.epochs)
+    names = labels([(attack.stage,) for attack, _ in attacks])
     victims: dict[str, Victim] = {}
     for seed in seeds:
         benign: str | None = None
-        for attack, notes in attacks:
+        for (attack, notes), name in zip(attacks, names, strict=True):
             needs_benign = bool(attack.plugin.cls.needs_benign)
             key = _digest("victim", shared, attack.identity, seed, [benign] if needs_benign else [])
-            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost, notes)
+            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost, notes, name)
             benign = benign or key
     return victims
 
@@ -80,11 +78,12 @@ def _cells(victims: Iterable[Victim], chains: Sequence[Chain]) -> dict[str, Cell
     """Every victim under every defense; the first defense is `none`, whose cell is the baseline of the others."""
     cells: dict[str, Cell] = {}
     defenses = [(tuple(part.stage for part in chain), [part.identity for part in chain]) for chain in chains]
+    names = labels([stages for stages, _ in defenses])
     for victim in victims:
         baseline: str | None = None
-        for stages, identity in defenses:
+        for (stages, identity), name in zip(defenses, names, strict=True):
             key = _digest("cell", victim.key, identity, EVALUATION_VERSION)
-            cells[key] = Cell(key, victim, stages, baseline)
+            cells[key] = Cell(key, victim, stages, baseline, name)
             baseline = baseline or key
     return cells
 
@@ -132,23 +131,6 @@ def _chosen_seeds(seeds: Iterable[int], cells_per_seed: int) -> list[int]:
     if cells_per_seed * len(chosen) > MAX_CELLS:
         raise UserError(f"a grid of {cells_per_seed * len(chosen):,} cells; use at most {MAX_CELLS:,}")
     return chosen
-
-
-def _check_only(only: Only, attacks: Iterable[ConfiguredPlugin], chains: Iterable[Chain]) -> None:
-    known = {"attack": {attack.name for attack in attacks}, "defense": {part.name for chain in chains for part in chain}}
-    for kind, names in only.items():
-        if kind not in known:
-            raise UserError(f"--only {kind}=...: filter by attack=NAME or defense=NAME")
-        for name in names:
-            if name not in known[kind]:
-                raise UserError(f"--only {kind}={name}: the grid has no such {kind}; it has {', '.join(sorted(known[kind]))}")
-
-
-def _is_wanted(cell: Cell, only: Only) -> bool:
-    defenses = {stage.name for stage in cell.defense}
-    return ("attack" not in only or cell.victim.attack.name in only["attack"]) and (
-        "defense" not in only or not defenses.isdisjoint(only["defense"])
-    )
 
 
 def _narrowed(plan: Plan) -> Plan:

@@ -38,7 +38,7 @@ def labels(plugins: Sequence[Stages]) -> list[str]:
         by_name.setdefault(_name(stages), []).append(one)
     label_of: dict[str, str] = {}
     for name, members in by_name.items():
-        texts = _varying_texts([options_of(known[one]) for one in members])
+        texts = differences([options_of(known[one]) for one in members])
         label_of |= {one: f"{name} ({text})" if text else name for one, text in zip(members, texts, strict=True)}
     times = {label: list(label_of.values()).count(label) for label in set(label_of.values())}
     return [label_of[one] if times[label_of[one]] == 1 else f"{label_of[one]} #{_digest(one)}" for one in identities]
@@ -47,10 +47,12 @@ def labels(plugins: Sequence[Stages]) -> list[str]:
 def options_of(stages: Stages) -> dict[str, Any]:
     """All options by name: those within an option's mapping as `option.name`, those of a chain as `stage.option`."""
     if len(stages) == 1:
-        return _flat(stages[0].config)
+        return flattened(stages[0].config)
     names = [stage.name for stage in stages]
     prefixes = [name if names.count(name) == 1 else f"{name}#{names[: index + 1].count(name)}" for index, name in enumerate(names)]
-    return {f"{prefix}.{key}": value for prefix, stage in zip(prefixes, stages, strict=True) for key, value in _flat(stage.config).items()}
+    return {
+        f"{prefix}.{key}": value for prefix, stage in zip(prefixes, stages, strict=True) for key, value in flattened(stage.config).items()
+    }
 
 
 def varying(options: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -76,7 +78,8 @@ def option_texts(values: Iterable[Any]) -> dict[str, str]:
     return {key: key for key in distinct}
 
 
-def _varying_texts(options: Sequence[Mapping[str, Any]]) -> list[str]:
+def differences(options: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of each the options that are not the same in all, with their values; equal texts for equal options only."""
     names = varying(options)
     texts = {name: option_texts(one.get(name) for one in options) for name in names}
     return [", ".join(f"{name}={texts[name][canonical(one.get(name))]}" for name in names) for one in options]
@@ -92,11 +95,12 @@ def _files(stage: Stage) -> dict[str, str]:
     return {name: content for name, content in stage.content.items() if name in stage.config}
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name, those within an option's mapping as `option.name`."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:
-            flat |= {f"{name}.{inner}": part for inner, part in _flat(value).items()}
+            flat |= {f"{name}.{inner}": part for inner, part in flattened(value).items()}
         else:
             flat[name] = value
     return flat

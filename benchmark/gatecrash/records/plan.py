@@ -27,6 +27,12 @@ class Victim:
     """Images through the network, for scheduling."""
     notes: tuple[str, ...] = ()
     """What a reader of this attack's numbers on this dataset should know."""
+    label: str = ""
+    """The attack with the options in which it differs from its namesakes in the grid."""
+
+    @property
+    def title(self) -> str:
+        return self.label or self.attack.name
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,16 @@ class Cell:
     defense: tuple[Stage, ...]
     baseline: str | None
     """Key of the victim's cell without defense, whose scores are the `before` of this one; None for that cell itself."""
+    label: str = ""
+    """The defense with the options in which it differs from its namesakes in the grid."""
+
+    @property
+    def defense_title(self) -> str:
+        return self.label or " + ".join(stage.name for stage in self.defense)
 
     @property
     def title(self) -> str:
-        return f"{self.victim.attack.name} × {' + '.join(stage.name for stage in self.defense)} (seed {self.victim.seed})"
+        return f"{self.victim.title} × {self.defense_title} (seed {self.victim.seed})"
 
 
 @dataclass(frozen=True)

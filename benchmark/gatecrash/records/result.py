@@ -74,7 +74,10 @@ class Result(BaseModel):
         return cls.model_validate(unsealed(text, SCHEMA))
 
     def flat(self) -> dict[str, Any]:
-        """One flat record, as `gatecrash results` prints it; None where a measure does not apply."""
+        """One flat record, as `gatecrash results` prints it; None where a measure does not apply.
+
+        The columns after `error` are the rest of what makes a cell another one.
+        """
         record: dict[str, Any] = {
             "dataset": self.dataset.name,
             "model": self.model.name,
@@ -87,4 +90,22 @@ class Result(BaseModel):
         }
         record |= {name: getattr(self.measures, name) for name in COLUMNS}
         record |= {"device": self.provenance.device, "gatecrash_version": self.provenance.gatecrash_version}
-        return record | {"key": self.key, "error": self.error}
+        return record | {"key": self.key, "error": self.error} | self._setting()
+
+    def _setting(self) -> dict[str, Any]:
+        stages = {"dataset": self.dataset, "model": self.model, "attack": self.attack}
+        stages |= {f"defense {index}" if len(self.defense) > 1 else "defense": stage for index, stage in enumerate(self.defense)}
+        harness = {"engine": self.provenance.engine_version, "evaluation": self.provenance.evaluation_version}
+        contents = {f"{part} {name}".strip(): held for part, stage in stages.items() for name, held in stage.content.items()}
+        return {
+            "grid": self.grid,
+            "dataset_config": self.dataset.config,
+            "dataset_fingerprint": self.dataset_fingerprint,
+            "holdout": self.holdout,
+            "model_config": self.model.config,
+            "recipe": self.recipe,
+            "victim_key": self.victim_key,
+            "weights": self.weights,
+            "versions": harness | {part: stage.version for part, stage in stages.items()},
+            "contents": contents,
+        }

@@ -60,9 +60,11 @@ class PlainDisplay(TerminalDisplay):
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._total = self._ended = 0
+        self._plan: Plan | None = None
 
     def run_started(self, plan: Plan, victims: int, cells: int) -> None:
         self._total = cells
+        self._plan = plan
         known = len(plan.cells) - cells
         self._say(f"{plan.grid}: {victims} victims to train, {cells} cells to compute, {known} already in the store")
 
@@ -72,10 +74,15 @@ class PlainDisplay(TerminalDisplay):
 
     def cell_ended(self, result: Result) -> None:
         self._ended += 1
-        self._say(f"[{self._ended}/{self._total}] {result.attack.name} × {result.defense_name} (seed {result.seed}): {_outcome(result)}")
+        self._say(f"[{self._ended}/{self._total}] {self._title(result)}: {_outcome(result)}")
 
     def interrupted(self) -> None:
         self._say(STOPPING)
+
+    def _title(self, result: Result) -> str:
+        """As in the dry run: variants of one method are told apart."""
+        cell = self._plan.cells.get(result.key) if self._plan is not None else None
+        return cell.title if cell is not None else f"{result.attack.name} × {result.defense_name} (seed {result.seed})"
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)

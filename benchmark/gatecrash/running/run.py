@@ -18,6 +18,7 @@ from gatecrash.host.host import Host
 from gatecrash.host.loading import load_plugins
 from gatecrash.planning.grid import Grid, load_grid
 from gatecrash.planning.planned import PlannedGrid, plan_grid
+from gatecrash.records.runs import Run, save_run
 from gatecrash.records.store import Store, default_store
 from gatecrash.records.summary import Summary
 from gatecrash.running.display import Display
@@ -73,7 +74,9 @@ def run(
     parsed = grid if isinstance(grid, Grid) else load_grid(str(grid))
     planned = plan_grid(parsed, host, only=only, seeds=seeds, progress=display.decoding)
     display.planned(planned.dataset_line, planned.plan.notes)
-    return run_plan(planned, opened.open(), factory, options, display)
+    opened.open()
+    save_run(opened.root, Run.of(planned.plan, partial=bool(only) or seeds is not None))
+    return run_plan(planned, opened, factory, options, display)
 
 
 def executor_factory(executor: str | ExecutorFactory, options: RunOptions) -> ExecutorFactory:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gatecrash.boards.published import default_boards
 from gatecrash.host.loading import load_plugins
 from gatecrash.planning.grid import parse_grid
 from gatecrash.records.result import Result
@@ -121,6 +122,26 @@ def test_an_incomplete_grid_is_published_only_on_request(gatecrash: Gatecrash, r
     assert list(tmp_path.iterdir()) == []
     assert publish(gatecrash, ran, tmp_path, "--seeds", "0,5", "--partial").code == 0
     assert publish(gatecrash, ran, tmp_path, "--seeds", "1").out.startswith("small: 4 cells published, 8 in the board")
+
+
+def test_nothing_is_written_into_a_folder_that_was_not_named(
+    gatecrash: Gatecrash, ran: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`publish` once wrote into the checkout that the package was installed from."""
+    monkeypatch.chdir(tmp_path)
+    grid, store = ran
+    called = gatecrash("publish", grid, "--board", "small", "--store", store, "--allow-dirty")
+    assert (called.code, called.err) == (2, "error: no folder leaderboards/ here; name one with --boards DIR\n")
+    (tmp_path / "leaderboards").mkdir()
+    assert gatecrash("publish", grid, "--board", "small", "--store", store, "--allow-dirty").code == 0
+    assert (tmp_path / "leaderboards" / "small.md").is_file()
+
+
+def test_a_board_of_the_checkout_is_shown_and_not_written(gatecrash: Gatecrash, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = next(default_boards().joinpath("results").glob("*")).name
+    monkeypatch.setattr(Path, "write_text", lambda *_args, **_named: pytest.fail("something was written"))
+    assert gatecrash("leaderboard", "--board", name).code == 0
 
 
 @pytest.mark.parametrize(

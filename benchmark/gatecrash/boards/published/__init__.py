@@ -8,6 +8,6 @@ for them.
 writes what is made from the results (`index` and `readme` among it), `checking` finds what does not agree with them.
 """
 
-from gatecrash.boards.published.folder import FIGURES, Boards, default_boards, read_result
+from gatecrash.boards.published.folder import FIGURES, HERE, Boards, default_boards, read_result
 
-__all__ = ["FIGURES", "Boards", "default_boards", "read_result"]
+__all__ = ["FIGURES", "HERE", "Boards", "default_boards", "read_result"]

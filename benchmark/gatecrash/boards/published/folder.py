@@ -20,9 +20,13 @@ FIGURES = {
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,80}")
 
 
-def default_boards() -> Path:
-    """`leaderboards/` here or, in a checkout, at its top. Raises UserError where there is neither."""
-    for folder in (Path("leaderboards"), Path(__file__).parents[4] / "leaderboards"):
+HERE = Path("leaderboards")
+"""The folder of boards that is written to if none is named."""
+
+
+def default_boards(*, to_write: bool = False) -> Path:
+    """`leaderboards/` here or, only to read from, that of the checkout this package is installed from. Raises UserError for neither."""
+    for folder in (HERE,) if to_write else (HERE, Path(__file__).parents[4] / "leaderboards"):
         if folder.is_dir():
             return folder
     raise UserError("no folder leaderboards/ here; name one with --boards DIR")

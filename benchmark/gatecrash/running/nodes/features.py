@@ -30,7 +30,7 @@ class FeaturesNode(Node):
 
     @property
     def title(self) -> str:
-        return f"features of {self.victim.attack.name} (seed {self.victim.seed})"
+        return f"features of {self.victim.title} (seed {self.victim.seed})"
 
     @property
     def claims(self) -> bool:

@@ -38,7 +38,7 @@ class ImplantNode(Node):
 
     @property
     def title(self) -> str:
-        return f"victim {self.victim.attack.name} (seed {self.victim.seed})"
+        return f"victim {self.victim.title} (seed {self.victim.seed})"
 
     def settled_elsewhere(self) -> bool:
         if not self.work.ledger.has_victim(self.key):
@@ -55,7 +55,7 @@ class ImplantNode(Node):
                 return None
         arguments = {"attack": victim.attack, "seed": victim.seed, "data": self.work.inputs.train_part(), "benign": benign}
         plugins: list[tuple[PluginKind, str]] = [("attack", victim.attack.name), ("model", self.work.plan.model.name)]
-        return self.make_task(f"train {victim.attack.name} (seed {victim.seed})", arguments, plugins)
+        return self.make_task(f"train {victim.title} (seed {victim.seed})", arguments, plugins)
 
     def succeed(self, value: StoredVictim) -> None:
         self.work.inputs.keep_victim(self.key, value)
