@@ -212,4 +212,4 @@ def _outcome(result: Result) -> str:
     if result.status != "ok":
         return f"{result.status}: {result.error}"
     acc, asr = result.measures.acc, result.measures.asr
-    return f"ACC {acc:.2%}" + (f"  ASR {asr:.2%}" if asr is not None else "")
+    return f"ACC {acc:.1%}" + (f"  ASR {asr:.1%}" if asr is not None else "")

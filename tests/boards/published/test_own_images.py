@@ -128,7 +128,7 @@ def test_a_board_keeps_what_plots_and_reports_show(gatecrash: Gatecrash, board: 
     assert len(pruned["trajectory"]) > 1
     assert gatecrash("report", "own", "--boards", board, "-o", board.parent / "own.html").code == 0
     text = (board.parent / "own.html").read_text()
-    assert (text.count("<figcaption>mask-"), text.count("<summary>trajectory (")) == (20, 4)
+    assert (text.count('alt="mask-'), text.count("<summary>trajectory (")) == (20, 4)
     names = [path.name for path in folder.glob("*/")]
     assert sorted(name.rsplit(".", 1)[0] for name in names) == ["badnets.neural-cleanse.0", "none.neural-cleanse.0"]
 
@@ -174,7 +174,7 @@ def test_check_notices_pictures_of_other_results(gatecrash: Gatecrash, board: Pa
 def test_the_readme_shows_the_board_and_check_notices_when_it_does_not(gatecrash: Gatecrash, board: Path) -> None:
     readme = board.parent / "README.md"
     text = readme.read_text()
-    assert "| defense \\ attack   | none " in text
+    assert "| attack \\ defense   | none " in text
     assert "[The whole board](leaderboards/own.md)" in text
     assert text.startswith("# Mine\n<!-- board:own -->\n")
     assert text.endswith("<!-- board:later -->\nsoon\n<!-- /board -->\n")  # not there yet
