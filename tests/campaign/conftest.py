@@ -73,12 +73,17 @@ def places(pristine: Path, tmp_path: Path) -> dict[str, Path]:
     return {"home": home, "store": tmp_path / "store", "boards": tmp_path / "boards"}
 
 
+@pytest.fixture(autouse=True)
+def _input_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Input is tried here, not what is computed with it."""
+    monkeypatch.setattr("gatecrash.cli.check_command._check", lambda *_: 0)
+    monkeypatch.setattr("gatecrash.boards.verify.run_plan", lambda prepare, *_: Summary(prepare.plan))
+
+
 @pytest.fixture
-def tried(places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], Case], int], list[str]]:
+def tried(places: dict[str, Path]) -> Callable[[Callable[[int], Case], int], list[str]]:
     """`tried(generator, count)`: every case carried out; what went wrong. With GATECRASH_CORPUS=DIR each failing case is written there."""
     corpus = os.environ.get("GATECRASH_CORPUS")
-    monkeypatch.setattr("gatecrash.cli.check_command._check", lambda *_: 0)  # input is tried here, not methods
-    monkeypatch.setattr("gatecrash.boards.verify.run_plan", lambda prepare, *_: Summary(prepare.plan))
 
     def try_all(case: Callable[[int], Case], count: int) -> list[str]:
         faults = []

@@ -78,7 +78,5 @@ def test_no_flipped_bit_of_a_victims_record_passes(places: dict[str, Path], camp
 
 
 @pytest.mark.parametrize("file", CORPUS)
-def test_what_once_failed_ends_in_order(places: dict[str, Path], file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case: Any = Case.from_json(file.read_text(encoding="utf-8"))
-    monkeypatch.setattr("gatecrash.cli.check_command._check", lambda *_: 0)
-    assert fault(case, places) is None
+def test_what_once_failed_ends_in_order(places: dict[str, Path], file: Path) -> None:
+    assert fault(Case.from_json(file.read_text(encoding="utf-8")), places) is None

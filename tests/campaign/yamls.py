@@ -90,7 +90,7 @@ def _remove(rng: random.Random, grid: dict[str, Any]) -> None:
 
 
 def _grow(rng: random.Random, grid: dict[str, Any]) -> None:
-    grid.update(rng.choice(HUGE))
+    grid.update(copy.deepcopy(rng.choice(HUGE)))
 
 
 CHANGES: tuple[Callable[[random.Random, dict[str, Any]], None], ...] = (_replace, _rename, _remove, _grow)

@@ -59,11 +59,14 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise ConstructorError(None, None, f"nested deeper than {MAX_DEPTH} levels", self.peek_event().start_mark)
+            raise ConstructorError(None, None, f"nested deeper than {MAX_DEPTH} levels", self._mark())
         try:
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+    def _mark(self) -> Any:
+        return self.peek_event().start_mark  # type: ignore[no-untyped-call]
 
     def compose_mapping_node(self, anchor: Any) -> MappingNode:
         node: MappingNode = super().compose_mapping_node(anchor)
@@ -77,7 +80,7 @@ class _PlainLoader(yaml.SafeLoader):
         return node
 
 
-def _number(make: Callable[[yaml.SafeLoader, Node], Any], what: str) -> Callable[[yaml.SafeLoader, Node], Any]:
+def _number(make: Callable[[Any, Any], Any], what: str) -> Callable[[yaml.SafeLoader, Node], Any]:
     def construct(loader: yaml.SafeLoader, node: Node) -> Any:
         try:
             return make(loader, node)
