@@ -7,6 +7,7 @@ next action. Everything else is a bug or a failed cell and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -46,10 +47,28 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def shown(value: object, longest: int = 60) -> str:
+    """A given value as a message quotes it: on one line and not long."""
+    text = f"a number of {value.bit_length():,} bits" if isinstance(value, int) and value.bit_length() > 500 else repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def path_fault(path: str | os.PathLike[str]) -> str | None:
+    """Why the system cannot even look the path up (too long, a loop of links, a folder that may not be entered); None if it can, whether
+    something is there or not."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        return getattr(error, "strerror", None) or str(error)
+    return None
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that helps after an unknown name: the close matches, else the command that lists all."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    names = sorted(set(known))
+    close = difflib.get_close_matches(name[:200], names, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(repr(match) for match in close)}?"
     return f"known: {', '.join(names)}" if names else "none is installed"

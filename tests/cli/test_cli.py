@@ -91,6 +91,11 @@ def test_overrides_and_seeds_reach_the_grid(gatecrash: Gatecrash, small_grid: An
         (["run", "quickstart", "-o", "recipe.epochs=none"], "recipe.epochs: Input should be a valid integer"),
         (["run", "quickstart", "--device", "tpu"], "--device tpu"),
         (["run", "quickstart", "--plugins", "missing.py"], "--plugins missing.py: no such file or folder"),
+        (["run", "quickstart", "--seeds", "9" * 5000], "--seeds 999999"),
+        (["run", "quickstart", "-o", "seeds=2020-13-45"], "quickstart: seeds: Input should be a valid list"),
+        (["run", "quickstart", "--seeds", ",".join(map(str, range(10_000)))], "a grid of 40,000 cells"),
+        (["show", "nones"], "nothing is called 'nones'; did you mean 'none'?"),
+        (["new", "attack", "x" * 5000], "xxx"),
         (["show", "badnet"], "nothing is called 'badnet'; did you mean 'badnets'"),
         (["results", "--store", "nowhere"], "no store at nowhere; run a grid first"),
         (["leaderboard", "--store", "nowhere"], "no store at nowhere; run a grid first"),
@@ -106,6 +111,30 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert called.err.startswith(f"error: {said}"), called.err
     assert len(called.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == [], "nothing is written"
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "9" * 400, "x"])
+@pytest.mark.parametrize("option", ["--gpus-per-task", "--victim-time-limit", "--cell-time-limit", "--workers"])
+def test_a_number_must_be_one(gatecrash: Gatecrash, option: str, number: str) -> None:
+    called = gatecrash("run", "quickstart", "--executor", "ray", "--dry-run", option, number)
+    assert called.code == 2
+    assert f"Error: Invalid value for '{option}'" in called.err
+
+
+@pytest.mark.parametrize("option", ["--store", "--plugins"])
+def test_a_path_that_cannot_be_looked_up_is_refused(gatecrash: Gatecrash, tmp_path: Path, option: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path, said in (("a" * 300, "File name too long"), ("a/" * 3000, "File name too long"), (str(tmp_path / "loop" / "x"), "symbolic")):
+        called = gatecrash("run", "quickstart", "--dry-run", option, path)
+        assert called.code == 2
+        assert f"Invalid value for '{option}'" in called.err
+        assert said in called.err
+
+
+def test_the_store_of_the_environment_is_checked_too(gatecrash: Gatecrash, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATECRASH_STORE", "a" * 300)
+    called = gatecrash("results")
+    assert (called.code, "File name too long" in called.err) == (2, True)
 
 
 def folder_of_images(root: Path, classes: dict[str, int]) -> Path:

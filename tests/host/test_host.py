@@ -46,10 +46,11 @@ def test_a_file_given_by_path_is_a_plugin_whose_content_counts(write: Write) -> 
     assert load_plugins([file]).get("attack", "mine").content != first.content
 
 
-def test_a_folder_gives_all_its_files_but_private_ones(write: Write, tmp_path: Path) -> None:
+def test_a_folder_gives_all_its_files_but_helpers_and_tests(write: Write, tmp_path: Path) -> None:
     write("folder/one.py", ATTACK.format(name="one"))
     write("folder/two.py", ATTACK.format(name="two"))
-    write("folder/_helper.py", "raise RuntimeError('never imported')")
+    for name in ("_helper", "test_one", "conftest", "two_test"):
+        write(f"folder/{name}.py", "raise RuntimeError('never imported')")
     host = load_plugins([tmp_path / "folder"])
     assert {"one", "two"} <= {plugin.name for plugin in host.all("attack")}
     assert host.problems == []

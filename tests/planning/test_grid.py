@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
 from gatecrash.planning.grid import load_grid, parse_grid, shipped_grids
+from gatecrash.planning.planned import plan_grid
 from gatecrash.planning.resolve import resolve
 from support.grids import SMALL_GRID
 
@@ -158,3 +160,113 @@ def test_yaml_cannot_run_code(tmp_path: Any) -> None:
 def test_a_round_trip_through_yaml_changes_nothing() -> None:
     grid = parse_grid(dict(SMALL_GRID))
     assert parse_grid(yaml.safe_load(yaml.safe_dump(grid.model_dump(mode="json")))) == grid
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nname: b", "line 2: the key 'name' stands twice"),
+        ("recipe: {epochs: 1, lr: 0.1, epochs: 2}", "line 1: the key 'epochs' stands twice"),
+        ("seeds: !!int ''", "line 1: '' is no whole number"),
+        ("seeds: !!float x", "line 1: 'x' is no number"),
+        ("seeds: !!bool x", "line 1: 'x' is no true or false"),
+        ("seeds: !!timestamp x", "line 1: 'timestamp' is no kind of value that is used here"),
+        ("seeds: !!set {a}", "line 1: 'set' is no kind of value that is used here"),
+        ("seeds: " + "9" * 5000, "is no whole number, or too long for one"),
+        ("seeds: " + "[" * 5000, "line 1: nested deeper than 30 levels"),
+        (
+            "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(f"{n}: &{n} [{', '.join([f'*{o}'] * 10)}]\n" for o, n in zip("abcde", "bcdef", strict=True)),
+            "values",
+        ),
+        ("a: &a [1]\n" + "".join(f"{n}: &n{n} [*{'a' if n == 0 else f'n{n - 1}'}]\n" for n in range(100)), "30 levels"),
+        ("a: &a [*a]", "holds more than"),
+        ("<<: {a: 1}", "a key must be a plain name"),
+        ("? [a]\n: b", "a key must be a plain name"),
+        ('name: "\\uD800"', "half a character"),
+        ('name: "\\UFFFFFFFF"', "out of range"),
+        ("seeds: 2020-13-45", "seeds: Input should be a valid list (got '2020-13-45'); write whole numbers: [0, 1, 2]"),
+    ],
+)
+def test_yaml_that_is_not_plain_is_refused_with_its_line(tmp_path: Any, text: str, said: str) -> None:
+    file = tmp_path / "odd.yaml"
+    defaults = "name: x\ndataset: digits\nmodel: lean\nattacks: [none]\ndefenses: [none]\n"
+    file.write_text(text if "13-45" not in text else defaults + text)
+    with pytest.raises(UserError) as error:
+        load_grid(str(file))
+    assert said in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(("override", "said"), [("2020-13-45", "valid list"), ("!!int ''", "no whole number"), ("[" * 3000, "30 levels")])
+def test_an_override_is_read_as_strictly(override: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_grid("quickstart", {"seeds": override})
+
+
+def test_anchors_may_be_used(tmp_path: Any) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text("name: x\ndataset: digits\nmodel: lean\nattacks: [none, badnets: &a {poison_rate: 0.1}, blend: *a]\ndefenses: [none]")
+    assert [attack.instance.config.poison_rate for attack in resolve(load_grid(str(file)), HOST).attacks[1:]] == [0.1, 0.1]
+
+
+MANY = [round(1 / number, 6) for number in range(1, 101)]
+THOUSAND = [round(1 / number, 8) for number in range(1, 1001)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"defenses": [{"chain": [{"fine-pruning": {"lr": MANY}}] * 5}]}, "10,000,000,000 defenses"),
+        ({"attacks": [{"blend": {"alpha_train": THOUSAND, "alpha_test": THOUSAND}}]}, "1,000,000 attacks x 2 defenses"),
+        ({"seeds": list(range(10_000))}, "a grid of 40,000 cells (2 attacks x 2 defenses x 10,000 seeds); use at most 20,000"),
+        ({"defenses": [{"fine-pruning": {"lr": THOUSAND}}] * 30}, "30,000 defenses"),
+    ],
+)
+def test_a_grid_without_end_is_refused_before_it_is_built(fields: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatecrash.planning.planned.prepare_dataset", lambda *_, **__: pytest.fail("decoded first"))
+    plugin = HOST.get("attack", "blend")
+    built: list[None] = []
+    monkeypatch.setattr(type(plugin), "configure", lambda *_: built.append(None) or plugin.cls(plugin.cls.Config()))
+    with pytest.raises(UserError) as error:
+        plan_grid(parse_grid({**SMALL_GRID, **fields}), HOST)
+    assert said in str(error.value)
+    assert len(built) < 10
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"dataset": ["a", "b"]}, "grid: dataset: a grid has one dataset; write one grid for each"),
+        ({"model": 3}, "grid: model: Input should be a valid string (got 3); write a name, or {name: {option: value}}"),
+        ({"attacks": "badnets"}, "(got 'badnets'); for each attack write a name"),
+        ({"model": "resnet50"}, "did you mean 'resnet18'? Or, if torchvision has it: {torchvision: {arch: resnet50}}"),
+        ({"dataset": {"imagefolder": {"root": "a/" * 3000}}}, "dataset.imagefolder.root: 'a/a/"),
+        ({"attacks": [{"blend": {"pattern": "given", "image": "a\0b"}}]}, "attacks[0].blend.image: 'a\\x00b': embedded null byte"),
+        ({"attacks": ["x" * 5000]}, "unknown attack 'xxxx"),
+        ({"recipe": {"epochs": 10**400}}, "recipe.epochs: Input should be less than or equal to 10000 (got a number of 1,329 bits)"),
+    ],
+)
+def test_a_message_says_what_to_write(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        asked(**fields)
+    assert said in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_a_misspelt_field_is_named_before_the_one_that_is_missing_for_it() -> None:
+    fields = {("atacks" if name == "attacks" else name): value for name, value in SMALL_GRID.items()}
+    with pytest.raises(UserError, match="grid: atacks: unknown field; did you mean 'attacks'"):
+        parse_grid(fields)
+
+
+def test_a_file_that_is_no_grid_is_refused_unread(tmp_path: Any) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "large.yaml").write_text("#" * 2**21)
+    for name, said in (
+        ("pipe.yaml", "it is not a regular file"),
+        ("large.yaml", "it is larger than 1 MiB"),
+        ("a" * 300 + ".yaml", "too long"),
+    ):
+        with pytest.raises(UserError, match=said):
+            load_grid(str(tmp_path / name))

@@ -13,7 +13,6 @@ from PIL import Image
 from gatecrash.contracts.config import file_hash, key_fields
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
-from gatecrash.planning import plan as planning
 from gatecrash.planning.grid import load_grid, parse_grid
 from gatecrash.planning.planned import plan_grid
 from support.grids import SMALL_GRID
@@ -39,9 +38,9 @@ def test_a_key_depends_on_what_is_asked_not_on_how_it_is_spelt() -> None:
 
 
 def test_a_grid_may_have_as_many_cells_as_the_limit_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "MAX_CELLS", 4)
+    monkeypatch.setattr("gatecrash.planning.resolve.MAX_CELLS", 4)
     assert len(plan_grid(parse_grid(SMALL_GRID), HOST).plan.cells) == 4
-    with pytest.raises(UserError, match="a grid of 8 cells; use at most 4"):
+    with pytest.raises(UserError, match=r"a grid of 8 cells \(2 attacks x 2 defenses x 2 seeds\); use at most 4"):
         plan_grid(parse_grid({**SMALL_GRID, "seeds": [0, 1]}), HOST)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from gatecrash.errors import UserError
+from gatecrash.errors import UserError, did_you_mean, shown
 from gatecrash.versions import VERSION
 
 COMMANDS = {
@@ -51,9 +51,7 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from gatecrash.errors import did_you_mean
-
-            raise UserError(f"no command {args[0]!r}; {did_you_mean(args[0], COMMANDS)}")
+            raise UserError(f"no command {shown(args[0])}; {did_you_mean(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 

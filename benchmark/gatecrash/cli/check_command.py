@@ -59,18 +59,16 @@ def _found(plugin: str, plugin_paths: tuple[Path, ...]) -> list[tuple[str, type[
 
 
 def _configured(cls: type[Any], options: tuple[str, ...]) -> Any:
-    import yaml
     from pydantic import ValidationError
+
+    from gatecrash.planning.yaml_text import read_yaml
 
     values = {}
     for text in options:
         name, separator, value = text.partition("=")
         if not separator or not name.strip():
             raise UserError(f"-o {text}: write NAME=VALUE, as in -o epochs=2")
-        try:
-            values[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"-o {text}: the value is not YAML; quote it") from None
+        values[name.strip()] = read_yaml(value, f"the value of -o {name}")
     try:
         return cls(cls.Config.model_validate(values))
     except ValidationError as error:

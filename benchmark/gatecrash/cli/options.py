@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from gatecrash.errors import UserError
+from gatecrash.errors import UserError, path_fault, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class AnyPath(click.Path):
+    """A path that may exist or not, but that the system can look up: not too long, no loop of links, no folder that may not be entered."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if (fault := path_fault(value)) is not None:
+            self.fail(f"{shown(str(value))}: {fault}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class FiniteNumber(click.FloatRange):
+    """A number that is neither infinite nor NaN, within bounds."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return number if math.isfinite(number) else self.fail(f"{value} is not a finite number", param, ctx)
 
 
 def store_option(function: F) -> F:
     return click.option(
         "--store",
-        type=click.Path(path_type=Path, file_okay=True),
+        type=AnyPath(),
         default=None,
+        envvar="GATECRASH_STORE",
         help="Folder for victims and results.  [default: $GATECRASH_STORE, else ./gatecrash-store]",
     )(function)
 
@@ -29,7 +53,7 @@ def plugins_option(function: F) -> F:
         "plugin_paths",
         multiple=True,
         metavar="PATH",
-        type=click.Path(path_type=Path),
+        type=AnyPath(),
         help="Load the plugins of this file, or of all files in this folder, too. Repeatable.",
     )(function)
 
@@ -38,7 +62,7 @@ def boards_option(function: F) -> F:
     return click.option(
         "--boards",
         "boards_path",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=AnyPath(file_okay=False),
         default=None,
         help="Folder of published boards.  [default: ./leaderboards or, to read from, that of the checkout]",
     )(function)
@@ -98,7 +122,7 @@ def parse_overrides(texts: tuple[str, ...]) -> dict[str, str]:
     for text in texts:
         path, separator, value = text.partition("=")
         if not separator or not path.strip():
-            raise UserError(f"-o {text}: write PATH=VALUE, as in -o recipe.epochs=5")
+            raise UserError(f"-o {text[:60]}: write PATH=VALUE, as in -o recipe.epochs=5")
         pairs[path.strip()] = value
     return pairs
 
@@ -112,7 +136,7 @@ def parse_only(texts: tuple[str, ...]) -> dict[str, set[str]]:
         kind, separator, names = text.partition("=")
         chosen = set(split_names(names))
         if not separator or not chosen:
-            raise UserError(f"--only {text}: write attack=NAME,NAME or defense=NAME")
+            raise UserError(f"--only {text[:60]}: write attack=NAME,NAME or defense=NAME")
         only.setdefault(kind.strip(), set()).update(chosen)
     return only
 
@@ -124,9 +148,9 @@ def parse_seeds(text: str | None) -> list[int] | None:
     try:
         seeds = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"--seeds {text}: write whole numbers separated by commas") from None
+        raise UserError(f"--seeds {text[:60]}: write whole numbers separated by commas") from None
     if any(not 0 <= seed < 2**63 for seed in seeds):
-        raise UserError(f"--seeds {text}: seeds must lie in [0, 2**63)")
+        raise UserError(f"--seeds {text[:60]}: seeds must lie in [0, 2**63)")
     return seeds
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from gatecrash.cli.options import (
+    FiniteNumber,
     check_device,
     overrides_option,
     parse_only,
@@ -43,11 +44,13 @@ if TYPE_CHECKING:
     help="Ray, or one task at a time in this process.",
 )
 @click.option("--cpus-per-task", type=click.IntRange(1, 1024), default=1, show_default=True, help="CPU threads of each task.")
-@click.option("--gpus-per-task", type=float, default=None, help="Share of a GPU, 0 to 1; 0.25 packs four tasks on one.  [default: 1]")
-@click.option("--workers", type=click.IntRange(1), default=None, help="Tasks at a time, at most.  [default: as many as fit]")
+@click.option(
+    "--gpus-per-task", type=FiniteNumber(), default=None, help="Share of a GPU, 0 to 1; 0.25 packs four tasks on one.  [default: 1]"
+)
+@click.option("--workers", type=click.IntRange(1, 100_000), default=None, help="Tasks at a time, at most.  [default: as many as fit]")
 @click.option("--address", default=None, metavar="auto|HOST:PORT", help="Join this Ray cluster instead of using this machine alone.")
-@click.option("--victim-time-limit", type=float, default=None, metavar="SECONDS", help="Stop training a victim after this time.")
-@click.option("--cell-time-limit", type=float, default=None, metavar="SECONDS", help="Stop a defense after this time.")
+@click.option("--victim-time-limit", type=FiniteNumber(), default=None, metavar="SECONDS", help="Stop training a victim after this time.")
+@click.option("--cell-time-limit", type=FiniteNumber(), default=None, metavar="SECONDS", help="Stop a defense after this time.")
 @click.option(
     "--isolate", is_flag=True, help="A process of its own for every task; tasks of --plugins files have one anyway. Costs seconds each."
 )

@@ -30,9 +30,9 @@ Config = Options
 
 def file_hash(path: Path) -> str:
     """sha256 of the file's content; UserError if it cannot be read."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"cannot read {path}: it is not a regular file; check the path")
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"cannot read {path}: it is not a regular file; check the path")
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}; check the path") from None

@@ -17,7 +17,7 @@ from typing import Any
 
 import pluggy
 
-from gatecrash.errors import UserError, did_you_mean
+from gatecrash.errors import UserError, did_you_mean, shown
 from gatecrash.host import hookspecs
 from gatecrash.host.kinds import KINDS, PluginKind, fault
 from gatecrash.host.plugin_file import PluginFile
@@ -80,7 +80,7 @@ class Host:
             raise UserError(f"two plugins claim the {kind} {name!r}: {' and '.join(claims)}; rename or remove one")
         if not claims:
             self.check_refused(name, kind)
-            raise UserError(f"unknown {kind} {name!r}; {did_you_mean(name, (plugin.name for plugin in self.all(kind)))}")
+            raise UserError(f"unknown {kind} {shown(name)}; {did_you_mean(name, (plugin.name for plugin in self.all(kind)))}")
         return self.plugins[kind, name]
 
     def check_refused(self, name: str, *kinds: PluginKind) -> None:

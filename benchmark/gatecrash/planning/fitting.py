@@ -12,7 +12,7 @@ from gatecrash.contracts.recipe import recipe_from
 from gatecrash.datasets.holdout import remaining_counts
 from gatecrash.datasets.preparation import PreparedDataset
 from gatecrash.errors import UserError, one_line
-from gatecrash.planning.grid import explain
+from gatecrash.planning.messages import explain
 from gatecrash.planning.resolve import ConfiguredPlugin, ResolvedGrid
 
 

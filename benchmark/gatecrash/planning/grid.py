@@ -5,20 +5,20 @@ Shape errors name the field's path in the YAML. What is asked is resolved agains
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from gatecrash.datasets.holdout import HoldoutConfig
-from gatecrash.errors import UserError, did_you_mean
+from gatecrash.errors import UserError, did_you_mean, shown
+from gatecrash.planning.messages import explain
+from gatecrash.planning.yaml_text import MAX_DEPTH, read_yaml, read_yaml_file
 
-MAX_CELLS = 1_000_000
-"""A grid larger than this is taken for a mistake."""
+MAX_CELLS = 20_000
+"""A grid larger than this is taken for a mistake: with ten seconds for each cell it would take two days."""
 
 
 class Grid(BaseModel):
@@ -65,15 +65,7 @@ def is_grid_file(name: str) -> bool:
 def load_grid(name: str, overrides: Mapping[str, str] | None = None) -> Grid:
     """The grid of that shipped name or YAML path, with `-o path.to.field=value` overrides. Raises UserError."""
     text, origin = _read(name)
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark is not None else ""
-        raise UserError(f"{origin} is not valid YAML{where}: {getattr(error, 'problem', None) or 'cannot be read'}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())[:200]}") from None
-    return parse_grid(data, origin, overrides)
+    return parse_grid(read_yaml(text, origin), origin, overrides)
 
 
 def parse_grid(data: Any, origin: str = "grid", overrides: Mapping[str, str] | None = None) -> Grid:
@@ -92,12 +84,9 @@ def parse_grid(data: Any, origin: str = "grid", overrides: Mapping[str, str] | N
 
 def _read(name: str) -> tuple[str, str]:
     if is_grid_file(name):
-        try:
-            return Path(name).read_text(encoding="utf-8"), str(Path(name))
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            raise UserError(f"cannot read grid {name}: {getattr(error, 'strerror', None) or error}") from None
+        return read_yaml_file(Path(name)), name
     if name not in shipped_grids():
-        raise UserError(f"no grid file or shipped grid {name!r}; {did_you_mean(name, shipped_grids())}")
+        raise UserError(f"no grid file or shipped grid {shown(name)}; {did_you_mean(name, shipped_grids())}")
     return resources.files("gatecrash.grids").joinpath(f"{name}.yaml").read_text(encoding="utf-8"), name
 
 
@@ -105,17 +94,15 @@ def _override(data: dict[Any, Any], path: str, value: str) -> None:
     """Set the field at `path` to the YAML `value`; mappings on the way are copied or made."""
     target = data
     *parents, last = path.split(".")
+    if len(parents) > MAX_DEPTH or not all((*parents, last)):
+        raise UserError(f"-o {path[:60]}: write PATH=VALUE with names joined by '.', as in -o recipe.epochs=5")
     for parent in parents:
         child = _as_mapping(parent, target.get(parent))
         if child is None:
-            given = type(target[parent]).__name__
-            raise UserError(f"-o {path}: {parent} is a {given}, not a mapping; override the whole of it")
+            raise UserError(f"-o {path}: {parent} is {shown(target[parent])}, not a mapping; override the whole of it")
         target[parent] = child
         target = child
-    try:
-        target[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"-o {path}={value}: the value is not valid YAML") from None
+    target[last] = read_yaml(value, f"the value of -o {path}")
 
 
 def _as_mapping(field: str, value: Any) -> dict[Any, Any] | None:
@@ -127,25 +114,3 @@ def _as_mapping(field: str, value: Any) -> dict[Any, Any] | None:
     if isinstance(value, str) and field == "recipe":
         return {"preset": value}
     return dict(value) if isinstance(value, dict) else None
-
-
-def explain(error: ValidationError, path: str, fields: Mapping[str, Any]) -> str:
-    """The first validation error as one line: path, what is wrong, and close names for an unknown field."""
-    first = error.errors(include_url=False)[0]
-    where = path
-    for part in first["loc"]:
-        if isinstance(part, int):
-            where += f"[{part}]"
-        elif part not in {"str", "dict[str,any]", "function-before", "function-after"}:
-            where += f".{part}" if where else str(part)
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        name = str(first["loc"][-1])
-        close = difflib.get_close_matches(name, list(fields), n=1) or [field for field in fields if name and name in field]
-        known = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(fields) or 'none'}"
-        return f"{where}: unknown field; {known}"
-    if first["type"] == "missing":
-        return f"{where}: is missing"
-    given = first.get("input")
-    shown = "" if given is None or isinstance(given, dict | list) else f" (got {given!r})"
-    return " ".join(f"{where}: {message}{shown}".split())

@@ -18,8 +18,7 @@ from gatecrash.datasets.preparation import PreparedDataset
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
 from gatecrash.planning.fitting import check_model, fitted, notes_on
-from gatecrash.planning.grid import MAX_CELLS
-from gatecrash.planning.resolve import Chain, ConfiguredPlugin, ResolvedGrid
+from gatecrash.planning.resolve import Chain, ConfiguredPlugin, ResolvedGrid, check_size
 from gatecrash.planning.selection import Only, selected
 from gatecrash.records.labels import labels
 from gatecrash.records.plan import NONE, Cell, Plan, Victim
@@ -34,12 +33,12 @@ def make_plan(
     """Victims and cells of the grid. Raises UserError where something cannot work on this dataset (found before anything runs)."""
     resolved = fitted(resolved, prepared)
     grid, wanted = resolved.grid, only or {}
+    planned_seeds = chosen_seeds(resolved, seeds)
     attacks, chains = _benign_first(resolved.attacks, host), _undefended_first(resolved.defenses, host)
     notes = _check_dataset(resolved, attacks, prepared)
     for chain in chains:
         _check_chain(chain)
-    chosen_seeds = _chosen_seeds(grid.seeds if seeds is None else seeds, len(attacks) * len(chains))
-    victims = _victims(resolved, prepared, list(zip(attacks, notes, strict=True)), chosen_seeds)
+    victims = _victims(resolved, prepared, list(zip(attacks, notes, strict=True)), planned_seeds)
     cells = _cells(victims.values(), chains)
     plan = Plan(
         grid=grid.name,
@@ -124,12 +123,14 @@ def _check_chain(chain: Chain) -> None:
             )
 
 
-def _chosen_seeds(seeds: Iterable[int], cells_per_seed: int) -> list[int]:
-    chosen = list(dict.fromkeys(seeds))
+def chosen_seeds(resolved: ResolvedGrid, seeds: Iterable[int] | None = None) -> list[int]:
+    """The distinct seeds, by default the grid's. Raises UserError for none, and for a grid of too many cells."""
+    chosen = list(dict.fromkeys(resolved.grid.seeds if seeds is None else seeds))
     if not chosen:
         raise UserError("no seed is selected")
-    if cells_per_seed * len(chosen) > MAX_CELLS:
-        raise UserError(f"a grid of {cells_per_seed * len(chosen):,} cells; use at most {MAX_CELLS:,}")
+    attacks = 1 + sum(attack.name != NONE for attack in resolved.attacks)
+    defenses = 1 + sum([part.name for part in chain] != [NONE] for chain in resolved.defenses)
+    check_size(attacks, defenses, len(chosen))
     return chosen
 
 

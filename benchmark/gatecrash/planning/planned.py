@@ -11,7 +11,7 @@ from gatecrash.datasets.holdout import HoldoutConfig
 from gatecrash.datasets.preparation import PreparedDataset, prepare_dataset
 from gatecrash.host.host import Host
 from gatecrash.planning.grid import Grid
-from gatecrash.planning.plan import make_plan
+from gatecrash.planning.plan import chosen_seeds, make_plan
 from gatecrash.planning.resolve import resolve
 from gatecrash.records.plan import Plan
 
@@ -40,5 +40,6 @@ def plan_grid(
 ) -> PlannedGrid:
     """Resolve the grid, decode its dataset unless that is cached, and plan. Raises UserError; writes nothing but the dataset cache."""
     resolved = resolve(grid, host)
+    seeds = chosen_seeds(resolved, seeds)  # a grid of too many cells is refused before images are decoded
     prepared = prepare_dataset(resolved.dataset.instance, progress=progress)
     return PlannedGrid(make_plan(resolved, prepared, host, only=only, seeds=seeds), prepared, host)

@@ -6,19 +6,21 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from gatecrash.contracts.config import content_of, key_fields
 from gatecrash.contracts.recipe import Recipe, recipe_from
-from gatecrash.errors import UserError
+from gatecrash.errors import UserError, path_fault, shown
 from gatecrash.host.host import Host, Plugin
 from gatecrash.host.kinds import PluginKind
-from gatecrash.planning.grid import MAX_CELLS, Grid, explain
+from gatecrash.planning.grid import MAX_CELLS, Grid
+from gatecrash.planning.messages import ENTRY, explain
 from gatecrash.records.stage import PLUGIN_FILE, Stage
 
 
@@ -70,46 +72,93 @@ def resolve(grid: Grid, host: Host) -> ResolvedGrid:
         recipe = recipe_from(grid.recipe)
     except ValidationError as error:
         raise UserError(explain(error, "recipe", Recipe.model_fields)) from None
-    attacks = [attack for index, entry in enumerate(grid.attacks) for attack in _configured(host, "attack", entry, f"attacks[{index}]")]
-    chains = [chain for index, entry in enumerate(grid.defenses) for chain in _chains(host, entry, f"defenses[{index}]")]
-    return ResolvedGrid(grid, dataset, model, recipe, tuple(attacks), tuple(chains))
+    attacks = [[_asked(host, "attack", entry, f"attacks[{index}]")] for index, entry in enumerate(grid.attacks)]
+    defenses = [_asked_chain(host, entry, f"defenses[{index}]") for index, entry in enumerate(grid.defenses)]
+    check_size(_count(attacks), _count(defenses))
+    return ResolvedGrid(
+        grid,
+        dataset,
+        model,
+        recipe,
+        tuple(attack for [asked] in attacks for attack in asked.configured()),
+        tuple(chain for stages in defenses for chain in itertools.product(*(list(stage.configured()) for stage in stages))),
+    )
+
+
+def check_size(attacks: int, defenses: int, seeds: int = 1) -> None:
+    """Raise UserError for a grid that is taken for a mistake. Called before anything is built, since that may not fit in memory."""
+    if attacks * defenses * seeds > MAX_CELLS:
+        product = f"{_many(attacks, 'attack')} x {_many(defenses, 'defense')} x {_many(seeds, 'seed')}"
+        total = _many(attacks * defenses * seeds, "cell")
+        raise UserError(f"a grid of {total} ({product}); use at most {MAX_CELLS:,}: fewer values in its sweeps and chains, or fewer seeds")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The plugin that an entry of a grid names, with the values of each option: several for a sweep."""
+
+    plugin: Plugin
+    path: str
+    axes: dict[str, list[Any]]
+
+    @property
+    def count(self) -> int:
+        return math.prod(map(len, self.axes.values()))
+
+    def configured(self) -> Iterator[ConfiguredPlugin]:
+        """The plugin once for each combination of values."""
+        for values in itertools.product(*self.axes.values()):
+            try:
+                instance = self.plugin.configure(dict(zip(self.axes, values, strict=True)))
+            except ValidationError as error:
+                raise UserError(explain(error, f"{self.path}.{self.plugin.name}", self.plugin.cls.Config.model_fields)) from None
+            for option, value in instance.config:
+                if isinstance(value, Path) and (fault := path_fault(value)) is not None:
+                    raise UserError(f"{self.path}.{self.plugin.name}.{option}: {shown(str(value))}: {fault}")
+            yield ConfiguredPlugin(self.plugin, instance)
+
+
+def _count(entries: Iterable[Sequence[_Asked]]) -> int:
+    return sum(math.prod(asked.count for asked in stages) for stages in entries)
 
 
 def _single(host: Host, kind: PluginKind, entry: Any) -> ConfiguredPlugin:
-    found = list(_configured(host, kind, entry, kind))
-    if len(found) != 1:
+    asked = _asked(host, kind, entry, kind)
+    if asked.count != 1:
         raise UserError(f"{kind}: a grid has one {kind}; write one grid for each value")
-    return found[0]
+    return next(asked.configured())
 
 
-def _chains(host: Host, entry: Any, path: str) -> Iterator[Chain]:
-    if isinstance(entry, dict) and set(entry) == {"chain"}:
-        stages = entry["chain"]
-        if not isinstance(stages, list) or not stages:
-            raise UserError(f"{path}.chain: needs a list of defenses")
-        yield from itertools.product(*(list(_configured(host, "defense", one, f"{path}.chain[{n}]")) for n, one in enumerate(stages)))
-    else:
-        yield from ((stage,) for stage in _configured(host, "defense", entry, path))
+def _asked_chain(host: Host, entry: Any, path: str) -> list[_Asked]:
+    """The stages of a defense: one where it is no chain."""
+    if not (isinstance(entry, dict) and set(entry) == {"chain"}):
+        return [_asked(host, "defense", entry, path)]
+    stages = entry["chain"]
+    if not isinstance(stages, list) or not stages:
+        raise UserError(f"{path}.chain: needs a list of defenses")
+    return [_asked(host, "defense", stage, f"{path}.chain[{index}]") for index, stage in enumerate(stages)]
 
 
-def _configured(host: Host, kind: PluginKind, entry: Any, path: str) -> Iterator[ConfiguredPlugin]:
-    """The plugin that an entry of a grid names, once for each combination of swept values."""
+def _asked(host: Host, kind: PluginKind, entry: Any, path: str) -> _Asked:
     name, options = _name_and_options(entry, path)
     try:
         plugin = host.get(kind, name)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}{_wrapped(host, kind, name)}") from None
     fields = plugin.cls.Config.model_fields
-    axes = [_values(options[option], fields.get(option), f"{path}.{name}.{option}") for option in options]
-    total = math.prod(map(len, axes))
-    if total > MAX_CELLS:
-        raise UserError(f"{path}.{name}: a sweep of {total:,} combinations; use at most {MAX_CELLS:,}")
-    for values in itertools.product(*axes):
-        try:
-            instance = plugin.configure(dict(zip(options, values, strict=True)))
-        except ValidationError as error:
-            raise UserError(explain(error, f"{path}.{name}", fields)) from None
-        yield ConfiguredPlugin(plugin, instance)
+    return _Asked(
+        plugin, path, {option: _values(value, fields.get(option), f"{path}.{name}.{option}") for option, value in options.items()}
+    )
+
+
+def _wrapped(host: Host, kind: PluginKind, name: str) -> str:
+    """A plugin that knows architectures by name may know this one."""
+    wrappers = [plugin.name for plugin in host.all(kind) if "arch" in plugin.cls.Config.model_fields]
+    return f" Or, if {wrappers[0]} has it: {{{wrappers[0]}: {{arch: {name[:40]}}}}}" if wrappers and name.isidentifier() else ""
 
 
 def _name_and_options(entry: Any, path: str) -> tuple[str, dict[str, Any]]:
@@ -117,7 +166,7 @@ def _name_and_options(entry: Any, path: str) -> tuple[str, dict[str, Any]]:
     if isinstance(entry, str):
         return entry, {}
     if not (isinstance(entry, dict) and len(entry) == 1 and isinstance(next(iter(entry)), str)):
-        raise UserError(f"{path}: write a name, or {{name: {{option: value}}}}")
+        raise UserError(f"{path}: {ENTRY}")
     name, options = next(iter(entry.items()))
     if options is None:
         return name, {}

@@ -34,7 +34,10 @@ def unsealed(text: str | bytes, newest: int, unsealed_until: int = -1) -> dict[s
     Raises ValueError for what is damaged or was edited, and UserError for what a newer Gatecrash wrote. The digest is checked first: a
     damaged file's schema number says nothing.
     """
-    body = json.loads(text)
+    try:
+        body = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(body, dict):
         raise ValueError("no JSON object")
     digest, schema = body.pop(DIGEST, None), body.get("schema_version", 0)

@@ -70,7 +70,7 @@ class Store:
             return
         try:
             schema = json.loads(self._marker.read_text())["schema"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{self._marker} cannot be read, so this may be no Gatecrash store; choose another with --store") from None
         if not isinstance(schema, int) or schema > SCHEMA:
             raise UserError(f"store {self.root} was written by a newer Gatecrash (schema {schema}, this one reads {SCHEMA}); upgrade it")

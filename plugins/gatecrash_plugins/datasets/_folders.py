@@ -37,7 +37,8 @@ def find_splits(root: Path, layout: Layout) -> tuple[Path, Path | None, list[str
     missing.
     """
     if not root.is_dir():
-        raise UserError(f"image folder {root} {'is not a folder' if root.exists() else 'does not exist'}; check root")
+        below = "" if root.is_absolute() else f" (below {Path.cwd()})"
+        raise UserError(f"image folder {root}{below} {'is not a folder' if root.exists() else 'does not exist'}; check root")
     if layout == "classes":
         return root, None, []
     folders = _folders(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ class DownloadableDataset(Dataset):
 
     @abstractmethod
     def files(self) -> Sequence[Path]:
-        """The files that must be there; an empty sequence if whole folders are missing."""
+        """The files that must be there; for a folder that is missing, a pattern of its files."""
 
     @abstractmethod
     def download(self) -> None:
@@ -50,20 +51,22 @@ class DownloadableDataset(Dataset):
         return None if self.config.resize is None else (self.config.resize, self.config.resize)
 
     def manifest(self) -> str:
-        if not self._complete() and self.config.download:
+        if self._missing() is not None and self.config.download:
             try:
                 self.download()
             except Exception as error:  # torchvision and the network raise errors of many types
                 raise UserError(f"cannot download {self.name} into {self.root}: {' '.join(str(error).split())}") from None
-        if not self._complete():
+        if (missing := self._missing()) is not None:
             raise UserError(
-                f"{self.name} is not complete in {self.root / self.folder}; set root to the folder above it, or set download: true"
+                f"{self.name} is not complete in {self.root / self.folder}: {missing} is not there; "
+                "set root to the folder above it, or set download: true"
             )
         return files_text(self.root, [str(path) for path in self.files()])
 
-    def _complete(self) -> bool:
-        files = self.files()
-        return bool(files) and all(path.is_file() for path in files)
+    def _missing(self) -> str | None:
+        """The first file that is not there; None where all are."""
+        missing = next((path for path in self.files() if not path.is_file()), None)
+        return None if missing is None else os.path.relpath(missing, self.root)
 
     def read(self, torchvision_class: Any, train: bool) -> Any:
         """The torchvision dataset of one split; UserError if its files are damaged."""

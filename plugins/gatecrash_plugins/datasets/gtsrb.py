@@ -41,13 +41,17 @@ class Gtsrb(DownloadableDataset):
         return self.root / self.folder / "GTSRB" / "Training"
 
     @property
+    def _test_images(self) -> Path:
+        return self.root / self.folder / "GTSRB" / "Final_Test" / "Images"
+
+    @property
     def _answers(self) -> Path:
         return self.root / self.folder / "GT-final_test.csv"
 
     def files(self) -> Sequence[Path]:
         training = sorted(self._training.glob("*/*.ppm"))
-        test = sorted((self.root / self.folder / "GTSRB" / "Final_Test" / "Images").glob("*.ppm"))
-        return [self._answers, *training, *test] if training and test else []
+        test = sorted(self._test_images.glob("*.ppm"))
+        return [self._answers, *(training or [self._training / "*" / "*.ppm"]), *(test or [self._test_images / "*.ppm"])]
 
     def download(self) -> None:
         from torchvision.datasets import GTSRB
@@ -77,11 +81,10 @@ class Gtsrb(DownloadableDataset):
         )
 
     def _test(self, number: dict[str, int]) -> tuple[list[Path], list[int]]:
-        images = self.root / self.folder / "GTSRB" / "Final_Test" / "Images"
         try:
             with self._answers.open(newline="") as file:
                 rows = [(row["Filename"], f"{int(row['ClassId']):05d}") for row in csv.DictReader(file, delimiter=";")]
-            return [images / name for name, _ in rows], [number[label] for _, label in rows]
+            return [self._test_images / name for name, _ in rows], [number[label] for _, label in rows]
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"cannot read {self._answers}: {type(error).__name__} {error}; download {self.name} again") from None
 

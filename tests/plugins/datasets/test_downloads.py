@@ -34,6 +34,15 @@ def test_files_that_are_not_there_ask_for_root_or_download(plugin: type[Dataset]
         plugin(plugin.Config(root=tmp_path)).manifest()  # type: ignore[call-arg]
 
 
+def test_the_first_missing_part_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not complete in .*: gtsrb/GT-final_test.csv is not there"):
+        Gtsrb(Gtsrb.Config(root=tmp_path)).manifest()
+    (tmp_path / "gtsrb").mkdir()
+    (tmp_path / "gtsrb" / "GT-final_test.csv").touch()
+    with pytest.raises(UserError, match=r": gtsrb/GTSRB/Training/\*/\*\.ppm is not there"):
+        Gtsrb(Gtsrb.Config(root=tmp_path)).manifest()
+
+
 def test_download_fetches_what_is_missing_and_only_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Path] = []
 

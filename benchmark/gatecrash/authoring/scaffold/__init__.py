@@ -22,6 +22,7 @@ NewKind = Literal["attack", "defense"]
 
 
 SHIPPED = Path("plugins", "gatecrash_plugins")
+LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Names:
 def check_name(name: str) -> Names:
     """Raises UserError for what cannot name a plugin and, with '_' for '-', a module and a class."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
-        raise UserError(f"{name!r} cannot name a plugin; use lower-case words joined by '-', such as corner-dot")
+        raise UserError(f"{name[:LONGEST_NAME]!r} cannot name a plugin; use lower-case words joined by '-', such as corner-dot")
+    if len(name) > LONGEST_NAME:
+        raise UserError(f"{name[:LONGEST_NAME]}... is too long for a file's name; use at most {LONGEST_NAME} characters")
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise UserError(f"{name!r} is a keyword of Python and cannot name a module; choose another, such as {name}-trigger")
     return Names(name)
