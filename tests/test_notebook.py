@@ -139,7 +139,7 @@ def test_a_cell_is_loaded_with_the_rows_that_its_defense_suspects(kept: Path) ->
 
 @pytest.mark.parametrize("defense", ["none", "fine-pruning", "activation-clustering + fine-pruning"])
 def test_a_kept_classifier_scores_as_it_did(kept: Path, defense: str) -> None:
-    cell = load_cell(kept, defense=defense)
+    cell = load_cell(kept, attack="badnets", defense=defense)
     dataset = load_plugins().get("dataset", "digits").configure(SMALL_GRID["dataset"]["digits"])
     test = prepare_dataset(dataset).splits().test
     assert cell.classifier is not None
