@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,6 +109,12 @@ class Store:
                 if path.name not in files and path.name.endswith((".png", SUSPECTS, CLASSIFIER)):
                     path.unlink(missing_ok=True)
         return result
+
+    def check_kept(self, keys: Iterable[str]) -> None:
+        """Raise UserError unless all these results are still there: the store, or a part of it, may have been removed meanwhile."""
+        lost = sum(not self.result_path(key).exists() for key in keys)
+        if lost or not self._marker.exists():
+            raise UserError(f"store {self.root} was removed while it was in use ({lost} results are gone); run again")
 
     def produced(self, result: Result) -> Produced:
         """What the cell's defense produced, as far as it was kept. Raises UserError where its files are damaged or gone."""
