@@ -13,10 +13,11 @@ import pytest
 import torch
 import yaml
 
-from gatecrash import Summary, UserError, load_victim, results, run
+from gatecrash import RunOptions, Summary, UserError, load_cell, load_victim, results, run
 from gatecrash.boards.published import Boards
 from gatecrash.datasets.preparation import prepare_dataset
 from gatecrash.host.loading import load_plugins
+from gatecrash.planning.grid import parse_grid
 from gatecrash.records.store import Store
 from support.grids import SMALL_GRID
 from support.paths import ROOT
@@ -114,6 +115,65 @@ def test_a_victim_is_named_by_its_own_key_or_by_a_cells(store: Path) -> None:
 def test_a_victim_that_is_not_there_is_one_line(store: Path, asked: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         load_victim(store, **asked)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with what a filter, a repair and a chain of the two produced."""
+    pruning = {"fine-pruning": {"epochs": 1}}
+    defenses = ["none", pruning, "activation-clustering", {"chain": ["activation-clustering", pruning]}]
+    grid = parse_grid({**SMALL_GRID, "attacks": ["badnets"], "defenses": defenses})
+    folder = tmp_path_factory.mktemp("kept")
+    assert run(grid, folder, options=RunOptions(keep_models=True)).exit_code == 0
+    return folder
+
+
+def test_a_cell_is_loaded_with_the_rows_that_its_defense_suspects(kept: Path) -> None:
+    cell = load_cell(kept, attack="badnets", defense="activation-clustering")
+    victim = Store(kept).victim(cell.result.victim_key)
+    assert victim is not None
+    assert cell.suspects is not None
+    assert cell.suspicion is not None
+    assert (cell.suspects.dtype, cell.suspicion.dtype) == (torch.bool, torch.float64)
+    assert len(cell.suspects) == len(cell.suspicion) == victim.record.train_size
+    poisoned = victim.poison["rows"]
+    assert float(cell.suspects[poisoned].double().mean()) == cell.result.measures.detection_tpr
+
+
+@pytest.mark.parametrize("defense", ["none", "fine-pruning", "activation-clustering + fine-pruning"])
+def test_a_kept_classifier_scores_as_it_did(kept: Path, defense: str) -> None:
+    cell = load_cell(kept, attack="badnets", defense=defense)
+    dataset = load_plugins().get("dataset", "digits").configure(SMALL_GRID["dataset"]["digits"])
+    test = prepare_dataset(dataset).splits().test
+    assert cell.classifier is not None
+    assert not cell.classifier.training
+    with torch.no_grad():
+        right = cell.classifier(test.images).argmax(1) == test.labels
+    assert float(right.double().mean()) == pytest.approx(cell.result.measures.acc)
+    assert (cell.suspects is None) == ("clustering" not in defense)
+
+
+def test_without_keep_models_a_defended_network_is_not_kept(store: Path) -> None:
+    cell = load_cell(store, attack="badnets", defense="fine-pruning", seed=1)
+    assert (cell.classifier, cell.suspects, cell.suspicion, cell.result.kept) == (None, None, None, None)
+    assert load_cell(store, cell.result.key).result == cell.result
+    assert load_cell(store, attack="badnets", defense="none", seed=1).classifier is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {"attack": "badnets", "seed": 0},
+            r"2 cells fit; name one by attack, defense, seed and grid, or by its key: badnets × fine-pruning",
+        ),
+        ({"defense": "anp"}, r"no cell fits; there are: badnets × fine-pruning \(seed 0, grid small\): \w+; "),
+        ({"key": "0" * 40}, "has no cell 0000"),
+    ],
+)
+def test_a_cell_that_is_not_there_is_one_line(store: Path, asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_cell(store, **asked)
 
 
 def test_importing_the_package_costs_no_torch() -> None:

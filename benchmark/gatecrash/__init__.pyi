@@ -65,10 +65,14 @@ from .errors import NotApplicable as NotApplicable
 from .errors import TrainingDiverged as TrainingDiverged
 from .errors import UserError as UserError
 from .host.hookspecs import hookimpl as hookimpl
+from .notebook import LoadedCell as LoadedCell
 from .notebook import LoadedVictim as LoadedVictim
+from .notebook import load_cell as load_cell
 from .notebook import load_victim as load_victim
 from .notebook import results as results
 from .planning.grid import Grid as Grid
+from .records.kept import Kept as Kept
+from .records.kept import Produced as Produced
 from .records.measures import Measures as Measures
 from .records.measures import TrajectoryStep as TrajectoryStep
 from .records.plan import Cell as Cell

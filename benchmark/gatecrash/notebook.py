@@ -7,6 +7,8 @@ table = gatecrash.results("my-store")
 victim = gatecrash.load_victim("my-store", attack="badnets", seed=0)
 triggered = victim.backdoors[0].trigger(images)    # uint8 [N, C, H, W]
 classes = victim.classifier(triggered).argmax(1)
+cell = gatecrash.load_cell("my-store", attack="badnets", defense="activation-clustering", seed=0)
+rows = cell.suspects.nonzero()
 """
 
 from __future__ import annotations
@@ -21,13 +23,15 @@ from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
+from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
 from gatecrash.records.store import Store
 from gatecrash.records.victim import VictimRecord
-from gatecrash.running.tasks.stored import backdoors_of, classifier_of
+from gatecrash.running.tasks.stored import backdoors_of, classifier_of, rebuilt_classifier
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,21 @@ class LoadedVictim:
     """What was planted, each with its goal and its trigger; empty for a benign victim."""
     record: VictimRecord
     """How it was trained: losses, seconds, device, share of poisoned rows."""
+
+
+@dataclass(frozen=True)
+class LoadedCell:
+    """A stored cell to work with, as `gatecrash.load_cell` returns it."""
+
+    result: Result
+    """What was asked, what was measured, where it ran; `result.victim_key` names its victim."""
+    classifier: Classifier | None
+    """What the defense handed back, on the CPU, in eval mode: kept by `gatecrash run --keep-models`, else None. The victim's where the
+    defense, if any, hands no classifier back."""
+    suspects: Tensor | None
+    """bool [N], by row of the training set (without the hold-out): what the defense takes for poisoned; None where it names no rows."""
+    suspicion: Tensor | None
+    """float64 [N], by row of the training set, higher is more suspect; None where the defense gives no scores."""
 
 
 def results(store: str | Path | Store | None = None, *, grid: str | Path | None = None) -> pd.DataFrame:
@@ -87,6 +106,57 @@ def load_victim(
     if stored is None:
         raise UserError(f"the store {source.store.root} has no victim {key}; run its grid again")
     return LoadedVictim(key, classifier_of(stored), tuple(backdoors_of(stored)), stored.record)
+
+
+def load_cell(
+    store: str | Path | Store | None = None,
+    key: str | None = None,
+    *,
+    attack: str | None = None,
+    defense: str | None = None,
+    seed: int | None = None,
+    grid: str | Path | None = None,
+    plugins: Iterable[str | Path] = (),
+) -> LoadedCell:
+    """The stored cell with this key, or the only one of this attack, defense, seed and grid, with what its defense produced.
+
+    `defense` is a name as in `gatecrash results`: a chain's stages are joined by ` + `. `plugins` as for `load_victim`. Raises UserError
+    where no cell fits, or more than one, where the cell failed, and where its files are damaged or gone.
+    """
+    paths = tuple(Path(path) for path in plugins)
+    load_plugins(paths)
+    source = ResultSource(_folder(store), grid=_text(grid), plugin_paths=paths)
+    result = source.store.result(key) if key is not None else _only_cell(source.results(), attack, defense, seed)
+    if result is None:
+        raise UserError(f"the store {source.store.root} has no cell {key}; run its grid again")
+    if result.status != "ok":
+        raise UserError(f"the cell {_named(result)} is {result.status} ({result.error}), so there is nothing to load")
+    produced = source.store.produced(result)
+    classifier = None
+    if produced.classifier is not None:
+        classifier = rebuilt_classifier(produced.classifier, produced.state)
+    elif result.defense_name == NONE or (result.gives is not None and not {"classifier", "reject"} & set(result.gives)):
+        classifier = load_victim(source.store, result.victim_key, plugins=paths).classifier
+    return LoadedCell(result, classifier, produced.suspects, produced.suspicion)
+
+
+def _only_cell(results: Sequence[Result], attack: str | None, defense: str | None, seed: int | None) -> Result:
+    asked = (attack, defense, seed)
+    fitting = [
+        result
+        for result in results
+        if all(wanted in {None, known} for wanted, known in zip(asked, (result.attack.name, result.defense_name, result.seed), strict=True))
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    named = "; ".join(sorted(f"{_named(result)}: {result.key}" for result in fitting or results))
+    if fitting:
+        raise UserError(f"{len(fitting)} cells fit; name one by attack, defense, seed and grid, or by its key: {named}")
+    raise UserError(f"no cell fits; there are: {named}" if results else "the store has no results yet; run a grid first")
+
+
+def _named(result: Result) -> str:
+    return f"{result.attack.name} × {result.defense_name} (seed {result.seed}, grid {result.grid})"
 
 
 def _only_key(results: Sequence[Result], attack: str | None, seed: int | None) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from gatecrash.errors import UserError
+from gatecrash.records.kept import Produced
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
 from gatecrash.records.store import Store
@@ -337,3 +339,94 @@ def test_a_result_of_an_older_version_with_such_text_is_readable_everywhere(stor
         assert called.code == 0
         assert r"cannot read caf\udce9" in (called.out + called.err).replace("\\\\", "\\")
         (called.out + called.err).encode()
+
+
+def a_product() -> Produced:
+    scores = torch.tensor([0.5, 2.0, -1.0], dtype=torch.float64)
+    state = {"w": torch.arange(6.0).reshape(2, 3).t()}
+    return Produced(torch.tensor([True, False, True]), scores, {"class": "gatecrash:Network"}, state)
+
+
+def test_what_a_defense_produced_lies_beside_its_result(store: Store) -> None:
+    saved = store.save_result(a_result(), {}, a_product())
+    assert store.result(KEY) == saved
+    assert saved.kept is not None
+    assert saved.kept.suspects == f"results/ab/{KEY}/suspects.safetensors.gz"
+    back = store.produced(saved)
+    assert back.suspects is not None
+    assert back.suspicion is not None
+    assert back.suspects.tolist() == [True, False, True]
+    assert back.suspicion.tolist() == [0.5, 2.0, -1.0]
+    assert back.suspicion.dtype == torch.float64
+    assert back.classifier == {"class": "gatecrash:Network"}
+    assert torch.equal(back.state["w"], a_product().state["w"])
+
+
+def test_scores_are_kept_to_the_last_bit(store: Store) -> None:
+    scores = torch.rand(1000, dtype=torch.float64)
+    for suspicion in (scores, scores.float().double()):
+        back = store.produced(store.save_result(a_result(), {}, Produced(None, suspicion)))
+        assert back.suspicion is not None
+        assert torch.equal(back.suspicion, suspicion)
+        assert back.suspects is None
+
+
+def test_what_is_kept_is_small(store: Store) -> None:
+    rows = 50_000
+    suspects = torch.zeros(rows, dtype=torch.bool)
+    suspects[::10] = True
+    store.save_result(a_result(), {}, Produced(suspects, torch.rand(rows).double()))
+    (file,) = store.result_path(KEY).with_suffix("").iterdir()
+    assert file.stat().st_size < 5 * rows
+
+
+def test_a_result_takes_what_an_earlier_one_kept_away(store: Store) -> None:
+    first = store.save_result(a_result(), {"mask": a_picture(1)}, a_product())
+    assert store.save_result(first) == first, "saved again without a word about its files: they stay"
+    assert store.produced(first).suspects is not None
+    second = store.save_result(first, {}, Produced(torch.tensor([True])))
+    assert [path.name for path in store.result_path(KEY).with_suffix("").iterdir()] == ["suspects.safetensors.gz"]
+    third = store.save_result(second, {})
+    assert third.kept is None
+    assert list(store.result_path(KEY).with_suffix("").iterdir()) == []
+
+
+def test_a_result_without_such_files_reads_and_writes_as_before(store: Store) -> None:
+    saved = store.save_result(a_result(), {})
+    assert saved.kept is None
+    assert "kept" not in store.result_path(KEY).read_text()
+    assert store.produced(saved) == Produced()
+
+
+@pytest.mark.parametrize("name", ["suspects.safetensors.gz", "classifier.safetensors"])
+def test_damage_to_what_is_kept_is_one_line_and_costs_no_result(store: Store, name: str) -> None:
+    saved = store.save_result(a_result(), {}, a_product())
+    path = store.result_path(KEY).with_suffix("") / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match=r"is damaged \(the \w+ do not match their digest\); compute the cell again"):
+        store.produced(saved)
+    path.unlink()
+    with pytest.raises(UserError, match=r"is gone; compute the cell again: gatecrash run GRID --rerun cells"):
+        store.produced(saved)
+    assert store.result(KEY) == saved
+
+
+def test_a_record_says_what_its_victim_was_made_from(store: Store) -> None:
+    made_from = {"attack": Stage(name="badnets", config={"size": 3}), "dataset": Stage(name="digits"), "seed": 3}
+    victim = replace(a_victim(), record=a_victim().record.model_copy(update=made_from))
+    store.save_victim(KEY, victim)
+    stored = json.loads((store.victim_path(KEY) / "record.json").read_text())
+    assert (stored["attack"]["name"], stored["attack"]["config"], stored["dataset"]["name"], stored["seed"]) == (
+        "badnets",
+        {"size": 3},
+        "digits",
+        3,
+    )
+    record = store.victim_record(KEY)
+    assert record is not None
+    assert record.attack == made_from["attack"]
+    older = Store(FIXTURES / "store-schema-1")
+    (result,) = older.results()
+    old = older.victim_record(result.victim_key)
+    assert old is not None
+    assert (old.attack, old.dataset, old.seed) == (None, None, None)

@@ -14,7 +14,7 @@ from gatecrash.records.store import Store
 from gatecrash.running.display import Display
 from gatecrash.running.options import RunOptions
 from gatecrash.running.run import run, serial
-from gatecrash.running.tasks.protocol import Executor, Finished, Task
+from gatecrash.running.tasks.protocol import Executor, Failure, Finished, Task
 from support.grids import SMALL_GRID
 
 
@@ -132,6 +132,27 @@ def test_a_display_is_told_of_every_task_victim_and_cell(tmp_path: Path) -> None
         ("ended", "none × fine-pruning (seed 0)", None),
         ("cell", "none", "fine-pruning", "ok"),
     ]
+
+
+def test_a_defense_whose_cell_is_lost_while_it_runs_is_stopped_and_said_to_have_ended(tmp_path: Path) -> None:
+    """The cell without defense fails while the defense that is compared with it runs."""
+
+    class Failing(Noting):
+        def next_finished(self, timeout: float) -> Finished | None:
+            for task in self._held:
+                if task.title == "evaluate none × none (seed 0)" and len(self._held) > 1:
+                    self._held.remove(task)
+                    return Finished(task.id, failure=Failure("error", "out of luck"))
+            return super().next_finished(timeout)
+
+    told, failing = Told(), Failing(capacity=8)
+    summary = run(grid(attacks=["none"]), tmp_path / "s", failing, display=told)
+    assert {result.status for result in summary.results.values()} == {"failed"}
+    assert failing.given[-1] == "none × fine-pruning (seed 0)"
+    assert failing._held == []
+    started, ended = ([event for event in told.events if event[0] == kind] for kind in ("started", "ended"))
+    assert len(started) == len(ended) == 3
+    assert ("ended", "none × fine-pruning (seed 0)", None) in ended
 
 
 def test_what_another_driver_finishes_meanwhile_is_taken_over(tmp_path: Path) -> None:

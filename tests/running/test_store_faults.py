@@ -14,6 +14,8 @@ import pytest
 from gatecrash.records import store as store_module
 from gatecrash.records.files import write
 from gatecrash.records.store import Store
+from gatecrash.running.display import Display
+from gatecrash.running.progress import QuietDisplay
 
 
 @pytest.fixture
@@ -48,6 +50,24 @@ def test_a_full_disk_stops_the_grid_and_a_rerun_finishes_it(
     monkeypatch.undo()
     assert gatecrash("run", small_grid(), "--store", tmp_path / "s", "-q", "--executor", "serial").code == 0
     assert len(list(Store(tmp_path / "s").results())) == 4
+
+
+@pytest.mark.parametrize(("removed", "lost"), [(".", 4), ("results", 4)])
+def test_a_store_that_is_removed_after_its_last_result_ends_the_run_too(
+    gatecrash: Callable[..., Any], small_grid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: str, lost: int
+) -> None:
+    ended = Display.cell_ended
+    told: list[Any] = []
+
+    def remove_at_the_end(self: Display, result: Any) -> None:
+        told.append(ended(self, result))
+        if len(told) == 4:
+            shutil.rmtree(tmp_path / "s" / removed)
+
+    monkeypatch.setattr(QuietDisplay, "cell_ended", remove_at_the_end)
+    called = gatecrash("run", small_grid(), "--store", tmp_path / "s", "-q")
+    assert called.code == 2
+    assert called.err == f"error: store {tmp_path / 's'} was removed while it was in use ({lost} results are gone); run again\n"
 
 
 def test_a_store_that_is_removed_ends_the_run(

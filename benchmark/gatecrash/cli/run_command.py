@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 @click.option("--seeds", default=None, metavar="N,N,...", help="Seeds to run instead of the grid's.")
 @overrides_option
 @click.option("--dry-run", is_flag=True, help="Say what there is to do, and do nothing.")
+@click.option("--keep-models", is_flag=True, help="Keep each defended network beside its result (gatecrash.load_cell reads it).")
 @click.option(
     "--rerun", type=click.Choice(["cells", "all"]), default=None, help="Compute again what is in the store: the cells, or victims too."
 )
@@ -80,6 +81,7 @@ def command(
     seeds: str | None,
     overrides: tuple[str, ...],
     dry_run: bool,
+    keep_models: bool,
     rerun: Rerun | None,
     plugin_paths: tuple[Path, ...],
     quiet: bool,
@@ -109,6 +111,7 @@ def command(
         victim_time_limit=victim_time_limit,
         cell_time_limit=cell_time_limit,
         isolate=isolate,
+        keep_models=keep_models,
         rerun=rerun,
     )
     opened = Store(store or default_store())

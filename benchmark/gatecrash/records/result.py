@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gatecrash.records.kept import Kept
 from gatecrash.records.measures import COLUMNS, Measures, TrajectoryStep
 from gatecrash.records.provenance import Provenance
 from gatecrash.records.sealed import sealed, unsealed
@@ -51,6 +52,8 @@ class Result(BaseModel):
     tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     figures: dict[str, str] = Field(default_factory=dict)
     """Path of each picture, relative to the store."""
+    kept: Kept | None = None
+    """What the defense produced, in files of their own; None where there is nothing, or an older version computed the cell."""
     provenance: Provenance = Provenance()
 
     @property
@@ -66,7 +69,7 @@ class Result(BaseModel):
 
     def to_text(self) -> str:
         """The stored form, with a digest."""
-        return sealed(self.model_dump(mode="json"))
+        return sealed(self.model_dump(mode="json", exclude=None if self.kept else {"kept"}))
 
     @classmethod
     def from_text(cls, text: str | bytes) -> Self:

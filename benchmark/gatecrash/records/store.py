@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from gatecrash.errors import UserError
 from gatecrash.records.claims import Claims
 from gatecrash.records.files import file_name, png, write
+from gatecrash.records.kept import CLASSIFIER, SUSPECTS, Produced, files_of, kept, produced_from
 from gatecrash.records.result import SCHEMA, Result
 from gatecrash.records.victim import SCHEMA as VICTIM_SCHEMA
 from gatecrash.records.victim import StoredVictim, VictimRecord
@@ -84,24 +85,51 @@ class Store:
     def result_path(self, key: str) -> Path:
         return self.root / "results" / key[:2] / f"{key}.json"
 
-    def save_result(self, result: Result, figures: Mapping[str, Tensor] | None = None) -> Result:
-        """Write a result, after its pictures (uint8 [1 or 3, H, W] by name), and return it with their paths.
+    def save_result(self, result: Result, figures: Mapping[str, Tensor] | None = None, produced: Produced | None = None) -> Result:
+        """Write a result, after its pictures (uint8 [1 or 3, H, W] by name) and what the defense produced, and return it with their paths.
 
-        Pictures of an earlier result of the same key are removed; with None, pictures stay as they are.
+        Such files of an earlier result of the same key are removed; with `figures` None, they stay as they are.
         """
+        if figures is None:
+            with self._writing():
+                write(self.result_path(result.key), result.to_text().encode())
+            return result
+        produced = produced or Produced()
+        folder = self.result_path(result.key).with_suffix("")
+        place = folder.relative_to(self.root).as_posix()
+        files, pictures = files_of(produced), {name: file_name(name, ".png") for name in figures}
+        shown = {name: f"{place}/{file}" for name, file in pictures.items()}
+        result = result.model_copy(update={"figures": shown, "kept": kept(produced, files, place)})
+        files |= {pictures[name]: png(image) for name, image in figures.items()}
         with self._writing():
-            folder = self.result_path(result.key).with_suffix("")
-            paths = {name: folder / file_name(name, ".png") for name in figures or {}}
-            for name, image in (figures or {}).items():
-                write(paths[name], png(image))
-            if figures is not None:
-                shown = {name: path.relative_to(self.root).as_posix() for name, path in paths.items()}
-                result = result.model_copy(update={"figures": shown})
+            for name, content in files.items():
+                write(folder / name, content)
             write(self.result_path(result.key), result.to_text().encode())
-            if figures is not None:
-                for stale in set(folder.glob("*.png")) - set(paths.values()):
-                    stale.unlink(missing_ok=True)
+            for path in folder.glob("*"):
+                if path.name not in files and path.name.endswith((".png", SUSPECTS, CLASSIFIER)):
+                    path.unlink(missing_ok=True)
         return result
+
+    def check_kept(self, keys: Iterable[str]) -> None:
+        """Raise UserError unless all these results are still there: the store, or a part of it, may have been removed meanwhile."""
+        lost = sum(not self.result_path(key).exists() for key in keys)
+        if lost or not self._marker.exists():
+            raise UserError(f"store {self.root} was removed while it was in use ({lost} results are gone); run again")
+
+    def produced(self, result: Result) -> Produced:
+        """What the cell's defense produced, as far as it was kept. Raises UserError where its files are damaged or gone."""
+        if result.kept is None:
+            return Produced()
+        contents = {}
+        for path in (result.kept.suspects, result.kept.classifier):
+            if path is not None and (content := self._read(self.root / path)) is None:
+                raise UserError(f"{self.root / path} is gone; compute the cell again: gatecrash run GRID --rerun cells")
+            contents[path] = content if path is not None else None
+        try:
+            return produced_from(result.kept, contents[result.kept.suspects], contents[result.kept.classifier])
+        except ValueError as error:
+            folder = self.result_path(result.key).with_suffix("")
+            raise UserError(f"{folder} is damaged ({error}); compute the cell again: gatecrash run GRID --rerun cells") from None
 
     def result(self, key: str) -> Result | None:
         """None where there is none, or it is damaged."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gatecrash.records.record import Record
 from gatecrash.records.sealed import sealed, unsealed
+from gatecrash.records.stage import Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,8 +46,14 @@ class TrainingRecord(Record):
 
 
 class VictimRecord(Record):
-    """`record.json` of a victim: what it is, beside its tensors. `classifier` is the spec of a Portable."""
+    """`record.json` of a victim: what it is, beside its tensors. `classifier` is the spec of a Portable.
 
+    `attack`, `dataset` and `seed` say what it was made from; older records have none of them.
+    """
+
+    attack: Stage | None = None
+    dataset: Stage | None = None
+    seed: int | None = None
     classifier: dict[str, Any]
     backdoors: list[BackdoorRecord]
     poison_share: float

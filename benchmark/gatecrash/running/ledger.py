@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gatecrash.host.traits import defense_traits
+from gatecrash.records.kept import Produced
 from gatecrash.records.measures import Measures
 from gatecrash.records.plan import NONE, Cell, Victim
 from gatecrash.records.provenance import Provenance
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from gatecrash.records.victim import StoredVictim, VictimRecord
     from gatecrash.running.display import Display
     from gatecrash.running.options import RunOptions
+    from gatecrash.running.tasks.defender import DefenseOutput
     from gatecrash.running.tasks.evaluate import Evaluation
     from gatecrash.running.tasks.protocol import Failure
 
@@ -57,6 +60,8 @@ class Ledger:
         return self.store.has_victim(key) and (self.options.rerun != "all" or key in self._made)
 
     def victim_made(self, victim: Victim, value: StoredVictim) -> None:
+        made_from = {"attack": victim.attack, "dataset": self.plan.dataset, "seed": victim.seed}
+        value = replace(value, record=value.record.model_copy(update=made_from))
         self.store.save_victim(victim.key, value)
         self._made.add(victim.key)
         self._records[victim.key] = value.record
@@ -73,9 +78,12 @@ class Ledger:
         self._fail(title, failure)
         self.observers("victim_finished", victim=victim, error=failure.message)
 
-    def cell_ended(self, cell: Cell, status: Status, failure: Failure | None, found: Evaluation | None) -> None:
-        """`found` is None where it did not come to the evaluation."""
-        result = self.store.save_result(self._result(cell, status, failure, found), found.figures if found else {})
+    def cell_ended(
+        self, cell: Cell, status: Status, failure: Failure | None, found: Evaluation | None, outcome: DefenseOutput | None
+    ) -> None:
+        """`found` is None where it did not come to the evaluation; `outcome` too where there is no defense, or it has not ended."""
+        figures = found.figures if found else {}
+        result = self.store.save_result(self._result(cell, status, failure, found), figures, self._produced(outcome) if found else None)
         self._made.add(cell.key)
         self.store.release(cell.key)
         self.summary.results[cell.key] = result
@@ -119,6 +127,14 @@ class Ledger:
     def _provenance(self, cell: Cell, found: Evaluation | None, record: VictimRecord | None) -> Provenance:
         precision = found.precision if found else record.precision if record else None
         return Provenance.now(record.device if record else "unknown", precision, self.options.threads, self._origins(cell))
+
+    def _produced(self, outcome: DefenseOutput | None) -> Produced | None:
+        """What of the outcome is kept."""
+        if outcome is None:
+            return None
+        if not self.options.keep_models:
+            return Produced(outcome.suspects, outcome.suspicion)
+        return Produced(outcome.suspects, outcome.suspicion, outcome.spec, outcome.state)
 
     def _record(self, key: str) -> VictimRecord | None:
         if self._records.get(key) is None:

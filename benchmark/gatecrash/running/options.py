@@ -31,6 +31,8 @@ class RunOptions(Options):
     """Seconds after which a defense, or its evaluation, fails, under Ray."""
     isolate: bool = False
     """A process of its own for every task under Ray, not only for those that run the code of `--plugins` files."""
+    keep_models: bool = False
+    """Keep the classifier of each defense beside its result; suspects are kept in any case."""
     rerun: Rerun | None = None
     precision: Literal["bfloat16", "float32"] | None = None
     """What `precision: auto` of a recipe shall mean; by default what each machine has measured. `verify` repeats what a result says."""

@@ -108,6 +108,7 @@ def run_plan(planned: PlannedGrid, store: Store, executor: ExecutorFactory, opti
                 with interrupts_after():
                     worker = executor(planned.host, options, display.report, store.root / "logs")
                 scheduler.work_off(worker)
+                store.check_kept(summary.results)
             except KeyboardInterrupt:
                 summary.interrupted = True
             finally:

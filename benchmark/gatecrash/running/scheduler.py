@@ -59,6 +59,7 @@ class Scheduler:
                 finished = executor.next_finished(POLL if self._elsewhere else 3600.0)
                 if finished is not None:
                     self._settle(finished)
+                    self._stop_useless(executor)
             else:
                 time.sleep(POLL)
             waiting, self._elsewhere = self._elsewhere, []
@@ -82,16 +83,22 @@ class Scheduler:
         executor.submit(task)
 
     def _settle(self, finished: Finished) -> None:
-        node = self._running.pop(finished.id)
-        if node.id not in self._graph:
-            return  # its cell ended meanwhile: the cell without defense failed
-        seconds, failure = time.perf_counter() - node.started, finished.failure
-        shown = failure.message if failure and failure.kind != "not-applicable" else None
-        self._work.ledger.display.task_ended(node.id, node.title, shown, seconds)
+        node, failure = self._running.pop(finished.id), finished.failure
+        self._say_ended(node, failure.message if failure and failure.kind != "not-applicable" else None)
         if failure is None:
             node.succeed(finished.value)
         else:
             node.fail(failure)
+
+    def _stop_useless(self, executor: Executor) -> None:
+        """Stop the defenses whose cells have ended meanwhile: the cell without defense, which they are compared with, has failed."""
+        for node in [node for node in self._running.values() if node.id not in self._graph]:
+            executor.cancel(node.id)
+            del self._running[node.id]
+            self._say_ended(node, None)  # why is said of its cell
+
+    def _say_ended(self, node: Node, failure: str | None) -> None:
+        self._work.ledger.display.task_ended(node.id, node.title, failure, time.perf_counter() - node.started)
 
     def release(self) -> None:
         """Let other drivers have what this one did not finish."""

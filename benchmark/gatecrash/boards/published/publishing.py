@@ -65,7 +65,7 @@ def _files(folder: Path, result: Result, pictures: Path | None) -> dict[Path, by
     contents = {shows: picture(pictures, path) for shows, path in result.figures.items()} if pictures is not None else {}
     figures = {shows: f"{name}/{Path(result.figures[shows]).name}" for shows, content in contents.items() if content is not None}
     files = {folder / path: content for shows, path in figures.items() if (content := contents[shows]) is not None}
-    return {folder / f"{name}.json": (result.model_copy(update={"figures": figures}).to_text() + "\n").encode(), **files}
+    return {folder / f"{name}.json": (result.model_copy(update={"figures": figures, "kept": None}).to_text() + "\n").encode(), **files}
 
 
 def _file_name(result: Result) -> str:

@@ -84,9 +84,10 @@ class Watcher:
             )
 
     def close(self) -> None:
-        """What is left of the Ray ends now; idempotent."""
+        """Ray has been shut down: what is left of it ends now; idempotent."""
         if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+            with suppress(OSError), self._process.stdin as to_watcher:
+                to_watcher.write(b"shut down")
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(3 * watcher.PATIENCE)
             self._process = None

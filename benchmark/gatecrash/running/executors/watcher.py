@@ -1,7 +1,8 @@
 """Ends what is left of a Ray of our own when its driver is killed: Ray's agents would live on for a minute.
 
 Run as a file, in a process that a terminal's Ctrl-C does not reach. It waits for the end of its standard input, which comes when the driver
-closes it or dies, however it dies. Ray's processes are told by a mark in their environment.
+closes it (after a word that Ray has been shut down in order) or dies, however it dies. Ray's processes are told by a mark in their
+environment.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ MARK = "GATECRASH_RAY"
 PATIENCE = 2.0
 """Seconds that they have to end by themselves."""
 
+QUIET = 3.0
+"""Seconds without any after which none is still to come from a Ray that was not shut down: one that just starts has no environment yet."""
+
 
 def watch(mark: str) -> None:
     """Wait for the driver's end, then see to it that all processes with this mark end."""
-    sys.stdin.buffer.read()
+    in_order = bool(sys.stdin.buffer.read())
     import psutil  # not before: most of the time this process only waits
 
     def left() -> list[psutil.Process]:
@@ -33,11 +37,13 @@ def watch(mark: str) -> None:
     end = time.monotonic() + PATIENCE
     while left() and time.monotonic() < end:
         time.sleep(0.2)
-    while processes := left():  # one may have started another meanwhile
+    seen = time.monotonic() if not in_order else float("-inf")
+    while (processes := left()) or time.monotonic() - seen < QUIET:
         for process in processes:
             with suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(processes, timeout=PATIENCE)
+            seen = time.monotonic()
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class CellNode(Node):
     def end(self, status: Status, failure: Failure | None, found: Evaluation | None = None) -> None:
         """The cell ends; where it has no scores, so do those that are compared with it."""
         work, cell = self.work, self.cell
-        work.ledger.cell_ended(cell, status, failure, found)
+        work.ledger.cell_ended(cell, status, failure, found, work.inputs.outcomes.get(cell.key))
         work.inputs.let_go(cell)
         work.graph.remove(f"defend:{cell.key}")
         if status == "ok":

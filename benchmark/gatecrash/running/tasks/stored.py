@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,9 +24,14 @@ def classifier_state(victim: StoredVictim) -> dict[str, Tensor]:
 
 def classifier_of(victim: StoredVictim) -> Classifier:
     """The victim's classifier on the CPU, without its triggers."""
-    classifier = rebuild(victim.record.classifier, classifier_state(victim))
+    return rebuilt_classifier(victim.record.classifier, classifier_state(victim))
+
+
+def rebuilt_classifier(spec: dict[str, Any], state: Mapping[str, Tensor]) -> Classifier:
+    """The classifier on the CPU, in eval mode. Raises ContractError where it is none."""
+    classifier = rebuild(spec, state)
     if not isinstance(classifier, Classifier):
-        raise ContractError(f"the stored victim is a {type(classifier).__name__}, not a Classifier")
+        raise ContractError(f"what is stored is a {type(classifier).__name__}, not a Classifier")
     return classifier
 
 
