@@ -168,11 +168,11 @@ def _draw(axis: Any, each: Map) -> None:
     axis.imshow(goodness, cmap=colours, vmin=0, vmax=100, aspect="auto")
     for (row, column), value in np.ndenumerate(each.values):
         if not np.isnan(value):
-            text = axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=_ink(goodness[row, column]))
+            text = axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=_ink(float(goodness[row, column])))
             if (row, column) in each.not_landed:
                 text.set_bbox({"facecolor": colours(goodness[row, column] / 100), "edgecolor": "none", "pad": 1.5})
     for row, column in each.not_landed:
-        ink = _ink(goodness[row, column])
+        ink = _ink(float(goodness[row, column]))
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=ink, hatch="////", linewidth=0, alpha=0.6))
     for (row, column), why in each.reasons.items():
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor="#eeeeee", linewidth=0))
@@ -184,8 +184,8 @@ def _draw(axis: Any, each: Map) -> None:
 
 
 def _ink(goodness: float) -> str:
-    """A colour that is read on the field's own."""
-    return "black" if goodness > 50 else "white"
+    """A colour with a contrast of at least 4.5 on the field's own."""
+    return "black" if goodness > 46 else "white"
 
 
 def _label(axis: Any, columns: Sequence[str], rows: Sequence[str], width: int) -> None:
