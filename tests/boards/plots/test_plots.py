@@ -347,3 +347,17 @@ def test_plots_of_a_run_through_the_command_line(
     }.items():
         called = gatecrash("plot", arguments[0], "--store", "s", *arguments[1:])
         assert (called.code, called.err.startswith(f"error: {said}")) == (2, True), called.err
+
+
+def test_numbers_of_a_heatmap_can_be_read_on_every_colour() -> None:
+    from matplotlib import colormaps, colors
+
+    from gatecrash.boards.plots.heatmap import GOOD_IS_LIGHT, _ink
+
+    def light(colour: Any) -> float:
+        parts = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in colors.to_rgb(colour)]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    for goodness in range(101):
+        dark, bright = sorted((light(colormaps[GOOD_IS_LIGHT](goodness / 100)), light(_ink(goodness))))
+        assert (bright + 0.05) / (dark + 0.05) >= 4.5, goodness  # WCAG AA

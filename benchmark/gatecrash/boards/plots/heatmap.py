@@ -184,8 +184,8 @@ def _draw(axis: Any, each: Map) -> None:
 
 
 def _ink(goodness: float) -> str:
-    """A colour that is read on the field's own."""
-    return "black" if goodness > 50 else "white"
+    """A colour with a contrast of at least 4.5 on the field's own."""
+    return "black" if goodness > 46 else "white"
 
 
 def _label(axis: Any, columns: Sequence[str], rows: Sequence[str], width: int) -> None:
