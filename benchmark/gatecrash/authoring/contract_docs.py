@@ -40,6 +40,8 @@ SUBJECTS = {
 
 INTERNAL = frozenset(
     {
+        "Measures.detection_scores",
+        "Measures.floor_scores",
         "Measures.limits",
         "Measures.scores",
         "Measures.value",
@@ -49,6 +51,7 @@ INTERNAL = frozenset(
         "Result.log",
         "Result.schema_version",
         "Result.to_text",
+        "TrajectoryStep.scores",
         "TrajectoryStep.value",
     }
 )

@@ -46,7 +46,8 @@ Number = float | None
 """None where the measure does not apply."""
 
 
-_AS_STORED = PlainSerializer(lambda scores: None if scores is None else scores.to_json())
+StoredScores = Annotated[Scores | None, PlainSerializer(lambda scores: None if scores is None else scores.to_json())]
+"""Counts, as a file holds them."""
 
 
 class Measures(Record):
@@ -102,9 +103,9 @@ class Measures(Record):
     verdict_targets_recall: Annotated[
         Number, Measure("targets named", "share of the targets that are accused", better="high", column=False)
     ] = None
-    scores: Annotated[Scores | None, _AS_STORED, Measure("counts", "the counts behind the rates", "", column=False)] = None
+    scores: Annotated[StoredScores, Measure("counts", "the counts behind the rates", "", column=False)] = None
     floor_scores: Annotated[
-        Scores | None, _AS_STORED, Measure("benign counts", "the counts of the benign victim, under the same triggers", "", column=False)
+        StoredScores, Measure("benign counts", "the counts of the benign victim, under the same triggers", "", column=False)
     ] = None
     detection_scores: Annotated[
         DetectionScores | None, Measure("detection counts", "the counts of flagged training rows", "", column=False)
@@ -170,7 +171,7 @@ class TrajectoryStep(Record):
     ra: float | None = None
     loss_clean: float | None = None
     loss_poison: float | None = None
-    scores: Annotated[Scores | None, _AS_STORED] = None
+    scores: StoredScores = None
     """The counts behind the rates, without those by class."""
 
     def value(self, name: Literal["acc", "asr", "ra", "loss_clean", "loss_poison"]) -> float | None:

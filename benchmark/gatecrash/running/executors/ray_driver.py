@@ -1,7 +1,7 @@
 """Ray carries the tasks out: on this machine's cores and GPUs, or on a cluster. This is the driver's side.
 
 One Ray task per Gatecrash task, as many in flight as the cluster can hold. Large artifacts are put into the object store once per key and
-read there by every worker without a copy. A worker says when it starts (time limits count from there) and how far it is; its output comes
+each worker copies what it needs. A worker says when it starts (time limits count from there) and how far it is; its output comes
 back with its result, or is fetched from its node when it died. A task whose worker or node dies is submitted once more, then it has failed.
 
 Tasks run in workers of two kinds, told apart by their environment: `features` and `defend` never share a process with `implant` and
