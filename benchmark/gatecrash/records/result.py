@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from gatecrash.records.kept import Kept
 from gatecrash.records.measures import COLUMNS, Measures, TrajectoryStep
@@ -66,6 +66,12 @@ class Result(BaseModel):
         if len(self.defense) == 1:
             return self.defense[0].config
         return {f"{index}:{stage.name}": stage.config for index, stage in enumerate(self.defense)}
+
+    @model_serializer(mode="wrap")
+    def _without_empty_notes(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Results from before notes were kept stay as they are, to the digest: pictures of published boards name it."""
+        fields: dict[str, Any] = fields_of(self)
+        return fields if self.notes else {name: value for name, value in fields.items() if name != "notes"}
 
     def to_text(self) -> str:
         """The stored form, with a digest."""
