@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from gatecrash.boards.history import History
 from gatecrash.host.loading import load_plugins
@@ -80,3 +82,18 @@ def test_a_run_of_a_part_adds_to_the_run_of_the_whole(gatecrash: Gatecrash, stor
     gatecrash("run", small_grid(), "--store", copy, "-o", "recipe.lr=0.02", "--seeds", "1", "--only", "defense=none", *SERIAL)
     assert len(records(gatecrash, "--store", copy)) == 6
     assert "2 of 6" not in gatecrash("leaderboard", "--store", copy).out
+
+
+def test_a_picture_that_was_replaced_at_its_path_makes_older_columns_leave_the_table(
+    gatecrash: Gatecrash, small_grid: Any, tmp_path: Path
+) -> None:
+    picture, store = tmp_path / "trigger.png", tmp_path / "store"
+    attack = {"badnets": {"pattern": "given", "image": str(picture)}}
+    grid = small_grid(attacks=["none", attack], defenses=["none", "anp", {"fine-pruning": {"epochs": 1}}])
+    for brightness, more in ((255, ()), (90, ("--only", "defense=fine-pruning"))):
+        Image.fromarray(np.full((3, 3), brightness, np.uint8)).save(picture)
+        assert gatecrash("run", grid, "--store", store, *more, *SERIAL).code == 0
+    shown = gatecrash("leaderboard", "--store", store).out
+    assert "**Left out:** 3 results that were measured with older versions than the others (attack badnets 1 (the file of image" in shown
+    (row,) = [line.split("|")[2:5] for line in shown.split("## ")[0].splitlines() if line.startswith("| badnets")]
+    assert [text.strip() for text in row][1] == "missing"

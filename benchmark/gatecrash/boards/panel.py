@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gatecrash.boards.superseded import newest
+from gatecrash.boards.superseded import newest, written
 from gatecrash.evaluation.metrics import landed
 from gatecrash.records.labels import Stages, labels, options_of
 from gatecrash.records.plan import NONE
@@ -83,8 +83,8 @@ def arrange(results: Iterable[Result], planned: Iterable[PlannedCell] = (), run_
     kept, older = newest(results, run_of)
     cells = sorted(kept, key=lambda cell: (cell.attack.name != NONE, cell.defense_name != NONE))
     planned = list(planned)
-    attacks: list[Stages] = [(each.attack,) for each in (*cells, *planned)]
-    defenses: list[Stages] = [tuple(each.defense) for each in (*cells, *planned)]
+    attacks = _as_newest([(each.attack,) for each in planned], [(cell.attack,) for cell in cells])
+    defenses = _as_newest([tuple(each.defense) for each in planned], [tuple(cell.defense) for cell in cells])
     attack_labels, defense_labels = labels(attacks), labels(defenses)
     return Panel(
         tuple(sorted(cells, key=lambda cell: cell.seed)),
@@ -96,6 +96,12 @@ def arrange(results: Iterable[Result], planned: Iterable[PlannedCell] = (), run_
         frozenset(cell.victim_key for cell in cells if landed(cell.measures.asr_before, cell.measures.asr_floor)),
         older,
     )
+
+
+def _as_newest(planned: Sequence[Stages], measured: Sequence[Stages]) -> list[Stages]:
+    """The measured ones, then the planned ones: of those written alike, files may have changed between runs: the last counts."""
+    last = {written(stages): stages for stages in (*planned, *measured)}
+    return [*measured, *(last[written(stages)] for stages in planned)]
 
 
 def _in_order(texts: Sequence[str], plugins: Sequence[Stages]) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def _harness_text(result: Result) -> str:
     )
 
 
-def _written(stages: Iterable[Stage]) -> str:
+def written(stages: Iterable[Stage]) -> str:
     """Names and options as they were written: files by their paths."""
     return canonical([(stage.name, stage.config) for stage in stages])
 
@@ -90,12 +90,12 @@ class _Rule:
 _RULES = (
     _Rule(lambda _: "all", _harness, _harness_text),
     _Rule(
-        lambda result: _written([result.attack]),
+        lambda result: written([result.attack]),
         lambda result: _version([result.attack]),
         lambda result: _version_text("attack", [result.attack]),
     ),
     _Rule(
-        lambda result: _written(result.defense),
+        lambda result: written(result.defense),
         lambda result: _version(result.defense),
         lambda result: _version_text("defense", result.defense),
     ),
