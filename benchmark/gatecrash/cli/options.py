@@ -27,10 +27,8 @@ class AnyPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class FiniteNumber(click.FloatRange):
-    """A number that is neither infinite nor NaN, within bounds."""
-
-    name = "number"
+class FiniteNumber(click.types.FloatParamType):
+    """A number that is neither infinite nor NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
