@@ -54,7 +54,7 @@ class LoadedCell:
     result: Result
     """What was asked, what was measured, where it ran; `result.victim_key` names its victim."""
     classifier: Classifier | None
-    """What the defense handed back, on the CPU, in eval mode: kept by `gatecrash run --keep-models`, else None. The victim's where the
+    """What the defense handed back, on the CPU, in eval mode: kept by `gatecrash run GRID --keep-models`, else None. The victim's where the
     defense, if any, hands no classifier back."""
     suspects: Tensor | None
     """bool [N], by row of the training set (without the hold-out): what the defense takes for poisoned; None where it names no rows."""

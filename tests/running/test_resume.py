@@ -147,3 +147,18 @@ def test_a_victim_that_was_damaged_once_is_made_again_once_however_many_cells_ne
         weights.write_bytes(b"overwritten")
     summary = run(small(attacks=["none"], defenses=["none", pruning]), tmp_path)
     assert (summary.exit_code, summary.computed_victims, summary.computed_cells) == (0, 1, 5), summary.failures
+
+
+def test_defended_networks_are_kept_on_request_and_records_say_what_they_were_made_from(
+    gatecrash: Any, small_grid: Any, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "s")
+    assert gatecrash("run", small_grid(seeds=[3]), "--store", store.root, "-q").code == 0
+    assert not list(store.root.glob("results/*/*/classifier.safetensors"))
+    assert gatecrash("run", small_grid(seeds=[3]), "--store", store.root, "-q", "--keep-models", "--rerun", "cells").code == 0
+    kept = {(result.attack.name, result.defense_name) for result in store.results() if result.kept and result.kept.classifier}
+    assert kept == {("none", "fine-pruning"), ("badnets", "fine-pruning")}
+    for result in store.results():
+        record = store.victim_record(result.victim_key)
+        assert record is not None
+        assert (record.attack, record.dataset, record.seed) == (result.attack, result.dataset, 3)
