@@ -1,4 +1,4 @@
-"""A folder of images with one hostile file: the dry run names what is wrong in one line, or reads it. It does not hang and runs no program."""
+"""A folder of images with one hostile file: the dry run names the fault in one line, or reads it. It does not hang and runs no program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n(gatecrash-was-h
 
 
 def _picture(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 8), form: str = "PNG", **options: object) -> None:
-    Image.frombytes(mode, size, random.Random(os.fsencode(path.name)).randbytes(len(Image.new(mode, size).tobytes()))).save(path, form, **options)
+    noise = random.Random(os.fsencode(path.name)).randbytes(len(Image.new(mode, size).tobytes()))
+    Image.frombytes(mode, size, noise).save(path, form, **options)
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:
