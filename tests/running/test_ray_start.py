@@ -6,8 +6,10 @@ import os
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +102,50 @@ def test_the_watcher_ends_what_carries_its_mark_and_nothing_else() -> None:
         for process in (ours, other):
             process.kill()
             process.communicate()
+
+
+def test_the_watcher_ends_a_process_that_renamed_itself_as_rays_agents_do() -> None:
+    rename = """
+        import ray
+        ray._raylet.setproctitle("ray::Agent")
+        print("renamed", flush=True)
+        input()
+    """
+    with inherited("an agent"):
+        agent = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(rename)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        )
+    try:
+        assert agent.stdout is not None
+        assert agent.stdout.readline() == "renamed\n"
+        Watcher("an agent").close()
+        assert agent.wait(20) == -9
+    finally:
+        agent.kill()
+        agent.communicate()
+
+
+def test_the_watcher_sees_a_killed_driver_although_a_process_that_it_forked_lives_on() -> None:
+    drive = """
+        import os, subprocess, sys, time
+        from gatecrash.running.executors.own_ray import Watcher, inherited
+        with inherited("a fork"):
+            ours = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"], env=dict(os.environ))
+        guard = Watcher("a fork")
+        forked = os.fork()
+        if forked:
+            print(ours.pid, forked, flush=True)
+        time.sleep(100)
+    """
+    driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(drive)], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    ours, forked = (psutil.Process(int(pid)) for pid in driver.stdout.readline().split())
+    try:
+        driver.kill()
+        ours.wait(20)
+        assert forked.is_running()
+    finally:
+        for process in (ours, forked):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        driver.communicate()

@@ -57,6 +57,7 @@ def inherited(mark: str) -> Iterator[None]:
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_enable_metrics_collection": "0",
         "RAY_task_events_report_interval_ms": "0",
+        "SPT_NOENV": "1",  # Ray's agents rename themselves, by default over their environment: the watcher could not tell them
         "RAY_idle_worker_killing_time_threshold_ms": "3600000",  # two kinds of workers for every core: starting one takes seconds
     }
     if "RAY_AUTH_MODE" not in os.environ:  # no token: this run's own, which only its processes know, instead of a file in the home
@@ -76,7 +77,7 @@ class Watcher:
     """The process that ends what has this mark when this process is killed. There is none where none can be started."""
 
     def __init__(self, mark: str) -> None:
-        command = [sys.executable, "-P", str(Path(watcher.__file__)), mark]
+        command = [sys.executable, "-P", str(Path(watcher.__file__)), mark, str(os.getpid())]
         self._process: subprocess.Popen[bytes] | None = None
         with suppress(OSError):
             self._process = subprocess.Popen(
