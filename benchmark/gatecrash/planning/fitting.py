@@ -35,8 +35,8 @@ def notes_on(attack: ConfiguredPlugin, classes: Sequence[str], found: Sequence[s
 def check_model(model: ConfiguredPlugin, num_classes: int, shape: tuple[int, int, int]) -> None:
     """Raise UserError for a model that cannot take images `(channels, height, width)`, before anything is trained.
 
-    Besides the model's own check, two empty images pass through it on the CPU. (On torch's meta device a BatchNorm imports torch's compiler,
-    which takes longer than this.)
+    Besides the model's own check, two empty images pass through it on the CPU: on torch's meta device a BatchNorm
+    would import torch's compiler, which takes longer.
     """
     import torch
 

@@ -94,9 +94,7 @@ def _whole(loader: yaml.SafeLoader, node: Node) -> Any:
     """A whole number. YAML 1.1 reads 00014 as 12 and 1:30 as 90, which nobody means."""
     digits = str(node.value).lstrip("+-")
     if ":" in digits or (digits[:1] == "0" and digits[1:2].isdigit()):
-        reason = (
-            f"{digits[:40]!r} is a number in another notation; write it in quotes if it is a text, else without leading zeros or colons"
-        )
+        reason = f"{digits[:40]!r} is a number in another notation; write it in quotes if it is a text, else without leading zeros"
         raise ConstructorError(None, None, reason, node.start_mark)
     return yaml.SafeLoader.construct_yaml_int(loader, node)  # type: ignore[no-untyped-call]
 
