@@ -96,7 +96,8 @@ def _whole(loader: yaml.SafeLoader, node: Node) -> Any:
     if ":" in digits or (digits[:1] == "0" and digits[1:2].isdigit()):
         reason = f"{digits[:40]!r} is a number in another notation; write it in quotes if it is a text, else without leading zeros"
         raise ConstructorError(None, None, reason, node.start_mark)
-    return yaml.SafeLoader.construct_yaml_int(loader, node)  # type: ignore[no-untyped-call]
+    construct: Any = yaml.SafeLoader.construct_yaml_int  # has types in some versions of the stubs
+    return construct(loader, node)
 
 
 def _refused(_loader: yaml.SafeLoader, node: Node) -> Any:
