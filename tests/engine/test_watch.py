@@ -72,7 +72,7 @@ def test_progress_has_loss_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) 
 def test_progress_is_rare_but_its_end_is_always_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "REPORT_SECONDS", 1e9)
     reports: list[TrainProgress] = []
-    run(network(), report=reports.append)
+    run(network(), execution=Execution(reports.append))
     assert [report.epoch for report in reports] == [3]
 
 
