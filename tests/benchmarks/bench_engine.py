@@ -23,7 +23,7 @@ from torchvision import transforms
 from gatecrash import Model, Network, Recipe
 from gatecrash.contracts.randomness import Streams
 from gatecrash.engine.device import choose_device, supports_bfloat16
-from gatecrash.engine.training import train
+from gatecrash.engine.training import Execution, train
 from gatecrash_plugins.models.lean import Lean
 from gatecrash_plugins.models.preact_resnet18 import PreActResNet18
 from gatecrash_plugins.models.resnet18 import ResNet18
@@ -117,7 +117,7 @@ def engine(setting: Setting) -> Callable[[], float]:
             device=DEVICE,
             # Random labels cannot be learned; a loss of one's own is not held against guessing.
             loss=lambda net, batch, targets, rows: F.cross_entropy(net(batch).float(), targets),
-            report=lambda progress: None,
+            execution=Execution(lambda progress: None),
         )
         return setting.batch * setting.steps / (finish() - start)
 

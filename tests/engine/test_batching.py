@@ -20,7 +20,7 @@ def test_one_tensor_gives_tensors_and_several_give_tuples() -> None:
 
 
 def test_without_a_size_batches_have_one_that_suits_the_images() -> None:
-    large = torch.zeros(40, 1, 128, 128, dtype=torch.uint8)
+    large = torch.zeros(40, 1, 64, 64, dtype=torch.uint8)
     assert [len(batch) for batch in batches(large, device="cpu")] == [16, 16, 8]
     assert [len(batch) for batch in batches(torch.zeros(1500), device="cpu")] == [1024, 476]
 

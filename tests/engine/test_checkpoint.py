@@ -17,7 +17,7 @@ from torch import Tensor
 from gatecrash.contracts.randomness import Streams
 from gatecrash.engine import checkpoint, watch
 from gatecrash.engine.checkpoint import Checkpoint, CheckpointFolder, remove_checkpoints
-from gatecrash.engine.training import History, train
+from gatecrash.engine.training import Execution, History, train
 from support.grids import SMALL_GRID
 from support.small_training import network, recipe, toy_set, weights
 
@@ -44,7 +44,7 @@ def trained(file: Path | None, options: Any, *, kill_after: int | None = None, i
 
     known, labels = toy_set()
     data = known if images is None else images
-    history = train(net, data, labels, options, streams=Streams(0), flip=True, device="cpu", report=report, checkpoint=file)
+    history = train(net, data, labels, options, streams=Streams(0), flip=True, device="cpu", execution=Execution(report, checkpoint=file))
     return history, weights(net)
 
 

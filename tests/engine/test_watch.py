@@ -12,7 +12,7 @@ from torch import Tensor
 from gatecrash import Network, TrainingDiverged
 from gatecrash.contracts.randomness import Streams
 from gatecrash.engine import watch
-from gatecrash.engine.training import train
+from gatecrash.engine.training import Execution, train
 from gatecrash.engine.watch import TrainProgress
 from support.small_training import PLAIN, network, recipe, run, toy_set
 
@@ -60,7 +60,7 @@ def test_a_loss_of_ones_own_may_be_large() -> None:
 def test_progress_has_loss_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "REPORT_SECONDS", 0.0)
     reports: list[TrainProgress] = []
-    history = run(network(), recipe(epochs=2), report=reports.append)
+    history = run(network(), recipe(epochs=2), execution=Execution(reports.append))
 
     assert [report.epoch for report in reports] == [1, 1, 1, 1, 2, 2, 2, 2]
     assert {report.epochs for report in reports} == {2}
@@ -72,7 +72,7 @@ def test_progress_has_loss_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) 
 def test_progress_is_rare_but_its_end_is_always_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "REPORT_SECONDS", 1e9)
     reports: list[TrainProgress] = []
-    run(network(), report=reports.append)
+    run(network(), execution=Execution(reports.append))
     assert [report.epoch for report in reports] == [3]
 
 
@@ -80,9 +80,9 @@ def test_a_short_run_of_an_untrained_network_is_a_warning() -> None:
     """A smoke run cannot have learned; a longer one, or one that spoils a trained network, has diverged."""
     images, labels = torch.zeros(64, 3, 8, 8, dtype=torch.uint8), torch.arange(64) % 4
     short, long = recipe(epochs=3, batch_size=64, lr=5.0), recipe(epochs=watch.SHORT, batch_size=64, lr=5.0)
-    history = train(network(), images, labels, short, streams=Streams(0), flip=False, device="cpu", fresh=True)
+    history = train(network(), images, labels, short, streams=Streams(0), flip=False, device="cpu", execution=Execution(fresh=True))
     assert history.warning is not None
     assert "worse than guessing (1.39), after too few steps to learn; raise epochs, or lower the recipe's lr (5)" in history.warning
     for settings, fresh in ((long, True), (short, False)):
         with pytest.raises(TrainingDiverged):
-            train(network(), images, labels, settings, streams=Streams(0), flip=False, device="cpu", fresh=fresh)
+            train(network(), images, labels, settings, streams=Streams(0), flip=False, device="cpu", execution=Execution(fresh=fresh))

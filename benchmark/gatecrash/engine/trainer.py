@@ -15,7 +15,7 @@ from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.train import Loss, OnBatch, Train
 from gatecrash.engine.checkpoint import CheckpointFolder
 from gatecrash.engine.precision import Precision
-from gatecrash.engine.training import History, train
+from gatecrash.engine.training import Execution, History, train
 
 ReportProgress = Callable[[Mapping[str, Any]], None]
 """Takes the progress of a task, for the live view: epoch, epochs, loss, images_per_second, seconds_left, or a note."""
@@ -65,12 +65,14 @@ def trainer(new_model: Callable[[], Network], streams: Streams, setup: TrainingS
             streams=streams,
             flip=setup.flip,
             device=setup.device,
-            precision=setup.precision,
             on_batch=on_batch,
             loss=loss,
-            report=lambda progress: setup.report(asdict(progress)),
-            checkpoint=setup.checkpoints.file(len(setup.histories)) if setup.checkpoints else None,
-            fresh=network is None,
+            execution=Execution(
+                report=lambda progress: setup.report(asdict(progress)),
+                precision=setup.precision,
+                checkpoint=setup.checkpoints.file(len(setup.histories)) if setup.checkpoints else None,
+                fresh=network is None,
+            ),
         )
         setup.histories.append(history)
         return model

@@ -47,6 +47,20 @@ class History:
     """What the run's result should be read with: one of a few steps has not learned."""
 
 
+@dataclass(frozen=True)
+class Execution:
+    """How a training is carried out, beside what it is."""
+
+    report: Callable[[TrainProgress], None] | None = None
+    """Told how far it is, at most four times a second."""
+    precision: Precision | None = None
+    """What the recipe's `auto` means; by default what this machine has measured."""
+    checkpoint: Path | None = None
+    """A file to go on from, and to write to every few minutes. A training with `on_batch` or `loss` has none."""
+    fresh: bool = False
+    """The network is untrained: that it has learned nothing after fewer than `watch.SHORT` steps is a warning, no error."""
+
+
 def train(
     network: Network,
     images: Tensor,
@@ -58,23 +72,17 @@ def train(
     device: torch.device | str,
     on_batch: OnBatch | None = None,
     loss: Loss | None = None,
-    report: Callable[[TrainProgress], None] | None = None,
-    precision: Precision | None = None,
-    checkpoint: Path | None = None,
-    fresh: bool = False,
+    execution: Execution = Execution(),
 ) -> History:
     """Train `network` in place on `images` (uint8 [N, C, H, W]) and `labels` (int64 [N]); it ends on `device`, in eval mode.
 
     `flip` says whether the data set allows mirroring; the recipe decides whether it is done. `on_batch` gets the images of a batch before
     augmentation, which is then applied to what it returns. `loss` replaces cross-entropy (and its label smoothing).
     `streams` gives the order ("order"), the crops and mirrorings ("augment") and dropout ("dropout"). Parameters that do not require a
-    gradient stay as they are. Global state (random generators, grad mode) is left untouched. `precision` is what the recipe's `auto` means,
-    by default what this machine has measured. `checkpoint` is a file to go on from, and to write to every few minutes; a training with
-    `on_batch` or `loss` has none.
+    gradient stay as they are. Global state (random generators, grad mode) is left untouched.
 
     Raises ContractError for data that cannot be trained on or a broken `on_batch`; TrainingDiverged if the loss becomes NaN or infinite
-    or, for cross-entropy, if the last epoch is worse than always predicting the labels' frequencies (with `fresh`, which says that the
-    network was untrained, this is a warning in the history where the run has fewer than `watch.SHORT` steps).
+    or, for cross-entropy, if the last epoch is worse than always predicting the labels' frequencies.
     """
     device = torch.device(device)
     check_data(network, images, labels)
@@ -84,20 +92,15 @@ def train(
     steps = recipe.epochs * len(feed.sizes)
     updates = Updates(network, recipe, steps)
     loss_of = loss or _cross_entropy(recipe.label_smoothing)
-    bfloat16 = recipe.precision == "auto" and (precision or auto_precision(device)) == "bfloat16"
-    watch = Watch(recipe.epochs, feed.sizes, device, report)
+    bfloat16 = recipe.precision == "auto" and (execution.precision or auto_precision(device)) == "bfloat16"
+    watch = Watch(recipe.epochs, feed.sizes, device, execution.report)
 
     kept = None
-    if checkpoint is not None and on_batch is None and loss is None:
+    if execution.checkpoint is not None and on_batch is None and loss is None:
         facts = [recipe.model_dump(mode="json"), flip, bfloat16, str(device), torch.get_num_threads(), torch.__version__]
-        parts: dict[str, Stateful] = {
-            "network": Weights(network),
-            "updates": updates,
-            "feed": feed,
-            "watch": watch,
-            "torch": TorchGenerators(device),
-        }
-        kept = Checkpoint(checkpoint, identity(facts, network.state_dict(), images, labels), parts)
+        started = identity(facts, network.state_dict(), images, labels)
+        parts: dict[str, Stateful] = {"updates": updates, "feed": feed, "watch": watch}
+        kept = Checkpoint(execution.checkpoint, started, {**parts, "network": Weights(network), "torch": TorchGenerators(device)})
 
     network.train()
     with _private_state(device, streams):
@@ -126,7 +129,7 @@ def train(
     warning = None
     if loss is None:
         known = None if on_batch is not None else labels
-        warning = check_learned(watch.losses[-1], known, network.num_classes, recipe, too_short=fresh and steps < SHORT)
+        warning = check_learned(watch.losses[-1], known, network.num_classes, recipe, too_short=execution.fresh and steps < SHORT)
     precision = "bfloat16" if bfloat16 else "float32"
     return History(tuple(watch.losses), watch.seconds, recipe.epochs * len(images), precision, str(device), warning)
 
