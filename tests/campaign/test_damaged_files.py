@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from campaign.case import Case, fault
 
+from campaign.case import Case, fault
 from campaign.test_kills import numbers
 
 FILES = ("results/*/*.json", "victims/*/*/record.json", "victims/*/*/weights.safetensors", "victims/*/*/poison.safetensors", "store.json")
