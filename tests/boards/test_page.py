@@ -45,7 +45,7 @@ def test_the_matrix_shows_seeds_failures_and_gaps_as_such() -> None:
 
 def test_a_board_says_that_it_has_one_seed_and_a_part_of_the_dataset() -> None:
     text = page_text([redacted(a_result_of_images(), load_plugins(installed=False))])
-    assert "imagefolder signs (20,000 training images of it), small-cnn, 1 epochs; seed 0." in text
+    assert "imagefolder signs (20,000 training images of it), small-cnn, 1 epoch; seed 0." in text
     assert "> **One seed (n = 1).** How much the numbers vary" in text
     assert "Wilson" in text
     assert "> **A part of the dataset:** 20,000 training images of it" in text

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gatecrash.boards.verify import compare
+from gatecrash.boards.verify import compare, verify
+from gatecrash.host.loading import load_plugins
+from gatecrash.planning.planned import plan_grid
 from gatecrash.records.measures import TrajectoryStep
 from gatecrash.records.result import Result
+from gatecrash.records.store import Store
 from support.counted import changed, counted, defended, scores
+from support.small_runs import small
 
 VICTIM = counted()
 
@@ -56,6 +61,17 @@ def test_another_machine_must_stay_within_the_limits_measured_here(facts: dict[s
 def test_every_measure_is_judged_and_the_file_has_no_say_in_how(forged: dict[str, Any]) -> None:
     stored = Result(**{**VICTIM.model_dump(), "measures": {**VICTIM.measures.model_dump(), **forged}})
     assert compare(stored, elsewhere(VICTIM)).outcome == "differs"
+
+
+def test_a_spec_whose_key_is_another_one_is_no_older_version(tmp_path: Path) -> None:
+    """Nothing runs: what the result says it is does not lead to its key, though every version is the one installed here."""
+    spec = plan_grid(small(), load_plugins(installed=False)).plan
+    planned = spec.cells[min(spec.cells)]
+    stated = {"dataset": spec.dataset, "dataset_fingerprint": spec.fingerprint, "model": spec.model, "recipe": spec.recipe}
+    result = VICTIM.model_copy(update={**stated, "holdout": spec.holdout, "key": planned.key, "seed": 7})
+    found = verify(result, Store(tmp_path / "s"), load_plugins(installed=False))
+    assert (found.outcome, found.good) == ("differs", False)
+    assert "all versions agree, but its spec has another key here" in found.detail
 
 
 def test_seeds_that_are_run_here_say_how_far_trainings_lie_apart() -> None:

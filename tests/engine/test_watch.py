@@ -82,7 +82,7 @@ def test_a_short_run_of_an_untrained_network_is_a_warning() -> None:
     short, long = recipe(epochs=3, batch_size=64, lr=5.0), recipe(epochs=watch.SHORT, batch_size=64, lr=5.0)
     history = train(network(), images, labels, short, streams=Streams(0), flip=False, device="cpu", fresh=True)
     assert history.warning is not None
-    assert "worse than guessing (1.39), after too few steps to learn; raise epochs" in history.warning
+    assert "worse than guessing (1.39), after too few steps to learn; raise epochs, or lower the recipe's lr (5)" in history.warning
     for settings, fresh in ((long, True), (short, False)):
         with pytest.raises(TrainingDiverged):
             train(network(), images, labels, settings, streams=Streams(0), flip=False, device="cpu", fresh=fresh)

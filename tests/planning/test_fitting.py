@@ -119,7 +119,7 @@ def fussy(write: Any) -> Path:
                 self.wide = nn.Conv2d(shape[0], 4, 9)
                 self.point = gatecrash.Point(4)
                 self.head = nn.Linear(4, num_classes)
-                self.head.weight.data.mul_(float(torch.ones(1).sum().item()))  # cannot be done on the meta device
+                self.head.weight.data.mul_(float(torch.ones(1).sum().item()))  # a weight that depends on a value
             def config(self):
                 return self._config
             def forward(self, images):

@@ -167,6 +167,9 @@ def test_a_round_trip_through_yaml_changes_nothing() -> None:
     [
         ("name: a\nname: b", "line 2: the key 'name' stands twice"),
         ("recipe: {epochs: 1, lr: 0.1, epochs: 2}", "line 1: the key 'epochs' stands twice"),
+        ("a: 00014", "line 1: '00014' is a number in another notation; write it in quotes if it is a text"),
+        ("a: -010", "line 1: '010' is a number in another notation"),
+        ("a: 1:30", "line 1: '1:30' is a number in another notation"),
         ("seeds: !!int ''", "line 1: '' is no whole number"),
         ("seeds: !!float x", "line 1: 'x' is no number"),
         ("seeds: !!bool x", "line 1: 'x' is no true or false"),

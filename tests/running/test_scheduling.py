@@ -176,7 +176,7 @@ def test_an_attack_that_needs_the_benign_victim_is_lost_with_it(tmp_path: Path) 
     """A recipe that diverges: the benign victim fails, so the attack that starts from it never runs, and each cell says why."""
     told = Told()
     noting = Noting()
-    diverging = {"preset": "tiny", "epochs": 1, "lr": 100.0, "schedule": "constant"}
+    diverging = {"preset": "tiny", "epochs": 10, "lr": 100.0, "weight_decay": 1.0, "schedule": "constant"}
     made = grid(attacks=["none", "clean-label"], recipe=diverging)
     summary = run(made, tmp_path / "s", noting, display=told)
     assert summary.exit_code == 1
@@ -184,6 +184,30 @@ def test_an_attack_that_needs_the_benign_victim_is_lost_with_it(tmp_path: Path) 
     assert {result.status for result in summary.results.values()} == {"victim-failed"}
     assert len(summary.results) == 4
     assert [event for event in told.events if event[0] == "victim"] == [("victim", True), ("victim", True)]
+    for result in summary.results.values():
+        assert ("benign victim failed: " in (result.error or "")) == (result.attack.name != "none"), result.error
+
+
+def test_the_cells_of_an_attack_say_that_the_benign_victim_failed_that_gives_their_floor(tmp_path: Path) -> None:
+    """The attack's own victim is sound. Its cells end with the benign one, whose loss is not called theirs."""
+
+    class Failing(Noting):
+        def next_finished(self, timeout: float) -> Finished | None:
+            for task in self._held:
+                if task.title == "train none (seed 0)" and len(self._held) == 1:
+                    self._held.remove(task)
+                    return Finished(task.id, failure=Failure("error", "the loss is nan"))
+            return super().next_finished(timeout)
+
+    summary = run(grid(), tmp_path / "s", Failing(capacity=8, last_first=True))
+    assert summary.computed_victims == 1
+    errors = {(result.attack.name, result.defense_name): result.error for result in summary.results.values()}
+    assert errors == {
+        ("none", "none"): "the loss is nan",
+        ("none", "fine-pruning"): "the loss is nan",
+        ("badnets", "none"): "its benign victim failed: the loss is nan",
+        ("badnets", "fine-pruning"): "its benign victim failed: the loss is nan",
+    }
 
 
 @pytest.mark.parametrize(("rerun", "victims", "cells"), [(None, 0, 0), ("cells", 0, 4), ("all", 2, 4)])

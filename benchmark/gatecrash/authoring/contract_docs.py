@@ -28,6 +28,7 @@ SUBJECTS = {
     "Plans and results": (
         "records.plan",
         "records.result",
+        "records.kept",
         "records.measures",
         "records.provenance",
         "records.stage",

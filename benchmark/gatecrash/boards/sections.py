@@ -40,8 +40,9 @@ def setting_line(panel: Panel) -> str:
     """Dataset, model, recipe and seeds."""
     first = panel.cells[0]
     seeds = ", ".join(map(str, panel.seeds))
+    epochs = first.recipe.get("epochs")
     return (
-        f"{dataset_label(first)}, {first.model.name}, {first.recipe.get('epochs')} epochs; "
+        f"{dataset_label(first)}, {first.model.name}, {epochs} {'epoch' if epochs == 1 else 'epochs'}; "
         f"{'seed' if len(panel.seeds) == 1 else 'seeds'} {seeds}."
     )
 

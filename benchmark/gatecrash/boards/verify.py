@@ -71,7 +71,7 @@ def verify(
         return Verified(result, "outdated", reason)
     planned = _planned(result, host, overrides)
     if result.key not in planned.plan.cells:
-        return Verified(result, "outdated", "its spec has another key now: a default, a plugin file or the harness has changed")
+        return Verified(result, "differs", "all versions agree, but its spec has another key here: it was changed, or a file that it names")
     fresh = _measured(result, planned, store, device)
     if fresh is None or fresh.status != result.status:
         found = "no result" if fresh is None else f"{fresh.status}{f' ({fresh.error})' if fresh.error else ''}"

@@ -30,8 +30,9 @@ TABLE = (
 )
 SETTING = ("grid", "dataset_config", "holdout", "model_config", "recipe", "versions", "contents")
 """Columns of the table where the records differ in them."""
-OF_NAME = {"attack_config": "attack", "defense_config": "defense", "dataset_config": "dataset", "model_config": "model"}
-"""Options are compared among the plugins of one name."""
+PLUGINS = ("dataset", "model", "attack", "defense")
+AMONG = {**{f"{kind}_config": (kind,) for kind in PLUGINS}, "versions": PLUGINS, "contents": PLUGINS}
+"""Options, versions and files are compared among the plugins of one name."""
 
 
 @click.command("results")
@@ -77,9 +78,9 @@ def _column(name: str, records: Sequence[dict[str, Any]]) -> list[str]:
     if not isinstance(values[0], dict):
         return ["" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value) for value in values]
     texts = [""] * len(records)
-    members: dict[str, list[int]] = {}
+    members: dict[tuple[str, ...], list[int]] = {}
     for row, record in enumerate(records):
-        members.setdefault(record[OF_NAME[name]] if name in OF_NAME else "", []).append(row)
+        members.setdefault(tuple(record[kind] for kind in AMONG.get(name, ())), []).append(row)
     for rows in members.values():
         for row, text in zip(rows, differences([flattened(values[row]) for row in rows]), strict=True):
             texts[row] = text

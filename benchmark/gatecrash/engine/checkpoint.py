@@ -12,12 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import pickle
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from gatecrash.contracts.portable import tensors_hash
+from gatecrash.process.whole_file import replacing
 
 log = logging.getLogger("gatecrash")
 
@@ -140,13 +139,9 @@ class Checkpoint:
     def write(self, epoch: int, step: int) -> None:
         """Write where the training is. A full disk is a warning: the training itself does not need it."""
         stored = {"identity": self._identity(), "epoch": epoch, "step": step, "parts": {n: part.state() for n, part in self._parts.items()}}
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(stored, temporary)
-            os.replace(temporary, self._path)
+            with replacing(self._path) as temporary:
+                torch.save(stored, temporary)
         except (OSError, RuntimeError) as error:
-            with suppress(OSError):
-                temporary.unlink()
             log.warning("no checkpoint could be written to %s (%s)", self._path, error)
         self._written = time.monotonic()

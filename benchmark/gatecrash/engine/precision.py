@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import torch.nn.functional as F
 from gatecrash.engine.device import device_name, supports_bfloat16
 from gatecrash.engine.processor import cpu_kind, cpu_model
 from gatecrash.process.cache_folder import cache_folder
+from gatecrash.process.whole_file import replacing
 
 log = logging.getLogger("gatecrash")
 
@@ -70,9 +70,8 @@ def _read(path: Path) -> Precision | None:
 def _decide(device: str, identity: list[str], path: Path) -> Precision:
     ratio = bfloat16_speedup(torch.device(device))
     precision = _choice(ratio)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"precision": precision, "bfloat16_speedup": round(ratio, 3), "measured_on": identity}))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"precision": precision, "bfloat16_speedup": round(ratio, 3), "measured_on": identity}))
     return precision
 
 

@@ -109,7 +109,7 @@ def check_learned(loss: float, labels: Tensor | None, num_classes: int, recipe: 
     if loss > guess > 0:  # one class only: nothing to tell apart
         measured = f"the loss of the last epoch ({recipe.epochs}) is {loss:.3g}, worse than guessing ({guess:.3g})"
         if too_short:
-            return f"{measured}, after too few steps to learn; raise epochs"
+            return f"{measured}, after too few steps to learn; raise epochs, or {_advice(recipe)}"
         raise TrainingDiverged(f"{measured}; {_advice(recipe)}, or raise epochs")
     return None
 

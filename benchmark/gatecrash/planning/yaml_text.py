@@ -90,12 +90,22 @@ def _number(make: Callable[[Any, Any], Any], what: str) -> Callable[[yaml.SafeLo
     return construct
 
 
+def _whole(loader: yaml.SafeLoader, node: Node) -> Any:
+    """A whole number. YAML 1.1 reads 00014 as 12 and 1:30 as 90, which nobody means."""
+    digits = str(node.value).lstrip("+-")
+    if ":" in digits or (digits[:1] == "0" and digits[1:2].isdigit()):
+        reason = f"{digits[:40]!r} is a number in another notation; write it in quotes if it is a text, else without leading zeros"
+        raise ConstructorError(None, None, reason, node.start_mark)
+    construct: Any = yaml.SafeLoader.construct_yaml_int  # has types in some versions of the stubs
+    return construct(loader, node)
+
+
 def _refused(_loader: yaml.SafeLoader, node: Node) -> Any:
     raise ConstructorError(None, None, f"{node.tag.rpartition(':')[2]!r} is no kind of value that is used here", node.start_mark)
 
 
 for _kind, _make, _what in (
-    ("int", yaml.SafeLoader.construct_yaml_int, "whole number"),
+    ("int", _whole, "whole number"),
     ("float", yaml.SafeLoader.construct_yaml_float, "number"),
     ("bool", yaml.SafeLoader.construct_yaml_bool, "true or false"),
 ):

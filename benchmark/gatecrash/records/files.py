@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gatecrash.process.whole_file import replacing
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,14 +37,9 @@ def png(image: Tensor) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Whole or not at all when the process dies; no fsync, since what a power cut damages is noticed by its hash and computed again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Whole or not at all, in a folder that is made if need be. Raises OSError."""
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_named(path: Path, content: bytes | str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def labels(plugins: Sequence[Stages]) -> list[str]:
     for name, members in by_name.items():
         texts = differences([options_of(known[one]) for one in members])
         label_of |= {one: f"{name} ({text})" if text else name for one, text in zip(members, texts, strict=True)}
-    times = {label: list(label_of.values()).count(label) for label in set(label_of.values())}
+    times = Counter(label_of.values())
     return [label_of[one] if times[label_of[one]] == 1 else f"{label_of[one]} #{_digest(one)}" for one in identities]
 
 

@@ -50,7 +50,7 @@ class Provenance(Record):
     platform: str | None = None
     packages: dict[str, str] = {}
     plugins: dict[str, str] = {}
-    """Origin by name, of the plugins used in the cell."""
+    """Origin of the plugins used in the cell, by kind and name; older versions wrote the name alone."""
     date: str | None = None
     places: list[str] = []
     """Of a published result: the options of the dataset that say where it lies, which each machine sets for itself."""

@@ -17,7 +17,9 @@ from gatecrash.records.summary import Summary
 from gatecrash.running.observers import Observers
 
 if TYPE_CHECKING:
+    from gatecrash.host.kinds import PluginKind
     from gatecrash.planning.planned import PlannedGrid
+    from gatecrash.records.stage import Stage
     from gatecrash.records.store import Store
     from gatecrash.records.victim import StoredVictim, VictimRecord
     from gatecrash.running.display import Display
@@ -142,12 +144,11 @@ class Ledger:
         return self._records[key]
 
     def _origins(self, cell: Cell) -> dict[str, str]:
-        """Where the code of this cell's plugins came from, by name."""
-        origins = {cell.victim.attack.name: self.host.get("attack", cell.victim.attack.name).origin}
-        for stage in cell.defense:
-            if stage.name != NONE:
-                origins[stage.name] = self.host.get("defense", stage.name).origin
-        return origins
+        """Where the code of this cell's plugins came from, by kind and name."""
+        plan = self.plan
+        stages: list[tuple[PluginKind, Stage]] = [("dataset", plan.dataset), ("model", plan.model), ("attack", cell.victim.attack)]
+        stages += [("defense", stage) for stage in cell.defense if stage.name != NONE]
+        return {f"{kind} {stage.name}": self.host.get(kind, stage.name).origin for kind, stage in stages}
 
 
 def _warnings(victim: Victim, record: VictimRecord | None) -> list[str]:

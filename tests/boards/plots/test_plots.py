@@ -96,7 +96,7 @@ def test_one_colour_is_good_in_every_map_and_what_did_not_land_is_hatched() -> N
     assert len({image.cmap.name for axis in (asr, acc, der) for image in axis.images}) == 1
     hatched = {axis: [patch.get_xy() for patch in axis.patches if patch.get_hatch()] for axis in (asr, acc, der)}
     assert hatched == {asr: [(-0.5, 0.5), (0.5, 0.5)], acc: [], der: [(0.5, 0.5)]}
-    assert texts(figure)[-1] == "Hatched: the attack did not land.\ndigits, small-cnn, 1 epochs; seeds 0, 1, 2."
+    assert texts(figure)[-1] == "Hatched: the attack did not land.\ndigits, small-cnn, 1 epoch; seeds 0, 1, 2."
 
 
 def test_every_figure_says_data_set_model_and_seeds_and_cuts_no_name(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_every_figure_says_data_set_model_and_seeds_and_cuts_no_name(tmp_path: P
     drawings += [masks(arrange([masked(longest, {0.1: True}, {})])), reversed_triggers(arrange([accused]), tmp_path)]
     for figure in drawings:
         said = texts(figure)
-        assert [text for text in said if "digits, small-cnn, 1 epochs; seed 0." in text], said
+        assert [text for text in said if "digits, small-cnn, 1 epoch; seed 0." in text], said
         assert not [text for text in said if "…" in text], said
     for figure in drawings[:4]:
         assert [text for text in texts(figure) if longest in text.replace("\n", "")]
@@ -148,7 +148,7 @@ def test_a_sweep_shows_means_over_seeds_in_the_options_order() -> None:
         for seed in (0, 1)
     ]
     figure = curve(arrange(cells), "anp")
-    assert texts(figure)[-1] == "anp: means and 95% intervals over seeds\ndigits, small-cnn, 1 epochs; seeds 0, 1."
+    assert texts(figure)[-1] == "anp: means and 95% intervals over seeds\ndigits, small-cnn, 1 epoch; seeds 0, 1."
     line = figure.axes[1].get_lines()[0]
     assert list(line.get_xdata()) == [0.1, 0.2, 0.4]
     assert list(line.get_ydata()) == pytest.approx([81, 51, 1])
@@ -173,6 +173,24 @@ def test_options_that_read_alike_are_lines_of_their_own() -> None:
     configs = [{"threshold": threshold, "by": by} for threshold in (0.1, 0.2) for by in (1, "1")]
     cells = [cell("badnets", "anp", defense=[Stage(name="anp", config=config)], key=str(config)) for config in configs]
     assert len(curve(arrange(cells), "anp", "threshold").axes[0].get_lines()) == 2
+
+
+def test_an_attacks_and_a_defenses_option_of_one_name_are_two_options() -> None:
+    cells = [
+        cell(
+            "badnets",
+            "anp",
+            asr=asr,
+            attack=Stage(name="badnets", config={"epochs": epochs}),
+            defense=[Stage(name="anp", config={"epochs": 9})],
+            key=str(epochs),
+            victim_key=str(epochs),
+        )
+        for epochs, asr in ((1, 0.5), (2, 0.8))
+    ]
+    axis = curve(arrange(cells), "anp", "attack.epochs").axes[1]
+    assert list(axis.get_lines()[0].get_xdata()) == [1, 2]
+    assert list(axis.get_lines()[0].get_ydata()) == pytest.approx([50, 80])
 
 
 def test_a_faint_trigger_is_magnified_as_far_as_it_goes() -> None:

@@ -115,6 +115,20 @@ def test_cells_of_an_older_plugin_are_marked_and_told_and_fail_nothing(
     assert checked.err == "0 of 1 cells confirmed, 1 older and not run\n"
 
 
+def test_cells_of_an_older_version_are_replaced_although_an_option_is_new(
+    gatecrash: Gatecrash, ran: tuple[Path, Path], tmp_path: Path
+) -> None:
+    publish(gatecrash, ran, tmp_path)
+    names = sorted(file.name for file in (tmp_path / "results/small").glob("*.json"))
+    for file in (tmp_path / "results/small").glob("*.fine-pruning.*.json"):
+        result = Result.from_text(file.read_text())
+        (stage,) = result.defense
+        older = stage.model_copy(update={"version": 0, "config": {k: v for k, v in stage.config.items() if k != "activations"}})
+        file.write_text(result.model_copy(update={"defense": [older]}).to_text())
+    assert publish(gatecrash, ran, tmp_path).out.startswith(f"small: {len(names)} cells published, {len(names)} in the board")
+    assert sorted(file.name for file in (tmp_path / "results/small").glob("*.json")) == names
+
+
 def test_an_incomplete_grid_is_published_only_on_request(gatecrash: Gatecrash, ran: tuple[Path, Path], tmp_path: Path) -> None:
     refused = publish(gatecrash, ran, tmp_path, "--seeds", "0,5")
     assert refused.code == 2

@@ -84,7 +84,7 @@ def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
             axis.set_ylabel(f"{declared.title}, % ({declared.direction})")
             axis.set_ylim(-4, 104)
             axis.grid(alpha=0.3)
-            if x == POISON_RATE:
+            if x.removeprefix("attack.") == POISON_RATE:
                 _rates(axis, lines[measure])
         handles, _ = axes[0].get_legend_handles_labels()
         legend(axes[-1], handles, names)
@@ -106,15 +106,13 @@ def _rates(axis: Any, lines: Sequence[Line]) -> None:
 
 def _swept(cells: Sequence[Result]) -> list[str]:
     """Options in which the cells differ: of the defense first, then of the attacks (compared within one attack)."""
-    differing: dict[str, None] = {}
-    for part in ("defense", "attack"):
-        seen: dict[tuple[str, str], set[str]] = {}
-        for cell in cells:
-            config = cell.defense_config if part == "defense" else cell.attack.config
-            for option, value in config.items():
-                seen.setdefault((cell.attack.name, option), set()).add(repr(value))
-        differing |= {option: None for (_, option), values in seen.items() if len(values) > 1}
-    return list(differing)
+    options, seen = _options(cells), dict[tuple[str, str], set[str]]()
+    for cell in cells:
+        for option, value in options[cell.key].items():
+            seen.setdefault((cell.attack.name, option), set()).add(_exactly(value))
+    differing = dict.fromkeys(option for (_, option), values in seen.items() if len(values) > 1)
+    of_defenses = {option for option in differing if any(option.removeprefix("defense.") in cell.defense_config for cell in cells)}
+    return sorted(differing, key=lambda option: option not in of_defenses)
 
 
 def _parameters(cells: Sequence[Result]) -> list[str]:
@@ -152,29 +150,36 @@ def _trajectories(panel: Panel, cells: Sequence[Result], x: str, measure: CurveM
 def _sweep(cells: Sequence[Result], x: str, measure: CurveMeasure) -> list[Line]:
     """A line for each attack and combination of all other options in which the cells differ."""
     groups: dict[tuple[str, ...], list[Result]] = {}
+    all_options = _options(cells)
     others = [option for option in _swept(cells) if option != x]
     for cell in cells:
-        options = _options(cell)
+        options = all_options[cell.key]
         if x in options:
             groups.setdefault((cell.attack.name, *(_exactly(options.get(option)) for option in others)), []).append(cell)
     lines = []
     for key, members in groups.items():
         namesakes = [other for other in groups if other[0] == key[0]]
         varying = [option for place, option in enumerate(others, 1) if len({other[place] for other in namesakes}) > 1]
-        values = {_exactly(_options(cell)[x]): _options(cell)[x] for cell in members}
+        values = {_exactly(all_options[cell.key][x]): all_options[cell.key][x] for cell in members}
         points = []
         for exact, value in values.items():
-            mean = over_seeds([cell for cell in members if _exactly(_options(cell)[x]) == exact], measure)
+            mean = over_seeds([cell for cell in members if _exactly(all_options[cell.key][x]) == exact], measure)
             if mean.value is not None:
                 low, high = (None if limit is None else 100 * limit for limit in (mean.low, mean.high))
                 points.append(CurvePoint(value, 100 * mean.value, low, high))
-        rest = ", ".join(f"{option}={_options(members[0]).get(option)}" for option in varying)
+        rest = ", ".join(f"{option}={all_options[members[0].key].get(option)}" for option in varying)
         lines.append(Line(f"{key[0]} ({rest})" if rest else key[0], [_in_order(points)]))
     return lines
 
 
-def _options(cell: Result) -> dict[str, Any]:
-    return cell.attack.config | cell.defense_config
+def _options(cells: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """By key of the cell, the options of its defense and of its attack; `attack.NAME` and `defense.NAME` where both kinds have a NAME."""
+    both = {name for cell in cells for name in cell.attack.config} & {name for cell in cells for name in cell.defense_config}
+
+    def named(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+        return {f"{kind}.{name}" if name in both else name: value for name, value in config.items()}
+
+    return {cell.key: named("defense", cell.defense_config) | named("attack", cell.attack.config) for cell in cells}
 
 
 def _exactly(value: Any) -> str:

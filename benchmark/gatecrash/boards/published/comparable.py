@@ -16,9 +16,9 @@ def refuse_mixtures(results: Sequence[Result]) -> None:
         different = sorted({group[index] for group in groups})
         if len(different) > 1:
             raise UserError(f"the results mix {what}s ({different[0][:60]} and {different[1][:60]}); publish them as separate boards")
-    for what, versions in _by_name(pair for result in results for pair in _versions(result)).items():
-        if len(versions) > 1:
-            raise UserError(f"the results mix versions {' and '.join(sorted(versions))} of {what}; run the older cells again")
+    for what, several in _by_name(pair for result in results for pair in versions(result)).items():
+        if len(several) > 1:
+            raise UserError(f"the results mix versions {' and '.join(sorted(several))} of {what}; run the older cells again")
     for what, weights in _by_name(pair for result in results for pair in _weights(result)).items():
         if len(weights) > 1:
             raise UserError(
@@ -42,7 +42,7 @@ def _by_name(pairs: Iterator[tuple[str, str]]) -> dict[str, set[str]]:
     return values
 
 
-def _versions(result: Result) -> Iterator[tuple[str, str]]:
+def versions(result: Result) -> Iterator[tuple[str, str]]:
     """Everything with a version that the result was made with."""
     yield f"the dataset {result.dataset.name}", str(result.dataset.version)
     yield f"the model {result.model.name}", str(result.model.version)

@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 
 from gatecrash.boards.pictures import picture
-from gatecrash.boards.published.comparable import refuse_dirty, refuse_mixtures
+from gatecrash.boards.published.comparable import refuse_dirty, refuse_mixtures, versions
 from gatecrash.boards.published.folder import Boards, is_board_name
 from gatecrash.boards.published.generated import regenerate
 from gatecrash.boards.published.redaction import redacted, slimmed
@@ -21,7 +21,9 @@ from gatecrash.records.result import Result
 def publish(
     boards: Boards, name: str, new: Sequence[Result], host: Host, *, pictures: Path | None = None, allow_dirty: bool = False
 ) -> int:
-    """Add results to a board (replacing those of the same attack, defense and seed) and regenerate it. Returns how many cells it has then.
+    """Add results to a board and regenerate it. Returns how many cells it has then.
+
+    They replace those of the same attack, defense and seed; where versions differ, those of other options, too: an option may be new.
 
     `pictures` is the folder below which the figures of `new` lie: their store. Raises UserError, before anything is written, for a
     mixture of what is not comparable, and for code with uncommitted changes.
@@ -29,7 +31,8 @@ def publish(
     if not is_board_name(name):
         raise UserError(f"--board {name}: use lower-case letters, digits, '.', '-' and '_'")
     folder = boards.folder(name)
-    published = {table_position(result): result for result in boards.results(name)} if name in boards.names() else {}
+    there = boards.results(name) if name in boards.names() else []
+    published = {table_position(result): result for result in there if not _is_of_older_version(result, new)}
     added = {table_position(result): result for result in (redacted(result, host) for result in new)}
     merged = slimmed((published | added).values())
     refuse_mixtures(merged)
@@ -41,6 +44,15 @@ def publish(
     _write(folder, files)
     regenerate(boards, name, host)
     return len(merged)
+
+
+def _is_of_older_version(result: Result, new: Sequence[Result]) -> bool:
+    """Whether one of `new` is of the same plugins and seed, but of other versions."""
+    return any(_names(other) == _names(result) and set(versions(other)) != set(versions(result)) for other in new)
+
+
+def _names(result: Result) -> tuple[str, list[str], int]:
+    return result.attack.name, [stage.name for stage in result.defense], result.seed
 
 
 def unnamed_files(folder: Path, files: Container[Path]) -> list[Path]:

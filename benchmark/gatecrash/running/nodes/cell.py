@@ -16,7 +16,7 @@ class CellNode(Node):
     """A task of a cell. The cell ends once, whichever of its nodes ends it."""
 
     def __init__(self, work: Work, cell: Cell, priority: float, waits: set[str]) -> None:
-        super().__init__(work, cell.key, priority, waits)
+        super().__init__(work, cell.victim, cell.key, priority, waits)
         self.cell = cell
 
     @property
@@ -43,7 +43,7 @@ class CellNode(Node):
         self.end(status, failure)
 
     def end(self, status: Status, failure: Failure | None, found: Evaluation | None = None) -> None:
-        """The cell ends; where it has no scores, so do those that are compared with it."""
+        """The cell ends; where it has no scores, so do those that are compared with it, for its reason or its victim's."""
         work, cell = self.work, self.cell
         work.ledger.cell_ended(cell, status, failure, found, work.inputs.outcomes.get(cell.key))
         work.inputs.let_go(cell)
@@ -52,6 +52,9 @@ class CellNode(Node):
             work.graph.done(f"evaluate:{cell.key}")
             return
         reason = failure or Failure("error", "unknown")
-        lost = Failure(reason.kind, f"its cell without defense has no scores: {reason.message}")
+        without_scores = Failure(reason.kind, f"its cell without defense has no scores: {reason.message}")
         for dependent in work.graph.remove(f"evaluate:{cell.key}"):
-            dependent.lose("victim-failed" if status == "victim-failed" else "failed", lost)
+            if status == "victim-failed":
+                dependent.lose(status, reason)
+            else:
+                dependent.lose("failed", without_scores)

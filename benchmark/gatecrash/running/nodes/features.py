@@ -18,8 +18,7 @@ class FeaturesNode(Node):
     function: ClassVar[TaskFunction] = "features"
 
     def __init__(self, work: Work, victim: Victim) -> None:
-        self.victim = victim
-        super().__init__(work, victim.key, victim.cost, ImplantNode.needed(work, victim.key))
+        super().__init__(work, victim, victim.key, victim.cost, ImplantNode.needed(work, victim.key))
 
     @staticmethod
     def needed(work: Work, victim: Victim, user: str) -> str:

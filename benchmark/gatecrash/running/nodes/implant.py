@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from gatecrash.host.kinds import PluginKind
@@ -20,9 +21,9 @@ class ImplantNode(Node):
     function: ClassVar[TaskFunction] = "implant"
 
     def __init__(self, work: Work, key: str) -> None:
-        self.victim = victim = work.plan.victims[key]
+        victim = work.plan.victims[key]
         needs = ImplantNode.needed(work, victim.benign) if victim.needs_benign else set()
-        super().__init__(work, key, victim.cost * (2 if victim.benign is None else 1), needs)
+        super().__init__(work, victim, key, victim.cost * (2 if victim.benign is None else 1), needs)
 
     @staticmethod
     def needed(work: Work, key: str | None) -> set[str]:
@@ -71,8 +72,10 @@ class ImplantNode(Node):
         self._lose_dependents(status, failure)
 
     def _lose_dependents(self, status: Status, failure: Failure) -> None:
+        """What waits for another's victim waits for the benign one, and must not call that one's failure its own."""
+        benign = replace(failure, message=f"its benign victim failed: {failure.message}")
         for dependent in self.work.graph.remove(self.id):
-            dependent.lose(status, failure)
+            dependent.lose(status, failure if dependent.victim.key == self.key else benign)
 
 
 def victim_for(node: Node, key: str) -> Artifact | None:
@@ -85,7 +88,8 @@ def victim_for(node: Node, key: str) -> Artifact | None:
     if f"implant:{key}" not in work.graph:
         work.ledger.damaged[key] += 1
     if work.ledger.damaged[key] > MENDED:
-        message = f"its victim was damaged {MENDED + 1} times: something else writes into {work.store.root}"
+        whose = "its victim" if key == node.victim.key else "its benign victim"
+        message = f"{whose} was damaged {MENDED + 1} times: something else writes into {work.store.root}"
         node.fail(Failure("system", message))
         return None
     work.graph.wait(node, ImplantNode.needed(work, key))

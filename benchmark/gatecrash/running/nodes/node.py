@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from gatecrash.host.host import Host
 from gatecrash.host.kinds import PluginKind
-from gatecrash.records.plan import Plan
+from gatecrash.records.plan import Plan, Victim
 from gatecrash.records.result import Status
 from gatecrash.records.store import Store
 from gatecrash.running.graph import Graph
@@ -38,8 +38,8 @@ class Node(ABC):
 
     function: ClassVar[TaskFunction]
 
-    def __init__(self, work: Work, key: str, priority: float, waits: set[str]) -> None:
-        self.work, self.key, self.priority, self.waits = work, key, priority, waits
+    def __init__(self, work: Work, victim: Victim, key: str, priority: float, waits: set[str]) -> None:
+        self.work, self.victim, self.key, self.priority, self.waits = work, victim, key, priority, waits
         self.id = f"{self.function}:{key}"
         self.started = 0.0
 
