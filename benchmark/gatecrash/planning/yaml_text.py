@@ -90,13 +90,13 @@ def _number(make: Callable[[Any, Any], Any], what: str) -> Callable[[yaml.SafeLo
     return construct
 
 
-def _whole(loader: yaml.SafeLoader, node: Node) -> Any:
+def _whole(loader: yaml.SafeLoader, node: ScalarNode) -> Any:
     """A whole number. YAML 1.1 reads 00014 as 12 and 1:30 as 90, which nobody means."""
     digits = str(node.value).lstrip("+-")
     if ":" in digits or (digits[:1] == "0" and digits[1:2].isdigit()):
         reason = f"{digits[:40]!r} is a number in another notation; write it in quotes if it is a text, else without leading zeros"
         raise ConstructorError(None, None, reason, node.start_mark)
-    return yaml.SafeLoader.construct_yaml_int(loader, node)  # type: ignore[no-untyped-call]
+    return yaml.SafeLoader.construct_yaml_int(loader, node)
 
 
 def _refused(_loader: yaml.SafeLoader, node: Node) -> Any:
