@@ -93,7 +93,7 @@ def test_overrides_and_seeds_reach_the_grid(gatecrash: Gatecrash, small_grid: An
         (["run", "quickstart", "--plugins", "missing.py"], "--plugins missing.py: no such file or folder"),
         (["run", "quickstart", "--seeds", "9" * 5000], "--seeds 999999"),
         (["run", "quickstart", "-o", "seeds=2020-13-45"], "quickstart: seeds: Input should be a valid list"),
-        (["run", "quickstart", "--seeds", ",".join(map(str, range(10_000)))], "a grid of 40,000 cells"),
+        (["run", "quickstart", "--seeds", ",".join(map(str, range(60_000)))], "a grid of 240,000 cells"),
         (["show", "nones"], "nothing is called 'nones'; did you mean 'none'?"),
         (["new", "attack", "x" * 5000], "xxx"),
         (["show", "badnet"], "nothing is called 'badnet'; did you mean 'badnets'"),
