@@ -20,7 +20,12 @@ def test_a_file_takes_the_others_place_when_it_is_whole(tmp_path: Path) -> None:
 def test_what_fails_halfway_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("old")
-    with pytest.raises(OSError, match="full"), replacing(path) as temporary:
-        temporary.write_text("ne")
-        raise OSError("the disk is full")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("ne")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
