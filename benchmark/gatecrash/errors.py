@@ -47,6 +47,11 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def counted(count: int, what: str) -> str:
+    """`1 cell`, `2,000 cells`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def shown(value: object, longest: int = 60) -> str:
     """A given value as a message quotes it: on one line and not long."""
     text = f"a number of {value.bit_length():,} bits" if isinstance(value, int) and value.bit_length() > 500 else repr(value)

@@ -222,8 +222,8 @@ THOUSAND = [round(1 / number, 8) for number in range(1, 1001)]
     [
         ({"defenses": [{"chain": [{"fine-pruning": {"lr": MANY}}] * 5}]}, "10,000,000,000 defenses"),
         ({"attacks": [{"blend": {"alpha_train": THOUSAND, "alpha_test": THOUSAND}}]}, "1,000,000 attacks x 2 defenses"),
-        ({"seeds": list(range(10_000))}, "a grid of 40,000 cells (2 attacks x 2 defenses x 10,000 seeds); use at most 20,000"),
-        ({"defenses": [{"fine-pruning": {"lr": THOUSAND}}] * 30}, "30,000 defenses"),
+        ({"seeds": list(range(60_000))}, "a grid of 240,000 cells (2 attacks x 2 defenses x 60,000 seeds); use at most 200,000"),
+        ({"defenses": [{"fine-pruning": {"lr": THOUSAND}}] * 120}, "120,000 defenses"),
     ],
 )
 def test_a_grid_without_end_is_refused_before_it_is_built(fields: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:

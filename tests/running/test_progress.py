@@ -75,7 +75,7 @@ def test_plain_lines_tell_of_every_cell(small_grid: Callable[..., Path], tmp_pat
     grid = small_grid(attacks=["none"], recipe={"preset": "tiny", "epochs": 6, "batch_size": 16})
     run(grid, tmp_path / "store", display=PlainDisplay(stream))
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "small: 1 victims to train, 2 cells to compute, 0 already in the store"
+    assert lines[0] == "small: 1 victim to train, 2 cells to compute, 0 already in the store"
     assert re.fullmatch(r"done  victim none \(seed 0\)  [\d.]+ s", lines[1])
     assert re.fullmatch(r"\[1/2\] none × none \(seed 0\): ACC [\d.]+%", lines[2])
     assert re.fullmatch(r"\[2/2\] none × fine-pruning \(seed 0\): ACC [\d.]+%", lines[3])

@@ -78,8 +78,10 @@ def test_a_record_says_what_ran_where(tmp_path: Path) -> None:
     assert result.provenance.gatecrash_version
     assert result.provenance.threads == 1
     assert result.provenance.plugins == {
-        "badnets": "gatecrash_plugins.attacks.badnets",
-        "fine-pruning": "gatecrash_plugins.defenses.fine_pruning",
+        "dataset digits": "gatecrash_plugins.datasets.digits",
+        "model small-cnn": "gatecrash_plugins.models.small_cnn",
+        "attack badnets": "gatecrash_plugins.attacks.badnets",
+        "defense fine-pruning": "gatecrash_plugins.defenses.fine_pruning",
     }
     assert result.attack.config["size"] == 3, "defaults are written out"
     record = Store(tmp_path).victim_record(result.victim_key)

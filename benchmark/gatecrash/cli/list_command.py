@@ -16,7 +16,7 @@ GRIDS = "grids"
 @click.argument("kind", type=click.Choice([*(f"{kind}s" for kind in KINDS), GRIDS]), required=False)
 @plugins_option
 def command(kind: str | None, plugin_paths: tuple[Path, ...]) -> None:
-    """List what is installed: all, or one KIND."""
+    """List what is installed: all kinds, or one."""
     from tabulate import tabulate
 
     from gatecrash.host.loading import load_plugins

@@ -78,7 +78,12 @@ def tradeoff_command(source: ResultSource, output: Path | None) -> None:
 @command.command("curve")
 @_output_option
 @click.option("--defense", required=True, metavar="NAME", help="The defense whose steps or options are drawn, as in the tables.")
-@click.option("--x", default=None, metavar="NAME", help="An option that was swept, or a parameter of the defense's trajectory.")
+@click.option(
+    "--x",
+    default=None,
+    metavar="NAME",
+    help="An option that was swept (attack.NAME or defense.NAME where both have it), or a parameter of the defense's trajectory.",
+)
 @board_option
 @source_options
 def curve_command(source: ResultSource, output: Path | None, defense: str, x: str | None) -> None:

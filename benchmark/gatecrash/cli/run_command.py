@@ -23,6 +23,7 @@ from gatecrash.cli.options import (
     store_option,
     warn_of_problems,
 )
+from gatecrash.errors import counted
 
 if TYPE_CHECKING:
     from gatecrash.records.plan import Plan
@@ -88,8 +89,8 @@ def command(
 ) -> int:
     """Run GRID, a shipped grid's name (see `gatecrash list grids`) or a YAML file.
 
-    Only what is not in the store yet is computed. Exit code: 0 all cells ok or not applicable, 1 some failed, 2 the request was wrong,
-    130 interrupted (what was finished is kept).
+    Only what is not in the store yet is computed. Exit code: 0 all cells ok or not applicable, 1 some failed, 2 the request was wrong or
+    the store could not be used, 130 interrupted (what was finished is kept).
     """
     from gatecrash.host.loading import load_plugins
     from gatecrash.planning.grid import load_grid
@@ -160,7 +161,8 @@ def _say_what_is_to_do(plan: Plan, store: Store) -> None:
     for key in plan.cells:
         result = store.result(key) if store.root.exists() else None
         finished += result is not None and result.status in {"ok", "not-applicable"}
-    click.echo(f"{plan.grid}: {len(plan.victims)} victims ({known} in the store), {len(plan.cells)} cells ({finished} in the store)")
+    victims, cells = counted(len(plan.victims), "victim"), counted(len(plan.cells), "cell")
+    click.echo(f"{plan.grid}: {victims} ({known:,} in the store), {cells} ({finished:,} in the store)")
     for cell in plan.cells.values():
         click.echo(f"  {cell.title}")
 
@@ -168,10 +170,10 @@ def _say_what_is_to_do(plan: Plan, store: Store) -> None:
 def _say_what_was_done(summary: Summary, root: Path) -> None:
     total = len(summary.plan.cells)
     there = sum(key in summary.results for key in summary.plan.cells)
-    state = "interrupted; run again to go on" if summary.interrupted else f"{total - summary.computed_cells} were already there"
+    state = "interrupted; run again to go on" if summary.interrupted else f"{total - summary.computed_cells:,} were already there"
     click.echo(
-        f"{summary.plan.grid}: {there} of {total} cells, {summary.computed_cells} computed ({summary.computed_victims} victims trained) "
-        f"in {summary.seconds:.1f} s; {state}. Store: {root}",
+        f"{summary.plan.grid}: {there:,} of {counted(total, 'cell')}, {summary.computed_cells:,} computed "
+        f"({counted(summary.computed_victims, 'victim')} trained) in {summary.seconds:.1f} s; {state}. Store: {root}",
         err=True,
     )
 

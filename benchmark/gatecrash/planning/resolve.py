@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from gatecrash.contracts.config import content_of, key_fields
 from gatecrash.contracts.recipe import Recipe, recipe_from
-from gatecrash.errors import UserError, path_fault, shown
+from gatecrash.errors import UserError, counted, path_fault, shown
 from gatecrash.host.host import Host, Plugin
 from gatecrash.host.kinds import PluginKind
 from gatecrash.planning.grid import MAX_CELLS, Grid
@@ -88,13 +88,9 @@ def resolve(grid: Grid, host: Host) -> ResolvedGrid:
 def check_size(attacks: int, defenses: int, seeds: int = 1) -> None:
     """Raise UserError for a grid that is taken for a mistake. Called before anything is built, since that may not fit in memory."""
     if attacks * defenses * seeds > MAX_CELLS:
-        product = f"{_many(attacks, 'attack')} x {_many(defenses, 'defense')} x {_many(seeds, 'seed')}"
-        total = _many(attacks * defenses * seeds, "cell")
+        product = f"{counted(attacks, 'attack')} x {counted(defenses, 'defense')} x {counted(seeds, 'seed')}"
+        total = counted(attacks * defenses * seeds, "cell")
         raise UserError(f"a grid of {total} ({product}); use at most {MAX_CELLS:,}: fewer values in its sweeps and chains, or fewer seeds")
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 @dataclass(frozen=True)

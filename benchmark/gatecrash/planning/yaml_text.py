@@ -90,7 +90,7 @@ def _number(make: Callable[[Any, Any], Any], what: str) -> Callable[[yaml.SafeLo
     return construct
 
 
-def _whole(loader: yaml.SafeLoader, node: Node) -> Any:
+def _whole(loader: yaml.SafeLoader, node: ScalarNode) -> Any:
     """A whole number. YAML 1.1 reads 00014 as 12 and 1:30 as 90, which nobody means."""
     digits = str(node.value).lstrip("+-")
     if ":" in digits or (digits[:1] == "0" and digits[1:2].isdigit()):

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from gatecrash.errors import counted
 from gatecrash.records.plan import Plan
 from gatecrash.records.result import Result
 from gatecrash.running.display import Display
@@ -66,7 +67,9 @@ class PlainDisplay(TerminalDisplay):
         self._total = cells
         self._plan = plan
         known = len(plan.cells) - cells
-        self._say(f"{plan.grid}: {victims} victims to train, {cells} cells to compute, {known} already in the store")
+        self._say(
+            f"{plan.grid}: {counted(victims, 'victim')} to train, {counted(cells, 'cell')} to compute, {known:,} already in the store"
+        )
 
     def task_ended(self, task_id: str, title: str, failure: str | None, seconds: float) -> None:
         if task_id.startswith("implant") or failure:
