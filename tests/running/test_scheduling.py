@@ -172,6 +172,34 @@ def test_what_another_driver_finishes_meanwhile_is_taken_over(tmp_path: Path) ->
     assert sum(event[0] == "victim" for event in told.events) == 6
 
 
+def test_what_was_taken_over_is_free_for_other_drivers_while_this_one_goes_on(tmp_path: Path) -> None:
+    """A driver that plans the same seed would otherwise wait for the end of this run."""
+    store, finished, held = Store(tmp_path / "s"), [], {}
+
+    def look(task: Task) -> None:
+        if not finished:
+            finished.append(run(grid(attacks=["none"], seeds=[1]), store.root, "serial"))
+        keys = [*finished[0].plan.victims, *finished[0].plan.cells]
+        held[task.title] = [key for key in keys if not store.claim(key)]
+        for key in keys:
+            store.release(key)
+
+    summary = run(grid(attacks=["none"], seeds=[0, 1]), store.root, Noting(before=look))
+    assert (summary.computed_victims, summary.computed_cells) == (1, 2)
+    assert list(held)[-1] == "evaluate none × fine-pruning (seed 0)"
+    assert not any(held.values())
+
+
+def test_an_attack_that_starts_from_the_benign_victim_is_given_it(tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    noting = Noting(before=lambda task: given.update({task.title: task.arguments.get("benign")}))
+    summary = run(grid(attacks=["none", "clean-label"], defenses=["none"]), tmp_path / "s", noting)
+    benign = next(victim.key for victim in summary.plan.victims.values() if victim.attack.name == "none")
+    assert summary.exit_code == 0
+    assert given["train none (seed 0)"] is None
+    assert given["train clean-label (seed 0)"].key == f"victim:{benign}"
+
+
 def test_an_attack_that_needs_the_benign_victim_is_lost_with_it(tmp_path: Path) -> None:
     """A recipe that diverges: the benign victim fails, so the attack that starts from it never runs, and each cell says why."""
     told = Told()
