@@ -145,11 +145,17 @@ def test_a_defense_whose_cell_is_lost_while_it_runs_is_stopped_and_said_to_have_
                     return Finished(task.id, failure=Failure("error", "out of luck"))
             return super().next_finished(timeout)
 
+        def cancel(self, task_id: str) -> None:
+            cancelled.append(task_id)
+            super().cancel(task_id)
+
+    cancelled: list[str] = []
     told, failing = Told(), Failing(capacity=8)
     summary = run(grid(attacks=["none"]), tmp_path / "s", failing, display=told)
     assert {result.status for result in summary.results.values()} == {"failed"}
     assert failing.given[-1] == "none × fine-pruning (seed 0)"
     assert failing._held == []
+    assert cancelled == [f"defend:{key}" for key, result in summary.results.items() if result.defense_name == "fine-pruning"]
     started, ended = ([event for event in told.events if event[0] == kind] for kind in ("started", "ended"))
     assert len(started) == len(ended) == 3
     assert ("ended", "none × fine-pruning (seed 0)", None) in ended
@@ -204,7 +210,7 @@ def test_an_attack_that_needs_the_benign_victim_is_lost_with_it(tmp_path: Path) 
     """A recipe that diverges: the benign victim fails, so the attack that starts from it never runs, and each cell says why."""
     told = Told()
     noting = Noting()
-    diverging = {"preset": "tiny", "epochs": 1, "lr": 100.0, "schedule": "constant"}
+    diverging = {"preset": "tiny", "epochs": 4, "batch_size": 4, "lr": 100.0, "schedule": "constant"}  # enough steps to be judged
     made = grid(attacks=["none", "clean-label"], recipe=diverging)
     summary = run(made, tmp_path / "s", noting, display=told)
     assert summary.exit_code == 1
