@@ -94,3 +94,25 @@ def test_detections_and_steps_are_counted_again() -> None:
     assert recount([DEFENDED.model_copy(update={"trajectory": [step]})]) == {}
     forged = recount([DEFENDED.model_copy(update={"trajectory": [step.model_copy(update={"asr": 0.0})]})])
     assert "step 1: asr is 0.0000, its counts say 0.0500" in forged[DEFENDED.key]
+
+
+@pytest.mark.parametrize("name", ["acc_interval", "asr_by_backdoor", "acc"])
+def test_a_measure_that_its_counts_give_cannot_be_left_out(name: str) -> None:
+    assert f"{name} is None, its counts say " in recount([changed(VICTIM, **{name: None})])[VICTIM.key]
+
+
+def test_a_detector_may_be_perfect_and_cannot_be_better() -> None:
+    def found(**counts: Any) -> dict[str, str]:
+        made = DetectionScores(**{"clean": 90, "poison": 10, "cover": 0, "flagged_clean": 0, "flagged_poison": 10, "auroc": 1.0} | counts)
+        rates = {
+            "detection_tpr": 1.0,
+            "detection_fpr": 0.0,
+            "detection_precision": 1.0,
+            "detection_auroc": 1.0,
+            "detection_tpr_minus_fpr": 1.0,
+        }
+        return recount([changed(DEFENDED, detection_scores=made, **rates)])
+
+    assert found() == {}
+    for impossible in ({"auroc": 1.01}, {"auroc": -0.01}, {"flagged_poison": 11}, {"flagged_clean": -1}, {"flagged_cover": 1}):
+        assert found(**impossible) == {DEFENDED.key: "more training rows flagged than there are"}

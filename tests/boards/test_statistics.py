@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatecrash.boards.fields import measured
-from gatecrash.boards.statistics import over_seeds, paired
-from gatecrash.evaluation.intervals import wilson
+from gatecrash.boards.statistics import NO_DIFFERENCE, Difference, over_seeds, paired
+from gatecrash.evaluation.intervals import Interval, wilson
 from support.cells import cell
 
 
@@ -45,6 +45,13 @@ def test_only_the_same_victims_are_paired() -> None:
     assert paired(first, retrained, "asr").mean.value is None
     one_seed = paired(first[:1], [cell("badnets", "b", 0, asr=0.2)], "asr")
     assert (one_seed.seeds, one_seed.mean.low, one_seed.sign) == (1, None, 0)
+
+
+def test_only_what_is_smaller_than_rounding_is_no_difference() -> None:
+    def sign(mean: float) -> int:
+        return Difference(Interval(mean, mean / 2, mean * 2), victims=3, seeds=3).sign
+
+    assert (sign(NO_DIFFERENCE), sign(0.9 * NO_DIFFERENCE)) == (1, 0)
 
 
 @settings(max_examples=50, deadline=None)

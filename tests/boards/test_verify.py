@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from gatecrash.boards.verify import compare, verify
+from gatecrash.evaluation.detection import DetectionScores
 from gatecrash.host.loading import load_plugins
 from gatecrash.planning.planned import plan_grid
 from gatecrash.records.measures import TrajectoryStep
@@ -93,3 +94,35 @@ def test_each_step_of_a_trajectory_is_judged() -> None:
     assert (found.outcome, "step 1: asr 0.5000 -> 0.0500" in found.detail) == ("differs", True)
     assert compare(with_step(0.5), with_step(0.05)).outcome == "differs"
     assert compare(defended(VICTIM), elsewhere(with_step(0.05))).outcome == "differs"
+
+
+def test_the_limits_that_seeds_set_are_allowed_themselves() -> None:
+    """ASR 0.5, 0.9 and 0.1 here: one more training is expected anywhere from 0 to 1."""
+    fresh = elsewhere(counted(hits=50))
+    scattered = [elsewhere(counted(hits=hits, seed=seed)) for seed, hits in ((1, 90), (2, 10))]
+    for hits in (0, 100):
+        assert compare(counted(hits=hits), fresh, lambda: scattered).outcome == "within"
+
+
+@pytest.mark.parametrize(("loss", "outcome"), [(0.29, "within"), (0.27, "differs"), (0.79, "within"), (0.81, "differs")])
+def test_a_loss_may_differ_by_a_factor_and_a_little_more(loss: float, outcome: str) -> None:
+    """0.5 here: from 0.5 / 1.5 - 0.05 = 0.283 to 0.5 * 1.5 + 0.05 = 0.8."""
+    assert compare(changed(VICTIM, loss_clean=loss), elsewhere(VICTIM)).outcome == outcome
+
+
+def test_rates_of_a_detector_are_judged_by_its_counts_of_rows() -> None:
+    """No poisoned row of 10 and 5 clean ones of 90 flagged here: a precision of up to 3.84 / (5 + 3.84) = 0.434 lies within."""
+    counts = DetectionScores(clean=90, poison=10, cover=0, flagged_clean=5, flagged_poison=0, flagged_cover=0, auroc=0.9)
+    here = {"detection_tpr": 0.0, "detection_fpr": 5 / 90, "detection_precision": 0.0, "detection_auroc": 0.9}
+    fresh = elsewhere(changed(defended(VICTIM), detection_scores=counts, **here))
+
+    def outcome(**there: float) -> str:
+        return compare(changed(fresh, **there), elsewhere(fresh, cpu="c")).outcome
+
+    assert outcome(detection_precision=0.43) == outcome(detection_auroc=0.8) == "within"
+    assert outcome(detection_precision=0.44) == outcome(detection_auroc=0.5) == outcome(detection_auroc=1.0) == "differs"
+
+
+def test_a_long_value_is_cut_in_what_is_said() -> None:
+    found = compare(changed(VICTIM, asr_by_backdoor={"a" * 60: 0.98}), elsewhere(VICTIM))
+    assert f"asr_by_backdoor {{'{'a' * 38} -> {{'mark': 0.98}}" in found.detail

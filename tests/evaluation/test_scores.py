@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import FrozenInstanceError
 
 import pytest
 
@@ -77,3 +78,18 @@ def test_scores_of_older_results_have_no_counts_by_class():
     assert (scores.acc_macro, scores.acc_target) == (None, None)
     assert "classes" not in scores.to_json()
     assert Scores.from_json(scores.to_json()) == scores
+
+
+def test_an_observer_who_is_shown_a_result_cannot_change_its_counts():
+    victim = table([0, 0, 1, 1, 2, 2], [UNSEEN, UNSEEN, 0, 1, 0, 1])
+    scores = evaluate(victim, TEST, [ONE], device="cpu")
+    (shown,) = scores.backdoors
+    for held, count in (
+        (scores, "correct"),
+        (scores.classes, "correct"),
+        (shown, "hits"),
+        (shown.classes, "hits"),
+        (StepScores({}, scores), "scores"),
+    ):
+        with pytest.raises(FrozenInstanceError):
+            setattr(held, count, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,15 @@ import pytest
 from PIL import Image
 
 from gatecrash.contracts.config import file_hash, key_fields
+from gatecrash.contracts.recipe import Recipe, recipe_from
+from gatecrash.datasets.holdout import HoldoutConfig
+from gatecrash.datasets.preparation import prepare_dataset
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
 from gatecrash.planning.grid import load_grid, parse_grid
+from gatecrash.planning.plan import make_plan
 from gatecrash.planning.planned import plan_grid
+from gatecrash.planning.resolve import resolve
 from support.grids import SMALL_GRID
 from support.paths import ROOT
 
@@ -37,11 +43,48 @@ def test_a_key_depends_on_what_is_asked_not_on_how_it_is_spelt() -> None:
     assert plain.cells.keys() == spelt.cells.keys()
 
 
+class LaterHoldout(HoldoutConfig):
+    extra: int = 0
+
+
+class LaterRecipe(Recipe):
+    extra: int = 0
+
+
+def test_a_field_that_a_later_version_adds_changes_a_key_only_where_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = resolve(parse_grid(SMALL_GRID), HOST)
+    prepared = prepare_dataset(resolved.dataset.instance)
+
+    def keys(recipe: dict[str, int], holdout: dict[str, int]) -> set[str]:
+        monkeypatch.setattr(
+            "gatecrash.planning.fitting.recipe_from", lambda given, images: LaterRecipe(**recipe_from(given, images).model_dump(), **recipe)
+        )
+        later = LaterHoldout(**resolved.grid.holdout.model_dump(), **holdout)
+        grid = resolved.grid.model_copy(update={"holdout": later})
+        return set(make_plan(replace(resolved, grid=grid), prepared, HOST).victims)
+
+    before = set(make_plan(resolved, prepared, HOST).victims)
+    assert keys({}, {}) == before
+    assert not keys({"extra": 1}, {}) & before
+    assert not keys({}, {"extra": 1}) & before
+
+
 def test_a_grid_may_have_as_many_cells_as_the_limit_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatecrash.planning.resolve.MAX_CELLS", 4)
     assert len(plan_grid(parse_grid(SMALL_GRID), HOST).plan.cells) == 4
     with pytest.raises(UserError, match=r"a grid of 8 cells \(2 attacks x 2 defenses x 2 seeds\); use at most 4"):
         plan_grid(parse_grid({**SMALL_GRID, "seeds": [0, 1]}), HOST)
+
+
+@pytest.mark.parametrize("extra", [[], ["none"]], ids=["without none", "with none"])
+def test_the_size_of_a_grid_counts_none_once(monkeypatch: pytest.MonkeyPatch, extra: list[str]) -> None:
+    """3 attacks and 4 defenses, `none` among them whether it is written or not."""
+    attacks, defenses = [*extra, "badnets", "blend"], [*extra, "anp", "fine-pruning", {"chain": ["anp", "fine-pruning"]}]
+    grid = parse_grid({**SMALL_GRID, "attacks": attacks, "defenses": defenses, "seeds": [0]})
+    monkeypatch.setattr("gatecrash.planning.resolve.MAX_CELLS", 12)
+    assert len(plan_grid(grid, HOST).plan.cells) == 12
+    with pytest.raises(UserError, match=r"a grid of 24 cells \(3 attacks x 4 defenses x 2 seeds\); use at most 12"):
+        plan_grid(grid, HOST, seeds=[0, 1])
 
 
 CHAINS: list[tuple[list[Any], str | None]] = [

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatecrash.records.labels import identity, labels
+from gatecrash.records.labels import LONGEST, identity, labels
 from gatecrash.records.stage import Stage
 
 
@@ -63,3 +63,14 @@ def test_labels_are_equal_where_identities_are_and_nowhere_else(given: list[tupl
     found = dict(zip(labels(stages), map(identity, stages), strict=True))
     assert len(found) == len({identity(one) for one in stages})
     assert [found[label] for label in labels(stages)] == [identity(one) for one in stages]
+
+
+def test_a_value_is_shortened_only_where_it_is_longer_than_a_label_may_be() -> None:
+    assert LONGEST == 40
+    assert variants({"x": "a" * 40}, {"x": "b" * 41}) == [f"d (x={'a' * 40})", f"d (x={'b' * 39}…)"]
+
+
+def test_of_long_paths_that_begin_alike_the_end_is_shown() -> None:
+    """39 characters of the end and the sign for what was left out: 40, as many as of the beginning."""
+    first, second = (f"{'f' * 60}/{name}" for name in ("noise.png", "white.png"))
+    assert variants({"image": first}, {"image": second}) == [f"d (image=…{'f' * 29}/noise.png)", f"d (image=…{'f' * 29}/white.png)"]

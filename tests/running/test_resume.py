@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from gatecrash.planning.grid import parse_grid
+from gatecrash.records.result import Result
 from gatecrash.records.store import Store
 from gatecrash.running.display import Display
 from gatecrash.running.options import RunOptions
@@ -57,9 +58,14 @@ def test_a_result_measured_on_other_weights_is_noticed(tmp_path: Path, caplog: p
 
 
 def test_rerun_computes_the_selected_cells_or_their_victims_again(tmp_path: Path) -> None:
+    class Told(Display):
+        def cell_ended(self, result: Result) -> None:
+            told.append(result.defense_name)
+
+    told: list[str] = []
     first = run(small(), tmp_path)
-    cells = run(small(), tmp_path, only={"defense": {"fine-pruning"}}, options=RunOptions(rerun="cells"))
-    assert (cells.computed_victims, cells.computed_cells) == (0, 2)
+    cells = run(small(), tmp_path, only={"defense": {"fine-pruning"}}, options=RunOptions(rerun="cells"), display=Told())
+    assert (cells.computed_victims, cells.computed_cells, told) == (0, 2, ["fine-pruning", "fine-pruning"])
     everything = run(small(), tmp_path, options=RunOptions(rerun="all"))
     assert (everything.computed_victims, everything.computed_cells) == (2, 4)
     assert numbers(everything) == numbers(first)

@@ -145,11 +145,17 @@ def test_a_defense_whose_cell_is_lost_while_it_runs_is_stopped_and_said_to_have_
                     return Finished(task.id, failure=Failure("error", "out of luck"))
             return super().next_finished(timeout)
 
+        def cancel(self, task_id: str) -> None:
+            cancelled.append(task_id)
+            super().cancel(task_id)
+
+    cancelled: list[str] = []
     told, failing = Told(), Failing(capacity=8)
     summary = run(grid(attacks=["none"]), tmp_path / "s", failing, display=told)
     assert {result.status for result in summary.results.values()} == {"failed"}
     assert failing.given[-1] == "none × fine-pruning (seed 0)"
     assert failing._held == []
+    assert cancelled == [f"defend:{key}" for key, result in summary.results.items() if result.defense_name == "fine-pruning"]
     started, ended = ([event for event in told.events if event[0] == kind] for kind in ("started", "ended"))
     assert len(started) == len(ended) == 3
     assert ("ended", "none × fine-pruning (seed 0)", None) in ended
@@ -170,6 +176,34 @@ def test_what_another_driver_finishes_meanwhile_is_taken_over(tmp_path: Path) ->
     assert len(summary.results) == len(list(Store(tmp_path / "s").results())) == 12
     assert sum(event[0] == "cell" for event in told.events) == 12
     assert sum(event[0] == "victim" for event in told.events) == 6
+
+
+def test_what_was_taken_over_is_free_for_other_drivers_while_this_one_goes_on(tmp_path: Path) -> None:
+    """A driver that plans the same seed would otherwise wait for the end of this run."""
+    store, finished, held = Store(tmp_path / "s"), [], {}
+
+    def look(task: Task) -> None:
+        if not finished:
+            finished.append(run(grid(attacks=["none"], seeds=[1]), store.root, "serial"))
+        keys = [*finished[0].plan.victims, *finished[0].plan.cells]
+        held[task.title] = [key for key in keys if not store.claim(key)]
+        for key in keys:
+            store.release(key)
+
+    summary = run(grid(attacks=["none"], seeds=[0, 1]), store.root, Noting(before=look))
+    assert (summary.computed_victims, summary.computed_cells) == (1, 2)
+    assert list(held)[-1] == "evaluate none × fine-pruning (seed 0)"
+    assert not any(held.values())
+
+
+def test_an_attack_that_starts_from_the_benign_victim_is_given_it(tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+    noting = Noting(before=lambda task: given.update({task.title: task.arguments.get("benign")}))
+    summary = run(grid(attacks=["none", "clean-label"], defenses=["none"]), tmp_path / "s", noting)
+    benign = next(victim.key for victim in summary.plan.victims.values() if victim.attack.name == "none")
+    assert summary.exit_code == 0
+    assert given["train none (seed 0)"] is None
+    assert given["train clean-label (seed 0)"].key == f"victim:{benign}"
 
 
 def test_an_attack_that_needs_the_benign_victim_is_lost_with_it(tmp_path: Path) -> None:
