@@ -17,7 +17,15 @@ from gatecrash.running.witness.wire import Message, receive, send
 PATIENCE = 600.0
 """Seconds that a question may take."""
 
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from gatecrash.running.witness.server import serve; serve({fd})"
+_PROGRAM = """
+import sys
+sys.path[:] = {path!r}
+import gatecrash
+for name in gatecrash.__all__:  # each is imported when it is first used: here, not in every child
+    getattr(gatecrash, name)
+from gatecrash.running.witness.server import serve
+serve({fd})
+"""
 
 
 class WitnessProcess:
