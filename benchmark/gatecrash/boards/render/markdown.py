@@ -29,7 +29,7 @@ def blocks_to_markdown(blocks: Sequence[Block]) -> str:
 
 def escape(text: str) -> str:
     """Text as it reads, in one line: nothing in it is markup, HTML, the end of a table's field or an invisible character."""
-    return _escape(text).strip()
+    return _escape(plain(text).strip())
 
 
 def _escape(text: str) -> str:
