@@ -19,6 +19,8 @@ from gatecrash.boards.render.markdown import to_markdown
 from gatecrash.boards.render.plain import plain, readable, target
 
 HOSTILE = [
+    "\\\r",
+    "&=",
     "![](http://gatecrash.invalid/x.png)",
     "<img src=x onerror=alert(1)>",
     "a|b",
@@ -101,7 +103,7 @@ def markup(markdown: str) -> list[list[str]]:
             continue
         line = re.sub(r"(?<!\\)((?:\\\\)*)(`+)(?!`)(.*?)(?<!`)\2(?!`)", r"\1<code>", line)
         line = re.sub(r"\]\([^\s()<>|`]*\)", "](url)", line)
-        line = re.sub(r"&(?:lt|gt|amp);", "", line)
+        line = re.sub(r"&(?:lt|gt|amp);", "x", line)
         line = re.sub(r"\\[!-/:-@\[-`{-~]", "x", line)
         start = re.findall(r"^(?:- )?(?:[-+=]|\d+[.)])", line) if not line.startswith("|") else []
         found.append([*start, *re.findall(r"<[/a-z]*>?|!\[|[|`*_\[\]>~$#]|://|www\.", line)])
