@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,14 @@ import pytest
 from gatecrash.running.interrupts import interrupts_after
 from gatecrash.running.run import run, serial
 from support.small_runs import small
+
+
+@pytest.fixture(autouse=True)
+def _heeded() -> Iterator[None]:
+    """A shell ignores Ctrl-C for what it starts in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def ctrl_c() -> None:
