@@ -206,4 +206,4 @@ def test_an_address_without_a_cluster_is_one_line(small_grid: Callable[..., Path
     )
     assert done.returncode == 2
     assert "error: --address 127.0.0.1:1: cannot join that cluster" in done.stderr
-    assert len(done.stderr.splitlines()) <= 2
+    assert len(done.stderr.splitlines()) <= 3
