@@ -53,25 +53,11 @@ def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
     ringed) or an option in which its cells, or their attacks, differ (means and 95% intervals over seeds). By default an option that was
     swept, else the trajectory's first parameter. Raises UserError with what there is.
     """
-    ordered = (cell for attack in panel.attacks for label in panel.defenses for cell in panel.at(attack, label))
-    cells = [cell for cell in ordered if cell.defense_name == defense and cell.status == "ok"]
-    if not cells:
-        raise UserError(
-            f"no finished cell of a defense {defense!r}; {did_you_mean(defense, {c.defense_name for c in panel.cells} - {NONE})}"
-        )
-    swept, steps = _swept(cells), _parameters(cells)
-    known = [*swept, *(name for name in steps if name not in swept)]
-    if x is None:
-        if not known:
-            raise UserError(f"{defense} has no trajectory and no option was swept; write a list of values in the grid")
-        x = known[0]
-    elif x not in known:
-        raise UserError(f"--x {x}: {defense} has no such option or parameter that varies; {did_you_mean(x, known)}")
+    cells = _finished(panel, defense)
+    swept = _swept(cells)
+    x = _abscissa(defense, x, list(dict.fromkeys([*swept, *_parameters(cells)])))
     lines = {measure: _sweep(cells, x, measure) if x in swept else _trajectories(panel, cells, x, measure) for measure in DRAWN}
-    how = "means and 95% intervals over seeds" if len(panel.seeds) > 1 else ""
-    if x not in swept:
-        ringed = any(step.params.get("chosen") for cell in cells for step in cell.trajectory)
-        how = "; ".join(["one line per seed"] * (len(panel.seeds) > 1) + ["ringed: what the defense chose"] * ringed)
+    how = _how(panel, None if x in swept else cells)
     with drawing() as figure_class:
         names = [wrapped(line.label, LEGEND) for line in lines[DRAWN[0]]]
         width, height = legend_size(names)
@@ -90,6 +76,34 @@ def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
         legend(axes[-1], handles, names)
         head(figure, panel, f"{defense}: {how}" if how else defense)
     return figure
+
+
+def _finished(panel: Panel, defense: str) -> list[Result]:
+    """The defense's cells in the panel's order. Raises UserError where there are none."""
+    ordered = (cell for attack in panel.attacks for label in panel.defenses for cell in panel.at(attack, label))
+    cells = [cell for cell in ordered if cell.defense_name == defense and cell.status == "ok"]
+    if not cells:
+        known = {cell.defense_name for cell in panel.cells} - {NONE}
+        raise UserError(f"no finished cell of a defense {defense!r}; {did_you_mean(defense, known)}")
+    return cells
+
+
+def _abscissa(defense: str, asked: str | None, known: Sequence[str]) -> str:
+    """What the x axis shows, of what varies. Raises UserError where that is nothing, or not what is asked for."""
+    if not known:
+        raise UserError(f"{defense} has no trajectory and no option was swept; write a list of values in the grid")
+    if asked is not None and asked not in known:
+        raise UserError(f"--x {asked}: {defense} has no such option or parameter that varies; {did_you_mean(asked, known)}")
+    return asked or known[0]
+
+
+def _how(panel: Panel, trajectories: Sequence[Result] | None) -> str:
+    """What a line is."""
+    several = len(panel.seeds) > 1
+    if trajectories is None:
+        return "means and 95% intervals over seeds" if several else ""
+    ringed = any(step.params.get("chosen") for cell in trajectories for step in cell.trajectory)
+    return "; ".join(["one line per seed"] * several + ["ringed: what the defense chose"] * ringed)
 
 
 def _rates(axis: Any, lines: Sequence[Line]) -> None:
@@ -160,16 +174,23 @@ def _sweep(cells: Sequence[Result], x: str, measure: CurveMeasure) -> list[Line]
     for key, members in groups.items():
         namesakes = [other for other in groups if other[0] == key[0]]
         varying = [option for place, option in enumerate(others, 1) if len({other[place] for other in namesakes}) > 1]
-        values = {_exactly(all_options[cell.key][x]): all_options[cell.key][x] for cell in members}
-        points = []
-        for exact, value in values.items():
-            mean = over_seeds([cell for cell in members if _exactly(all_options[cell.key][x]) == exact], measure)
-            if mean.value is not None:
-                low, high = (None if limit is None else 100 * limit for limit in (mean.low, mean.high))
-                points.append(CurvePoint(value, 100 * mean.value, low, high))
+        points = _points([(all_options[cell.key][x], cell) for cell in members], measure)
         rest = ", ".join(f"{option}={all_options[members[0].key].get(option)}" for option in varying)
         lines.append(Line(f"{key[0]} ({rest})" if rest else key[0], [_in_order(points)]))
     return lines
+
+
+def _points(members: Sequence[tuple[Any, Result]], measure: CurveMeasure) -> list[CurvePoint]:
+    """A point for each value, over the seeds that have it."""
+    by_value: dict[str, tuple[Any, list[Result]]] = {}
+    for value, cell in members:
+        by_value.setdefault(_exactly(value), (value, []))[1].append(cell)
+    means = [(value, over_seeds(cells, measure)) for value, cells in by_value.values()]
+    return [CurvePoint(value, 100 * mean.value, _percent(mean.low), _percent(mean.high)) for value, mean in means if mean.value is not None]
+
+
+def _percent(rate: float | None) -> float | None:
+    return None if rate is None else 100 * rate
 
 
 def _options(cells: Sequence[Result]) -> dict[str, dict[str, Any]]:
