@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from gatecrash import Backdoor, Classifier, ImageSet, Network
 from gatecrash.cli import main
@@ -20,6 +22,10 @@ from gatecrash.evaluation.exam import attack_success
 from gatecrash.host.loading import load_plugins
 from gatecrash.testing import make_context
 from support.grids import SMALL_GRID
+
+# A busy machine is slow; that is no fault of what is tested.
+hypothesis_settings.register_profile("gatecrash", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("gatecrash")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
