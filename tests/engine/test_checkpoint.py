@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gatecrash.contracts.randomness import Streams
 from gatecrash.engine import checkpoint, watch
-from gatecrash.engine.checkpoint import Checkpoint, CheckpointFolder, remove_checkpoints
+from gatecrash.engine.checkpoint import Checkpoint, remove_checkpoints
 from gatecrash.engine.training import Execution, History, train
 from support.grids import SMALL_GRID
 from support.small_training import network, recipe, toy_set, weights
@@ -104,7 +104,7 @@ def test_a_disk_that_cannot_be_written_does_not_stop_the_training(tmp_path: Path
 def test_the_checkpoints_of_a_task_go_with_it_and_old_ones_too(tmp_path: Path) -> None:
     mine, old, recent = (tmp_path / name for name in ("mine", "old", "recent"))
     for folder in (mine, old, recent):
-        trained(CheckpointFolder(folder).file(0), recipe(epochs=1))
+        trained(folder / "0.pt", recipe(epochs=1))
     os.utime(old, (0, 0))
     remove_checkpoints(mine)
     assert [folder.exists() for folder in (mine, old, recent)] == [False, False, True]

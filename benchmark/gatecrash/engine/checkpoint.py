@@ -82,17 +82,6 @@ def identity(facts: Sequence[Any], weights: Mapping[str, Tensor], images: Tensor
     return cache(lambda: hashlib.sha256(f"{start}{tensors_hash({'images': images, 'labels': labels})}".encode()).hexdigest())
 
 
-class CheckpointFolder:
-    """The checkpoints of one task, which may train several times."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def file(self, number: int) -> Path:
-        """Of the task's training of that number, counted from 0."""
-        return self._folder / f"{number}.pt"
-
-
 def remove_checkpoints(folder: Path) -> None:
     """Remove those of a task that has ended, and what runs of long ago have left beside them."""
     shutil.rmtree(folder, ignore_errors=True)

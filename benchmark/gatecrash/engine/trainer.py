@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.train import Loss, OnBatch, Train
-from gatecrash.engine.checkpoint import CheckpointFolder
 from gatecrash.engine.precision import Precision
 from gatecrash.engine.training import Execution, History, train
 
@@ -38,8 +38,8 @@ class TrainingSetup:
     device: torch.device
     precision: Precision
     """What `precision: auto` of a recipe means here."""
-    checkpoints: CheckpointFolder | None = None
-    """Where long trainings are kept while they last."""
+    checkpoints: Path | None = None
+    """The folder in which the task's trainings, numbered from 0, have their checkpoints while they last."""
     report: ReportProgress = no_report
     histories: list[History] = field(default_factory=list)
     """Of all trainings so far, in order."""
@@ -70,7 +70,7 @@ def trainer(new_model: Callable[[], Network], streams: Streams, setup: TrainingS
             execution=Execution(
                 report=lambda progress: setup.report(asdict(progress)),
                 precision=setup.precision,
-                checkpoint=setup.checkpoints.file(len(setup.histories)) if setup.checkpoints else None,
+                checkpoint=setup.checkpoints / f"{len(setup.histories)}.pt" if setup.checkpoints else None,
                 fresh=network is None,
             ),
         )

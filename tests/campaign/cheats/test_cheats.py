@@ -82,7 +82,8 @@ def test_a_cheat_gains_nothing(cheats: ModuleType, how: str) -> None:
 
 def test_without_a_new_process_memory_was_a_cheat_that_worked(cheats: ModuleType) -> None:
     remembering = cheats.Cheat(cheats.Planted(), "remember_answers")
-    evaluate(remembering, TEST, [PLANTED], device="cpu", batch_size=32)  # raises nothing: why there is a witness
+    cheated = evaluate(remembering, TEST, [PLANTED], device="cpu", batch_size=32)  # scored, which is why there is a witness
+    assert cheated.loss_clean != scored(cheats, "honest").loss_clean
 
 
 @pytest.mark.parametrize("how", OPEN)

@@ -12,7 +12,6 @@ from gatecrash.contracts.model import Model
 from gatecrash.contracts.randomness import stream
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.datasets.holdout import HoldoutConfig, cut
-from gatecrash.engine.checkpoint import CheckpointFolder
 from gatecrash.engine.device import choose_device
 from gatecrash.engine.precision import Precision, auto_precision
 from gatecrash.engine.trainer import ReportProgress, TrainingSetup
@@ -43,7 +42,7 @@ class Ground:
     def setup(self, seed: int, *, flip: bool, report: ReportProgress) -> TrainingSetup:
         """What all trainings of one task have in common."""
         device, recipe = choose_device(self.device), Recipe.model_validate(self.recipe)
-        checkpoints = CheckpointFolder(cache_folder() / "checkpoints" / self.checkpoints) if self.checkpoints else None
+        checkpoints = cache_folder() / "checkpoints" / self.checkpoints if self.checkpoints else None
         return TrainingSetup(self.dataset, seed, recipe, flip, device, self.precision or auto_precision(device), checkpoints, report)
 
 
