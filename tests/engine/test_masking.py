@@ -14,8 +14,9 @@ from gatecrash.contracts.backdoor import Goal
 from gatecrash.engine import masking
 from gatecrash.engine.masking import masked_head
 from gatecrash.evaluation.exam import evaluate
-from gatecrash.evaluation.prediction import in_batches, predict
+from gatecrash.evaluation.prediction import in_batches
 from gatecrash.evaluation.steps import evaluate_steps
+from support.predicting import predict
 
 CHANNELS, CLASSES = 6, 4
 

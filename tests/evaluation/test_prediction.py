@@ -10,8 +10,8 @@ from torch import nn
 
 from gatecrash import ContractError
 from gatecrash.evaluation.exam import evaluate
-from gatecrash.evaluation.prediction import predict
 from gatecrash.process.settings import full_float32
+from support.predicting import predict
 from support.written_answers import ONE, Wrapper, misbehaving, photos
 
 

@@ -41,4 +41,4 @@ def command(kind: Literal["attack", "defense"], name: str, package: bool) -> Non
         click.echo(f"next: gatecrash check {name}, and make docs")
     else:
         grid = f"{kind}s=[none, {name}]"
-        click.echo(f"next: gatecrash check {shown}, then gatecrash run quickstart --plugins {shown} -o '{grid}'")
+        click.echo(f"next: gatecrash check {shown}, then gatecrash run quickstart --plugins {shown} -o '{grid}' -o recipe=adaptive")

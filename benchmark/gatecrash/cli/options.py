@@ -6,11 +6,14 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from gatecrash.errors import UserError, path_fault, shown
+
+if TYPE_CHECKING:
+    from gatecrash.boards.source import ResultSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -83,6 +86,12 @@ def board_option(function: F) -> F:
     return click.option("--board", default=None, metavar="NAME", help="Read this published board instead of a store.")(function)
 
 
+def tell_of_hidden(source: ResultSource) -> None:
+    """Say that results of earlier runs are left out, if they are."""
+    if source.hidden:
+        click.echo(f"note: {source.hidden} results of earlier runs are left out; --all-runs shows them", err=True)
+
+
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--store`, `--grid`, `--all-runs`, `--boards` and `--plugins`: with its parameter `board`, if it has one, a command's `source`."""
 
@@ -101,8 +110,7 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
         source = ResultSource(store, board, boards_path, grid, plugin_paths, all_runs)
         done = command(*arguments, source=source, **others)
-        if source.hidden:
-            click.echo(f"note: {source.hidden} results of earlier runs are left out; --all-runs shows them", err=True)
+        tell_of_hidden(source)
         return done
 
     return store_option(grid_option(all_runs_option(boards_option(plugins_option(with_source)))))

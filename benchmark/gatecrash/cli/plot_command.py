@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gatecrash.cli.options import (
+    all_runs_option,
     board_option,
     grid_option,
     overrides_option,
@@ -16,6 +17,7 @@ from gatecrash.cli.options import (
     plugins_option,
     source_options,
     store_option,
+    tell_of_hidden,
 )
 
 if TYPE_CHECKING:
@@ -127,10 +129,11 @@ def masks_command(source: ResultSource, output: Path | None, defense: str | None
 @_output_option
 @store_option
 @grid_option
+@all_runs_option
 @overrides_option
 @plugins_option
 def triggers_command(
-    store: Path | None, grid: str | None, output: Path | None, overrides: tuple[str, ...], plugin_paths: tuple[Path, ...]
+    store: Path | None, grid: str | None, all_runs: bool, output: Path | None, overrides: tuple[str, ...], plugin_paths: tuple[Path, ...]
 ) -> None:
     """A test image before and after each trigger.
 
@@ -139,10 +142,11 @@ def triggers_command(
     from gatecrash.boards.plots.triggers import dataset_of, stored_triggers, triggers
     from gatecrash.boards.source import ResultSource
 
-    source = ResultSource(store, grid=grid, plugin_paths=plugin_paths)
+    source = ResultSource(store, grid=grid, plugin_paths=plugin_paths, all_runs=all_runs)
     panel = source.panel()
     dataset = dataset_of(panel, source.host, parse_overrides(overrides))
     _save(triggers(panel, stored_triggers(panel, source.store, dataset)), output, "triggers")
+    tell_of_hidden(source)
 
 
 def _save(figure: Any, output: Path | None, name: str) -> None:

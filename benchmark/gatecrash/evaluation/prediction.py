@@ -9,21 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gatecrash.contracts.classifier import Classifier
-from gatecrash.engine.batching import evaluation_batch_size
 from gatecrash.errors import ContractError
 from gatecrash.process.settings import full_float32
-
-
-def predict(classifier: Classifier, images: Tensor, *, device: torch.device | str, batch_size: int | None = None) -> Tensor:
-    """Logits float32 [N, K] or [N, K + 1] on the CPU for images uint8 [N, C, H, W], in eval mode and full float32.
-
-    The classifier is moved to `device`, its mode is restored, and it gets copies of the images. Raises ContractError for logits of
-    another shape or with NaN or infinite values.
-    """
-    device = torch.device(device)
-    classifier.to(device)
-    size = batch_size or evaluation_batch_size(classifier, image_shape(images), device)
-    return predict_batches(classifier, images, in_batches(torch.arange(len(images)), size), device)
 
 
 def in_batches(rows: Tensor, size: int) -> list[Tensor]:
@@ -33,7 +20,8 @@ def in_batches(rows: Tensor, size: int) -> list[Tensor]:
 def predict_batches(classifier: Classifier, images: Tensor, batches: Sequence[Tensor], device: torch.device) -> Tensor:
     """Logits float32 [sum of batch sizes, K or K + 1] on the CPU of images uint8 [N, C, H, W], for batches of rows (int64) in that order.
 
-    The classifier must be on `device`. Raises ContractError as `predict` does.
+    The classifier must be on `device`; its mode is restored, and it gets copies of the images. Raises ContractError for logits of another
+    shape or with NaN or infinite values.
     """
     widths = (classifier.num_classes, classifier.num_classes + 1)
     answers = [torch.empty(0, widths[0])] if not batches else []

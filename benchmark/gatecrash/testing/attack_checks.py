@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from gatecrash.contracts.attack import Attack
 from gatecrash.contracts.data import Poisoned, Role
 from gatecrash.contracts.portable import spec_of
-from gatecrash.testing.attack_trial import or_raise, trial
+from gatecrash.testing.attack_trial import trial
 from gatecrash.testing.check import Check, require
 from gatecrash.testing.class_checks import CLASS_CHECKS
 from gatecrash.testing.implant_checks import honours_the_device, implants_a_classifier, triggers_act_per_image, triggers_survive_storage
 from gatecrash.testing.setting import same_module
+from gatecrash.testing.trial import or_raise
 
 
 def is_deterministic(attack: Attack) -> None:

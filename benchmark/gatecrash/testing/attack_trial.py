@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from gatecrash.contracts.classifier import Classifier
 from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.portable import state_of
 from gatecrash.testing.builders import make_context
-from gatecrash.testing.check import CheckFailed, finishing
-from gatecrash.testing.setting import CheckSetup, copied, disturbed, same_data, same_tensors, setting
+from gatecrash.testing.check import finishing
+from gatecrash.testing.setting import copied, disturbed, same_data, same_tensors
+from gatecrash.testing.trial import Trial
 
 SAMPLE = 48
 """Test images that a trigger is tried on."""
@@ -32,29 +33,19 @@ class AttackRun:
     benign_kept: bool
 
 
-class AttackTrial:
-    """One attack, and what came of running it; runs are made once and shared by the checks."""
+class AttackTrial(Trial[AttackRun]):
+    """One attack and its runs."""
 
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
-        self.setting: CheckSetup = setting()
+        super().__init__()
 
     @property
     def train(self) -> ImageSet:
         return self.setting.train
 
-    @cached_property
-    def first(self) -> AttackRun | CheckFailed:
-        return self._attempt(1)
-
-    @cached_property
-    def second(self) -> AttackRun | CheckFailed:
-        return self._attempt(2)
-
-    @property
-    def work(self) -> AttackRun:
-        """The first run; raises what went wrong in it."""
-        return or_raise(self.first)
+    def make(self, number: int) -> AttackRun:
+        return self.run(self.attack.config, number)
 
     @property
     def poisoned(self) -> Poisoned:
@@ -64,12 +55,6 @@ class AttackTrial:
     def images(self) -> Tensor:
         """uint8 [SAMPLE, C, H, W]: a copy of test images, for triggers."""
         return self.setting.test.images[:SAMPLE].clone()
-
-    def _attempt(self, number: int) -> AttackRun | CheckFailed:
-        try:
-            return self.run(self.attack.config, number)
-        except CheckFailed as failure:
-            return failure
 
     def run(self, config: Any, number: int = 1, device: str = "cpu", train_victim: bool | None = None) -> AttackRun:
         """A fresh instance at work on a copy of the training set, with global random generators in a state given by `number`.
@@ -102,10 +87,3 @@ class AttackTrial:
 @lru_cache(maxsize=2)
 def trial(attack: Attack) -> AttackTrial:
     return AttackTrial(attack)
-
-
-def or_raise(work: AttackRun | CheckFailed) -> AttackRun:
-    """The run, or what went wrong in it as an exception."""
-    if isinstance(work, CheckFailed):
-        raise CheckFailed(work.expected, work.got, work.mend) from work
-    return work

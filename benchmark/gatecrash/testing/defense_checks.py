@@ -18,9 +18,10 @@ from gatecrash.evaluation.exam import evaluate
 from gatecrash.evaluation.steps import evaluate_steps
 from gatecrash.testing.check import Check, CheckFailed, finishing, require
 from gatecrash.testing.class_checks import CLASS_CHECKS
-from gatecrash.testing.defense_trial import or_raise, trial
+from gatecrash.testing.defense_trial import trial
 from gatecrash.testing.devices import DEVICES, require_movable
 from gatecrash.testing.setting import same_module, same_tensors, stored
+from gatecrash.testing.trial import or_raise
 
 LARGEST_DROP = 0.2
 """Clean accuracy (absolute) that a defense may cost a benign victim before the check calls it broken."""

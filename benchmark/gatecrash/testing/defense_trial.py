@@ -20,9 +20,10 @@ from gatecrash.running.tasks.defend import defend
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.ground import Ground
 from gatecrash.testing.builders import make_evidence
-from gatecrash.testing.check import CheckFailed, finishing
+from gatecrash.testing.check import finishing
 from gatecrash.testing.class_checks import Announcement
-from gatecrash.testing.setting import MODEL, CheckSetup, copied, disturbed, same_data, setting
+from gatecrash.testing.setting import MODEL, copied, disturbed, same_data
+from gatecrash.testing.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -36,39 +37,23 @@ class DefenseRun:
     """What the defense changed of the data that it was given."""
 
 
-class DefenseTrial:
-    """One defense, and what came of running it on the shared victims; runs are made once and shared by the checks."""
+class DefenseTrial(Trial[DefenseRun]):
+    """One defense and its runs on the shared victims."""
 
     def __init__(self, defense: Defense) -> None:
         self.defense = defense
-        self.setting: CheckSetup = setting()
+        super().__init__()
 
     @cached_property
     def training_data(self) -> ImageSet:
         return self.setting.backdoored.poisoned.as_image_set(self.setting.train.classes)
 
-    @cached_property
-    def first(self) -> DefenseRun | CheckFailed:
-        return self._attempt(1)
-
-    @cached_property
-    def second(self) -> DefenseRun | CheckFailed:
-        return self._attempt(2)
-
-    @property
-    def work(self) -> DefenseRun:
-        """The first run; raises what went wrong in it."""
-        return or_raise(self.first)
+    def make(self, number: int) -> DefenseRun:
+        return self.run(number)
 
     @property
     def outcome(self) -> Outcome:
         return self.work.outcome
-
-    def _attempt(self, number: int) -> DefenseRun | CheckFailed:
-        try:
-            return self.run(number)
-        except CheckFailed as failure:
-            return failure
 
     def run(self, number: int, device: str = "cpu") -> DefenseRun:
         """A fresh instance at work on the backdoored victim, given what `needs` names and nothing else."""
@@ -112,10 +97,3 @@ class DefenseTrial:
 @lru_cache(maxsize=2)
 def trial(defense: Defense) -> DefenseTrial:
     return DefenseTrial(defense)
-
-
-def or_raise(work: DefenseRun | CheckFailed) -> DefenseRun:
-    """The run, or what went wrong in it as an exception."""
-    if isinstance(work, CheckFailed):
-        raise CheckFailed(work.expected, work.got, work.mend) from work
-    return work

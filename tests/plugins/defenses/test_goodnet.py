@@ -12,11 +12,11 @@ from torch import Tensor
 
 from gatecrash import Classifier, NotApplicable
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
-from gatecrash.evaluation.prediction import predict
 from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses.activation_pruning import ActivationPruning
 from gatecrash_plugins.defenses.goodnet import GoodNet, GoodNetDefense
 from support.planted_networks import planted_backdoor, planted_clean
+from support.predicting import predict
 
 
 class Says(Classifier):

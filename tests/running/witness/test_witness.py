@@ -15,10 +15,10 @@ import torch
 
 from gatecrash import ContractError
 from gatecrash.evaluation.independence import StoredForm
-from gatecrash.evaluation.prediction import predict
 from gatecrash.host.plugin_file import PluginFile
 from gatecrash.running.witness.asking import RemoteWitness
 from gatecrash.running.witness.process import WitnessProcess
+from support.predicting import predict
 from support.shipped_models import built_network
 from support.written_answers import photos
 
