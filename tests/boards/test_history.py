@@ -58,7 +58,13 @@ def test_a_changed_recipe_locks_neither_plots_nor_the_report(
     gatecrash: Gatecrash, store: Path, small_grid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in (["plot", "heatmap", "--output", "h.png"], ["report"], ["compare", "none", "fine-pruning"], ["leaderboard"]):
+    for command in (
+        ["plot", "heatmap", "--output", "h.png"],
+        ["plot", "triggers", "--output", "t.png"],
+        ["report"],
+        ["compare", "none", "fine-pruning"],
+        ["leaderboard"],
+    ):
         for grid in ([], ["--grid", "small"], ["--grid", small_grid()]):
             called = gatecrash(*command, "--store", store, *grid)
             assert called.code == 0, called.err
