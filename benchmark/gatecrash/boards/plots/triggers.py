@@ -101,7 +101,7 @@ def triggers(panel: Panel, found: Sequence[TriggerExample]) -> Figure:
             row[1].set_xlabel(_said(trigger.distances), fontsize=9)
         for axis, title in zip(axes[0], COLUMNS, strict=True):
             axis.set_title(title, fontsize=10)
-        head(figure, panel)
+        head(figure, panel, "The victim of the lowest seed of each attack" if len(panel.seeds) > 1 else "")
     return figure
 
 
