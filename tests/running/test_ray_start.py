@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from gatecrash.errors import UserError
+from gatecrash.process.sockets import LONGEST_SOCKET
 from gatecrash.running.executors import watcher
-from gatecrash.running.executors.own_ray import LONGEST_SOCKET, Watcher, inherited, short_folder
+from gatecrash.running.executors.own_ray import Watcher, folder_of_ray, inherited
 
 RAY = [sys.executable, "-m", "gatecrash", "run"]
 
@@ -33,24 +34,24 @@ def silent_port() -> Iterator[int]:
 def test_a_folder_that_is_short_enough_is_left_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", "/tmp")
-    assert short_folder() is None
+    assert folder_of_ray() is None
 
 
 def test_a_folder_too_long_for_a_socket_is_replaced_by_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
     socket_of = "/ray/session_2026-11-26_16-32-44_060333_1234567/sockets/plasma_store"
     longest = "/" + "x" * (LONGEST_SOCKET - len(socket_of) - 1)
     monkeypatch.setenv("RAY_TMPDIR", longest)
-    assert short_folder() is None
+    assert folder_of_ray() is None
     for too_long in (longest + "x", "/tmp/" + "x" * 90, "/tmp/" + "é" * 30):
         monkeypatch.setenv("RAY_TMPDIR", too_long)
-        assert short_folder() == "/tmp/ray"
+        assert folder_of_ray() == "/tmp/ray"
 
 
 def test_no_short_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 90)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UserError, match=r"path of at most \d+ bytes; name one by RAY_TMPDIR, or use --executor serial"):
-        short_folder()
+        folder_of_ray()
 
 
 @pytest.mark.ray

@@ -96,7 +96,9 @@ def test_a_cheat_is_open_only_as_long_as_it_works(cheats: ModuleType) -> None:
 
 
 def cells(summary: Summary) -> dict[str, Any]:
-    return {result.defense[0].config.get("how", "none"): result for result in summary.results.values()}
+    """The attacked victim's, by their way of cheating: without a backdoor there are no twins to remember."""
+    attacked = [result for result in summary.results.values() if result.attack.name != "none"]
+    return {result.defense[0].config.get("how", "none"): result for result in attacked}
 
 
 def assert_caught(summary: Summary, hows: list[str], harmless: list[str]) -> None:

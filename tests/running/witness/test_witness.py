@@ -102,6 +102,18 @@ def test_a_process_that_was_killed_is_started_again(bent: PluginFile) -> None:
         process.close()
 
 
+def test_a_deep_temporary_folder_is_no_hindrance(bent: PluginFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / ("x" * 90)  # too deep for a socket
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    process = WitnessProcess()
+    try:
+        stored = StoredForm(spec(bent, ""), {"bias": torch.zeros(3)})
+        assert len(RemoteWitness(process.ask, [bent], threads=1)(stored, photos(2).images)) == 2
+    finally:
+        process.close()
+
+
 def test_it_ends_with_its_owner() -> None:
     program = """
         import os, signal

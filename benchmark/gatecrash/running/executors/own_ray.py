@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gatecrash.errors import UserError
+from gatecrash.process import sockets
 from gatecrash.running.executors import watcher
 
 WORKER_ENVIRONMENT = {
@@ -20,32 +21,25 @@ WORKER_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
-LONGEST_SOCKET = 103 if sys.platform == "darwin" else 107
-"""Bytes of a Unix socket's path."""
-
 _SOCKET = "ray/session_2000-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 """What Ray appends to its folder for the longest of its sockets."""
 
 
-def short_folder() -> str | None:
+def folder_of_ray() -> str | None:
     """Ray's folder for sockets and logs, where its usual one, below $TMPDIR, is too long a path for a socket; None where it is not.
 
     Raises UserError where there is no short one.
     """
     usual = os.environ.get("RAY_TMPDIR") or (os.environ.get("TMPDIR") if sys.platform.startswith("linux") else None) or "/tmp"
-    if _fits(usual):
+    if sockets.fits(usual, _SOCKET):
         return None
-    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
-        if os.access(folder, os.W_OK | os.X_OK):
-            return f"{folder}/ray"
-    longest = LONGEST_SOCKET - len(_SOCKET) - 1
+    short = sockets.short_folder()
+    if short is not None:
+        return f"{short}/ray"
+    longest = sockets.LONGEST_SOCKET - len(_SOCKET) - 1
     raise UserError(
         f"Ray's sockets need a temporary folder with a path of at most {longest} bytes; name one by RAY_TMPDIR, or use --executor serial"
     )
-
-
-def _fits(folder: str) -> bool:
-    return len(os.fsencode(os.path.join(os.path.abspath(folder), _SOCKET))) <= LONGEST_SOCKET
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from gatecrash.errors import UserError, one_line
 from gatecrash.running.executors import ray_probe
 from gatecrash.running.executors.cluster import Machine, ResourceRequest, Versions, disagreement
-from gatecrash.running.executors.own_ray import WORKER_ENVIRONMENT, Watcher, inherited, short_folder
+from gatecrash.running.executors.own_ray import WORKER_ENVIRONMENT, Watcher, folder_of_ray, inherited
 
 _watcher: Watcher | None = None
 """Of the Ray of our own: a process has one Ray at most."""
@@ -91,7 +91,7 @@ def start(request: ResourceRequest) -> None:
     global _watcher
     here = _this_machine(request)
     request.resolve([here])
-    folder, mark = short_folder(), secrets.token_hex(16)
+    folder, mark = folder_of_ray(), secrets.token_hex(16)
     _watcher = Watcher(mark)
     try:
         with inherited(mark), _quiet():

@@ -12,6 +12,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from gatecrash.process import sockets
 from gatecrash.running.witness.wire import Message, receive, send
 
 PATIENCE = 600.0
@@ -27,6 +28,8 @@ from gatecrash.running.witness.server import serve
 serve({fd})
 """
 
+_SOCKET = "s"
+
 
 class WitnessProcess:
     """Forks a new process for each question; ends with its owner. Questions may be asked by several threads at a time."""
@@ -36,9 +39,9 @@ class WitnessProcess:
         self._start()
 
     def _start(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="gatecrash-witness-")
-        self._address = str(Path(self._folder.name) / "s")
-        # sockets have short paths; a connection waits here until the new process has its imports
+        self._folder = _folder()
+        self._address = str(Path(self._folder.name) / _SOCKET)
+        # a connection waits here until the new process has its imports
         with socket.socket(socket.AF_UNIX) as listener, open(Path(self._folder.name) / "errors", "wb") as errors:
             listener.bind(self._address)
             listener.listen(128)
@@ -89,6 +92,14 @@ class WitnessProcess:
             self._process.kill()
             self._process.wait()
         self._folder.cleanup()
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="gatecrash-witness-")
+    if sockets.fits(folder.name, _SOCKET):
+        return folder
+    folder.cleanup()
+    return tempfile.TemporaryDirectory(prefix="gatecrash-witness-", dir=sockets.short_folder())
 
 
 @functools.cache
