@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -81,6 +81,8 @@ class Attack(ABC):
     reference: ClassVar[Reference | None] = None
     version: ClassVar[int] = 1
     """Raise it whenever the numbers may change: it is part of every key."""
+    deviations: ClassVar[Mapping[str, str]] = {}
+    """Checks of `gatecrash check` that this method fails on purpose: name -> reason, which is shown instead of a failure."""
     controls: ClassVar[Literal["data", "training", "model"]] = "data"
     clean_label: ClassVar[bool] = False
     """Labels stay true: the poisoned rows are images of the target class."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from gatecrash.contracts.config import Options
@@ -22,6 +23,8 @@ class Defense(ABC):
     reference: ClassVar[Reference | None] = None
     version: ClassVar[int] = 1
     """Raise it whenever the numbers may change: it is part of every key."""
+    deviations: ClassVar[Mapping[str, str]] = {}
+    """Checks of `gatecrash check` that this method fails on purpose: name -> reason, which is shown instead of a failure."""
     needs: ClassVar[frozenset[Need]]
     gives: ClassVar[frozenset[Give]]
 
