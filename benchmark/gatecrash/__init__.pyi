@@ -22,6 +22,8 @@ from .contracts.dataset import DatasetConfig as DatasetConfig
 from .contracts.dataset import Progress as Progress
 from .contracts.defense import Access as Access
 from .contracts.defense import Defense as Defense
+from .contracts.detector import InputDetector as InputDetector
+from .contracts.detector import Rejecting as Rejecting
 from .contracts.evidence import Evidence as Evidence
 from .contracts.evidence import Need as Need
 from .contracts.model import Model as Model

@@ -44,7 +44,7 @@ class Defense(ABC):
 
 def access_class(needs: frozenset[Need], gives: frozenset[Give]) -> Access:
     """The class in which a defense is ranked: the more it may use, the easier its task."""
-    if Give.REJECT in gives:
+    if gives & {Give.REJECT, Give.DETECTOR}:
         return "input-time"
     if Need.TRAINING_DATA in needs and not needs & {Need.MODEL, Need.FEATURES}:
         return "training-time"
