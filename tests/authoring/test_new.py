@@ -1,4 +1,4 @@
-"""`gatecrash new` writes methods that work as they are."""
+"""`gatecrash new` writes plugins that work as they are; that they pass their checks is tested with the pages that show them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from gatecrash.authoring.scaffold import PLUGIN_KINDS, Names, NewKind, check_nam
 from gatecrash.cli.new_command import KINDS
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
-from gatecrash.testing import checks_for
 from support.paths import ROOT
 
 Gatecrash = Callable[..., Any]
@@ -59,14 +58,11 @@ def test_the_command_offers_every_kind_that_can_be_written() -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"dataset", "model"}])
-def test_what_is_written_passes_its_checks_and_runs_in_a_grid(gatecrash: Gatecrash, empty: Path, small_grid: Any, kind: NewKind) -> None:
+def test_what_is_written_runs_in_a_grid(gatecrash: Gatecrash, empty: Path, small_grid: Any, kind: NewKind) -> None:
     written = gatecrash("new", kind, "my-method")
     assert written.code == 0, written.err
     assert "wrote my_method.py\nwrote test_my_method.py\n" in written.out
     plugin_kind = PLUGIN_KINDS[kind]
-    plugin = load_plugins([empty / "my_method.py"]).get(plugin_kind, "my-method").configure()
-    for check in checks_for(plugin, quick=True):
-        check(plugin)
     fields = {f"{plugin_kind}s": ["none", "my-method"]}
     ran = gatecrash("run", small_grid(**{"attacks": ["none"], **fields}), "--store", "store", "--plugins", "my_method.py")
     assert ran.code == 0, ran.err
@@ -89,10 +85,10 @@ def test_the_tests_that_are_written_pass(gatecrash: Gatecrash, empty: Path, kind
 def test_what_is_written_is_formatted_and_typed_as_the_shipped_plugins_are(gatecrash: Gatecrash, repository: Path) -> None:
     for kind in KINDS:
         assert gatecrash("new", kind, f"my-{kind}").code == 0
-    written = [str(path) for path in repository.rglob("*.py")]
-    settings = ["--config", str(ROOT / "pyproject.toml")]
-    for command in (["ruff", "check", *settings], ["ruff", "format", "--diff", *settings], ["mypy", "--strict"]):
-        done = subprocess.run([sys.executable, "-m", *command, *written], cwd=repository, capture_output=True, text=True)
+    ours = 'lint.isort.known-first-party=["gatecrash", "gatecrash_plugins"]'
+    settings = ["--config", str(ROOT / "pyproject.toml"), "--config", ours]
+    for command in (["ruff", "check", *settings, "."], ["ruff", "format", "--diff", *settings, "."], ["mypy", "--strict", "plugins"]):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=repository, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 
 
