@@ -87,7 +87,12 @@ def test_what_is_written_is_formatted_and_typed_as_the_shipped_plugins_are(gatec
         assert gatecrash("new", kind, f"my-{kind}").code == 0
     ours = 'lint.isort.known-first-party=["gatecrash", "gatecrash_plugins"]'
     settings = ["--config", str(ROOT / "pyproject.toml"), "--config", ours]
-    for command in (["ruff", "check", *settings, "."], ["ruff", "format", "--diff", *settings, "."], ["mypy", "--strict", "plugins"]):
+    settings_of_mypy = ["--config-file", str(ROOT / "pyproject.toml")]
+    for command in (
+        ["ruff", "check", *settings, "."],
+        ["ruff", "format", "--diff", *settings, "."],
+        ["mypy", *settings_of_mypy, "plugins"],
+    ):
         done = subprocess.run([sys.executable, "-m", *command], cwd=repository, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 
