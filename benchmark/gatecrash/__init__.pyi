@@ -19,6 +19,7 @@ from .contracts.data import Splits as Splits
 from .contracts.dataset import Dataset as Dataset
 from .contracts.dataset import DatasetConfig as DatasetConfig
 from .contracts.dataset import Progress as Progress
+from .contracts.dataset_ref import DatasetRef as DatasetRef
 from .contracts.defense import Access as Access
 from .contracts.defense import Defense as Defense
 from .contracts.evidence import Evidence as Evidence

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.defense import Defense
 from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.outcome import Outcome, Verdict
@@ -24,7 +25,7 @@ from gatecrash.records.sealed import printable_json
 from gatecrash.records.stage import Stage
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.features import Features
-from gatecrash.running.tasks.given import StageInput, evidence_for
+from gatecrash.running.tasks.given import StageInput, evidence_for, named
 from gatecrash.running.tasks.ground import Ground
 
 
@@ -36,11 +37,12 @@ def defend(
     defender_input: DefenderInput,
     report: ReportProgress,
     features: Features | None = None,
+    datasets: Mapping[str, ImageSet] | None = None,
 ) -> DefenseOutput:
     """Run one defense, or a chain: each stage gets the last classifier and the training set minus the suspects so far.
 
     `features` are the victim's on the whole training set; without them, or once a stage has changed the classifier, a stage that needs
-    features has them computed here.
+    features has them computed here. `datasets` are those that the stages' options name, by fingerprint.
     """
     setup = ground.setup(seed, flip=defender_input.flip, report=report)
     model = ground.configured_model(host)
@@ -49,7 +51,7 @@ def defend(
     with meter:
         for stage in stages:
             defense: Defense = host.get("defense", stage.name).configure(stage.config)
-            chain.take(defense, defense.defend(evidence_for(defense, chain.next_input(), model, setup)))
+            chain.take(defense, defense.defend(evidence_for(defense, chain.next_input(), model, setup, named(stage, datasets))))
     return chain.output(meter, setup.precision)
 
 
