@@ -132,7 +132,7 @@ def test_a_second_data_set_is_given_in_the_shape_of_the_grids_images_and_its_fin
         (
             [],
             [{"comparing": {"public": {"digits": {"limit": 100}}}}],
-            "comparing: public: digits is the data set that the defense is judged",
+            "public: digits is the data set that the defense is judged on",
         ),
     ],
 )

@@ -26,6 +26,7 @@ from gatecrash import (
     Poisoned,
     Portable,
     Progress,
+    Reference,
     Splits,
     Trigger,
     hookimpl,
@@ -78,14 +79,15 @@ class Encoding(Attack):
 
     name = "encoding"
     summary = "adds a prepared pattern"
+    reference = Reference("A method of this test", 2026, "https://example.org")
     prepare_options = frozenset({"strength", "public", "peeks"})
 
     class Config(Options):
         """What the pattern depends on, and what only the poisoned rows do."""
 
         public: DatasetRef = Field("colours", description="public images")
-        strength: float = Field(0.5, description="of the pattern")
-        poison_rate: float = Field(0.1, description="share of rows")
+        strength: float = Field(0.5, ge=-1, le=1, description="of the pattern")
+        poison_rate: float = Field(0.1, gt=0, le=1, description="share of rows")
         peeks: bool = Field(False, description="whether `prepare` reads an option that it does not declare")
 
     config: Config
@@ -106,9 +108,9 @@ class Encoding(Attack):
         assert isinstance(ctx.prepared, Encoder)
         assert not ctx.prepared.training
         trigger = Encoded(ctx.prepared).cpu()
-        rows = torch.arange(round(self.config.poison_rate * len(train)))
-        labels = torch.zeros(len(rows), dtype=torch.int64)
         backdoor = Backdoor("encoded", Goal("all-to-one", train.num_classes, target=0), trigger)
+        rows = torch.nonzero(train.labels != 0).flatten()[: round(self.config.poison_rate * len(train))]
+        labels = torch.zeros(len(rows), dtype=torch.int64)
         return Poisoned.replacing(train, rows, trigger(train.images[rows]).detach(), labels, [backdoor])
 
 
@@ -117,6 +119,7 @@ class Comparing(Defense):
 
     name = "comparing"
     summary = "looks at public data"
+    reference = Reference("A method of this test", 2026, "https://example.org")
     needs = frozenset({Need.MODEL})
     gives = frozenset({Give.CLASSIFIER})
 

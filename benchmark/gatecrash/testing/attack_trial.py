@@ -15,7 +15,7 @@ from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.portable import state_of
 from gatecrash.testing.builders import make_context
 from gatecrash.testing.check import finishing
-from gatecrash.testing.setting import copied, disturbed, same_data, same_tensors
+from gatecrash.testing.setting import copied, disturbed, same_data, same_tensors, stand_ins
 from gatecrash.testing.trial import Trial
 
 SAMPLE = 48
@@ -64,7 +64,6 @@ class AttackTrial(Trial[AttackRun]):
         attack = type(self.attack)(config)
         train = copied(self.train).to(device)
         benign = self.setting.benign.duplicate().to(device) if attack.needs_benign else None
-        context = make_context(attack, train, self.setting.model, recipe=self.setting.recipe, benign=benign, device=torch.device(device))
         info = DatasetInfo("digits", train.classes, train.shape, train.class_counts())
         if train_victim is None:
             train_victim = type(attack).implant is not Attack.implant
@@ -75,6 +74,15 @@ class AttackTrial(Trial[AttackRun]):
         ):
             attack.check(info)
             with disturbed(number):
+                context = make_context(
+                    attack,
+                    train,
+                    self.setting.model,
+                    recipe=self.setting.recipe,
+                    benign=benign,
+                    datasets={option: data.to(device) for option, data in stand_ins(config).items()},
+                    device=torch.device(device),
+                )
                 if train_victim:
                     implant = attack.implant(train, context)
                     poisoned, classifier = implant.poisoned, implant.classifier

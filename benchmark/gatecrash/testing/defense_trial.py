@@ -15,14 +15,14 @@ from gatecrash.contracts.outcome import Outcome
 from gatecrash.contracts.portable import spec_of, state_of
 from gatecrash.engine.trainer import no_report
 from gatecrash.host.host import Host
-from gatecrash.records.stage import Stage
+from gatecrash.records.stage import DATASET, Stage
 from gatecrash.running.tasks.defend import defend
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.ground import Ground
 from gatecrash.testing.builders import make_evidence
 from gatecrash.testing.check import finishing
 from gatecrash.testing.class_checks import Announcement
-from gatecrash.testing.setting import MODEL, copied, disturbed, same_data
+from gatecrash.testing.setting import MODEL, copied, disturbed, same_data, stand_ins
 from gatecrash.testing.trial import Trial
 
 
@@ -66,6 +66,7 @@ class DefenseTrial(Trial[DefenseRun]):
             training_data=self.training_data,
             model=shared.model,
             recipe=shared.recipe,
+            datasets=stand_ins(defense.config),
             device=torch.device(device),
         )
         mend = "read the traceback (`--debug`, or pytest); a method that cannot apply to a network raises gatecrash.NotApplicable"
@@ -88,10 +89,12 @@ class DefenseTrial(Trial[DefenseRun]):
         ground = Ground("digits", model_stage, shared.recipe.model_dump(), {}, "cpu", torch.get_num_threads())
         training_data = copied(shared.train) if defense.needs & {Need.TRAINING_DATA, Need.FEATURES} else None
         given = DefenderInput(spec_of(shared.benign), state_of(shared.benign), copied(shared.clean), training_data, flip=False)
-        stage = Stage(name=defense.name, config=defense.config.model_dump(mode="json"))
+        datasets = stand_ins(defense.config)
+        content = {option: f"{DATASET}{option}" for option in datasets}
+        stage = Stage(name=defense.name, config=defense.config.model_dump(mode="json"), content=content)
         mend = "read the traceback (`--debug`, or pytest); a benign victim is a row of every grid"
         with finishing("the defend task on a benign victim", mend), disturbed(1):
-            return defend(host, ground, [stage], 0, given, no_report)
+            return defend(host, ground, [stage], 0, given, no_report, datasets=datasets)
 
 
 @lru_cache(maxsize=2)

@@ -14,7 +14,9 @@ import torch
 
 from gatecrash.contracts.attack import Implant
 from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.config import Options
 from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.dataset_ref import dataset_references
 from gatecrash.contracts.model import Model
 from gatecrash.contracts.portable import Portable, rebuild, spec_of, state_of
 from gatecrash.contracts.randomness import stream
@@ -89,6 +91,11 @@ def disturbed(number: int) -> Iterator[None]:
 def copied(data: ImageSet) -> ImageSet:
     """The same images in memory of their own."""
     return replace(data, images=data.images.clone(), labels=data.labels.clone())
+
+
+def stand_ins(config: Options) -> dict[str, ImageSet]:
+    """By option, what the checks give for each data set that the options name: the hold-out, since nothing is downloaded for a check."""
+    return {option: copied(setting().clean) for option in dataset_references(config)}
 
 
 def same_data(one: ImageSet, other: ImageSet) -> bool:
