@@ -9,7 +9,6 @@ from .contracts.class_label import ClassLabel as ClassLabel
 from .contracts.classifier import Backbone as Backbone
 from .contracts.classifier import Classifier as Classifier
 from .contracts.classifier import Network as Network
-from .contracts.classifier import Point as Point
 from .contracts.config import Config as Config
 from .contracts.config import File as File
 from .contracts.config import Options as Options
@@ -20,6 +19,7 @@ from .contracts.data import Splits as Splits
 from .contracts.dataset import Dataset as Dataset
 from .contracts.dataset import DatasetConfig as DatasetConfig
 from .contracts.dataset import Progress as Progress
+from .contracts.dataset_ref import DatasetRef as DatasetRef
 from .contracts.defense import Access as Access
 from .contracts.defense import Defense as Defense
 from .contracts.detector import InputDetector as InputDetector
@@ -27,11 +27,14 @@ from .contracts.detector import Rejecting as Rejecting
 from .contracts.evidence import Evidence as Evidence
 from .contracts.evidence import Need as Need
 from .contracts.model import Model as Model
+from .contracts.normalisation import Norm as Norm
 from .contracts.outcome import Give as Give
 from .contracts.outcome import Outcome as Outcome
 from .contracts.outcome import Step as Step
 from .contracts.outcome import Verdict as Verdict
+from .contracts.pairs import Pair as Pair
 from .contracts.picture import open_image as open_image
+from .contracts.point import Point as Point
 from .contracts.poisoning import GoalConfig as GoalConfig
 from .contracts.poisoning import PoisonConfig as PoisonConfig
 from .contracts.poisoning import TriggerAttack as TriggerAttack
@@ -57,6 +60,9 @@ from .contracts.train import Train as Train
 from .contracts.trigger import Trigger as Trigger
 from .datasets.sampling import group_rows as group_rows
 from .datasets.sampling import stratified_split as stratified_split
+from .engine.networks import with_group_norm as with_group_norm
+from .engine.neurons import NeuronLayer as NeuronLayer
+from .engine.neurons import Neurons as Neurons
 from .engine.pruning import PruningCurve as PruningCurve
 from .engine.pruning import accuracy as accuracy
 from .engine.pruning import last_activations as last_activations

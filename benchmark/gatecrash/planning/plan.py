@@ -67,8 +67,10 @@ def _victims(
         benign: str | None = None
         for (attack, notes), name in zip(attacks, names, strict=True):
             needs_benign = bool(attack.plugin.cls.needs_benign)
-            key = _digest("victim", shared, attack.identity, seed, [benign] if needs_benign else [])
-            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost, notes, name)
+            made_from = [seed, [benign] if needs_benign else []]
+            key = _digest("victim", shared, attack.identity, *made_from)
+            preparation = _digest("preparation", shared, attack.preparation_identity, *made_from) if attack.plugin.cls.prepares() else None
+            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost, notes, name, preparation)
             benign = benign or key
     return victims
 

@@ -6,8 +6,8 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +16,13 @@ from pydantic import ValidationError
 
 from gatecrash.contracts.config import content_of, key_fields
 from gatecrash.contracts.recipe import Recipe, recipe_from
+from gatecrash.datasets.preparation import PreparedDataset
 from gatecrash.errors import UserError, counted, path_fault, shown
 from gatecrash.host.host import Host, Plugin
 from gatecrash.host.kinds import PluginKind
 from gatecrash.planning.grid import MAX_CELLS, Grid
 from gatecrash.planning.messages import ENTRY, explain
-from gatecrash.records.stage import PLUGIN_FILE, Stage
+from gatecrash.records.stage import DATASET, PLUGIN_FILE, Stage
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class ConfiguredPlugin:
     instance: Any
     when: Literal["accused"] | None = None
     """Of a stage of a chain: the verdict so far under which it runs; None for one that always does."""
+    datasets: Mapping[str, PreparedDataset] = field(default_factory=dict)
+    """By option, the second data sets that the options name; `references.with_datasets` finds them."""
 
     @property
     def name(self) -> str:
@@ -41,7 +44,7 @@ class ConfiguredPlugin:
     def stage(self) -> Stage:
         """As stored records name it: all options, defaults too."""
         config = self.instance.config
-        content = content_of(config) | ({PLUGIN_FILE: self.plugin.content} if self.plugin.content else {})
+        content = content_of(config) | self._fingerprints | ({PLUGIN_FILE: self.plugin.content} if self.plugin.content else {})
         return Stage(
             name=self.name, version=self.plugin.cls.version, config=config.model_dump(mode="json"), content=content, when=self.when
         )
@@ -50,7 +53,20 @@ class ConfiguredPlugin:
     def identity(self) -> list[Any]:
         """What enters keys: name, version, the options that differ from their defaults, content of a `--plugins` file. JSON."""
         when = [self.when] if self.when else []
-        return [self.name, self.plugin.cls.version, key_fields(self.instance.config), self.plugin.content, *when]
+        fields = key_fields(self.instance.config) | self._fingerprints
+        return [self.name, self.plugin.cls.version, fields, self.plugin.content, *when]
+
+    @property
+    def _fingerprints(self) -> dict[str, str]:
+        """By option, what stands in keys and records for the data set that it names."""
+        return {option: f"{DATASET}{prepared.fingerprint}" for option, prepared in self.datasets.items()}
+
+    @property
+    def preparation_identity(self) -> list[Any]:
+        """What enters the key of what an attack prepares: its identity, without the options that this does not depend on."""
+        name, version, fields, content = self.identity
+        declared = self.plugin.cls.prepare_options
+        return [name, version, {option: value for option, value in fields.items() if option in declared}, content]
 
 
 Chain = tuple[ConfiguredPlugin, ...]

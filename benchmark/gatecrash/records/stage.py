@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 PLUGIN_FILE = ""
 """Stands in `Stage.content` for the plugin's own code."""
+DATASET = "dataset:"
+"""Start of what `Stage.content` has for an option that names a second data set; its fingerprint follows."""
 
 
 class Stage(BaseModel):
@@ -19,10 +21,16 @@ class Stage(BaseModel):
     version: int = 1
     config: dict[str, Any] = Field(default_factory=dict)
     content: dict[str, str] = Field(default_factory=dict)
-    """Hashes of what decides the numbers beside name, version and options: of each file that an option names, by that option, and of the
-    code of a `--plugins` file, under "". Empty for a shipped plugin without such options, and where an older version recorded none."""
+    """Hashes of what decides the numbers beside name, version and options: of each file or second data set that an option names, by that
+    option, and of the code of a `--plugins` file, under "". Empty for a shipped plugin without such options, and where an older version
+    recorded none."""
     when: Literal["accused"] | None = None
     """Of a stage of a chain that runs only if the stages before it call the model backdoored; None for one that always runs."""
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """By option, the fingerprints of the second data sets that the options name."""
+        return {option: text.removeprefix(DATASET) for option, text in self.content.items() if text.startswith(DATASET)}
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:

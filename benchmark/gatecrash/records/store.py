@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from gatecrash.errors import UserError
 from gatecrash.records.claims import Claims
 from gatecrash.records.files import file_name, png, write
-from gatecrash.records.folder import Folder
 from gatecrash.records.kept import CLASSIFIER, DETECTOR, SUSPECTS, Produced, files_of, kept, produced_from
+from gatecrash.records.preparation import PreparationFolder
 from gatecrash.records.result import Result
 from gatecrash.records.victim import SCHEMA as VICTIM_SCHEMA
 from gatecrash.records.victim import StoredVictim, VictimRecord
@@ -30,8 +30,8 @@ def default_store() -> Path:
     return Path(os.environ.get("GATECRASH_STORE") or "gatecrash-store")
 
 
-class Store(Folder):
-    """The results and victims of one folder. Every method raises UserError where the folder cannot be used."""
+class Store(PreparationFolder):
+    """The results and victims of one folder, and what attacks prepared. Every method raises UserError where the folder cannot be used."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

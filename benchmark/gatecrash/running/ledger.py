@@ -19,6 +19,7 @@ from gatecrash.running.observers import Observers
 if TYPE_CHECKING:
     from gatecrash.host.kinds import PluginKind
     from gatecrash.planning.planned import PlannedGrid
+    from gatecrash.records.preparation import StoredPreparation
     from gatecrash.records.stage import Stage
     from gatecrash.records.store import Store
     from gatecrash.records.victim import StoredVictim, VictimRecord
@@ -60,6 +61,19 @@ class Ledger:
     def has_victim(self, key: str) -> bool:
         """Whether the store has this victim, and it need not be trained again."""
         return self.store.has_victim(key) and (self.options.rerun != "all" or key in self._made)
+
+    def has_preparation(self, key: str) -> bool:
+        """Whether the store has what an attack prepares, and it need not be made again."""
+        return self.store.has_preparation(key) and (self.options.rerun != "all" or key in self._made)
+
+    def prepared(self, key: str, value: StoredPreparation) -> None:
+        self.store.save_preparation(key, replace(value, record=value.record.model_copy(update={"dataset": self.plan.dataset})))
+        self._made.add(key)
+        self.store.release(key)
+
+    def preparation_failed(self, key: str, title: str, failure: Failure) -> None:
+        self.store.release(key)
+        self._fail(title, failure)
 
     def victim_made(self, victim: Victim, value: StoredVictim) -> None:
         made_from = {"attack": victim.attack, "dataset": self.plan.dataset, "seed": victim.seed}

@@ -14,7 +14,7 @@ from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.portable import state_of
 from gatecrash.testing.builders import RunSettings, make_context
 from gatecrash.testing.check import finishing
-from gatecrash.testing.setting import CheckSetup, copied, disturbed, same_data, same_tensors, setting
+from gatecrash.testing.setting import CheckSetup, copied, disturbed, same_data, same_tensors, setting, stand_ins
 from gatecrash.testing.trial import Case, Trial, mend_run
 
 SAMPLE = 48
@@ -70,12 +70,13 @@ class AttackTrial(Trial[AttackRun]):
         train = copied(shared.train).to(device)
         benign = shared.benign.duplicate().to(device) if attack.needs_benign else None
         settings = RunSettings(recipe=shared.recipe, seed=case.seed, device=torch.device(device))
-        context = make_context(attack, train, shared.model, benign=benign, **settings)
+        datasets = stand_ins(attack.config, shared, device)
         classifier: Classifier | None = None
         train_victim = case.train_victim or self.trains
         with finishing(f"{'implant()' if train_victim else 'poison()'} on {shared.described}", mend_run):
             self.check_place(case)
             with disturbed(case.noise):
+                context = make_context(attack, train, shared.model, benign=benign, datasets=datasets, **settings)
                 if train_victim:
                     implant = attack.implant(train, context)
                     poisoned, classifier = implant.poisoned, implant.classifier

@@ -15,7 +15,7 @@ from gatecrash.contracts.outcome import Outcome
 from gatecrash.contracts.portable import spec_of, state_of
 from gatecrash.engine.trainer import no_report
 from gatecrash.host.host import Host
-from gatecrash.records.stage import Stage
+from gatecrash.records.stage import DATASET, Stage
 from gatecrash.running.tasks.defend import defend
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.ground import Ground
@@ -23,7 +23,7 @@ from gatecrash.testing.builders import RunSettings, make_evidence
 from gatecrash.testing.check import finishing, require
 from gatecrash.testing.class_checks import Announcement
 from gatecrash.testing.recorded import recorded
-from gatecrash.testing.setting import CheckSetup, Place, copied, disturbed, same_data, setting
+from gatecrash.testing.setting import CheckSetup, Place, copied, disturbed, same_data, setting, stand_ins
 from gatecrash.testing.trial import Case, Trial, mend_run
 
 
@@ -61,7 +61,9 @@ class DefenseTrial(Trial[DefenseRun]):
         defense = type(self.plugin)(case.config if case.config is not None else self.plugin.config)
         victim, training_data = shared.backdoored.classifier, _training_data(shared)
         settings = RunSettings(recipe=shared.recipe, seed=case.seed, device=torch.device(case.device))
-        evidence = recorded(make_evidence(defense, victim, shared.clean, training_data=training_data, model=shared.model, **settings))
+        datasets = stand_ins(defense.config, shared)
+        given = make_evidence(defense, victim, shared.clean, training_data=training_data, model=shared.model, datasets=datasets, **settings)
+        evidence = recorded(given)
         with finishing(f"defend() on {shared.described}", mend_run), disturbed(case.noise):
             outcome: object = defense.defend(evidence)
         require(isinstance(outcome, Outcome), "defend() to return a gatecrash.Outcome", type(outcome).__name__, "return Outcome(...)")
@@ -85,9 +87,11 @@ class DefenseTrial(Trial[DefenseRun]):
         ground = Ground("digits", model, shared.recipe.model_dump(), {}, "cpu", torch.get_num_threads())
         training_data = copied(shared.train) if defense.needs & {Need.TRAINING_DATA, Need.FEATURES} else None
         given = DefenderInput(spec_of(shared.benign), state_of(shared.benign), copied(shared.clean), training_data, flip=False)
-        stage = Stage(name=defense.name, config=defense.config.model_dump(mode="json"))
+        datasets = stand_ins(defense.config, shared)
+        content = {option: f"{DATASET}{option}" for option in datasets}
+        stage = Stage(name=defense.name, config=defense.config.model_dump(mode="json"), content=content)
         with finishing("the defend task on a benign victim, which is a row of every grid,", mend_run), disturbed(1):
-            return defend(host, ground, [stage], 0, given, no_report)
+            return defend(host, ground, [stage], 0, given, no_report, datasets=datasets)
 
 
 def _training_data(shared: CheckSetup) -> ImageSet:

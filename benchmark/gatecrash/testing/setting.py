@@ -16,7 +16,9 @@ from torch.nn import functional as F
 
 from gatecrash.contracts.attack import Implant
 from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.config import Options
 from gatecrash.contracts.data import ImageSet, Splits
+from gatecrash.contracts.dataset_ref import dataset_references
 from gatecrash.contracts.model import Model
 from gatecrash.contracts.portable import Portable, rebuild, spec_of, state_of
 from gatecrash.contracts.randomness import stream
@@ -120,6 +122,11 @@ def disturbed(number: int) -> Iterator[None]:
 def copied(data: ImageSet) -> ImageSet:
     """The same images in memory of their own."""
     return replace(data, images=data.images.clone(), labels=data.labels.clone())
+
+
+def stand_ins(config: Options, shared: CheckSetup, device: str = "cpu") -> dict[str, ImageSet]:
+    """By option, what the checks give for each data set that the options name: the hold-out, since nothing is downloaded for a check."""
+    return {option: copied(shared.clean).to(device) for option in dataset_references(config)}
 
 
 def same_tensor(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gatecrash.contracts.classifier import Backbone, Point
+from gatecrash.contracts.classifier import Backbone
 from gatecrash.contracts.model import Model
+from gatecrash.contracts.point import Point
 
 WIDTH = 12
 

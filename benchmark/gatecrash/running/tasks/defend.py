@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.defense import Defense
 from gatecrash.contracts.detector import InputDetector
 from gatecrash.contracts.evidence import Need
@@ -25,7 +26,7 @@ from gatecrash.records.sealed import printable_json
 from gatecrash.records.stage import Stage
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.features import Features
-from gatecrash.running.tasks.given import StageInput, evidence_for
+from gatecrash.running.tasks.given import StageInput, evidence_for, named
 from gatecrash.running.tasks.ground import Ground
 
 
@@ -37,6 +38,7 @@ def defend(
     defender_input: DefenderInput,
     report: ReportProgress,
     features: Features | None = None,
+    datasets: Mapping[str, ImageSet] | None = None,
 ) -> DefenseOutput:
     """Run one defense, or a chain: each stage gets the last classifier and the training set minus the suspects so far.
 
@@ -44,7 +46,7 @@ def defend(
     the last verdict so far is that.
 
     `features` are the victim's on the whole training set; without them, or once a stage has changed the classifier, a stage that needs
-    features has them computed here.
+    features has them computed here. `datasets` are those that the stages' options name, by fingerprint.
     """
     setup = ground.setup(seed, flip=defender_input.flip, report=report)
     model = ground.configured_model(host)
@@ -56,7 +58,7 @@ def defend(
                 chain.skipped.append(place)
                 continue
             defense: Defense = host.get("defense", stage.name).configure(stage.config)
-            chain.take(defense, defense.defend(evidence_for(defense, chain.next_input(), model, setup)))
+            chain.take(defense, defense.defend(evidence_for(defense, chain.next_input(), model, setup, named(stage, datasets))))
     return chain.output(meter, setup.precision)
 
 
