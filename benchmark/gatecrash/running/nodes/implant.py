@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from gatecrash.host.kinds import PluginKind
 from gatecrash.records.result import Status
-from gatecrash.records.victim import StoredVictim
+from gatecrash.records.victim import StoredVictim, VictimRecord
 from gatecrash.running.nodes.node import Node, Work
 from gatecrash.running.tasks.protocol import Artifact, Failure, Task, TaskFunction
 
@@ -96,3 +96,12 @@ def victim_for(node: Node, key: str) -> Artifact | None:
     if node.claims:
         work.store.release(node.key)
     return None
+
+
+def withholds_data(node: Node, stored: Artifact) -> bool:
+    """Whether there is no training set of this victim that a defender could hold; if so, the node has ended as not applicable."""
+    record: VictimRecord = stored.value.record
+    if record.hands_out_data:
+        return False
+    node.fail(Failure("not-applicable", "the attack controls training and hands out no training data"))
+    return True
