@@ -25,6 +25,9 @@ class Implant:
 
     poisoned: Poisoned
     classifier: Classifier
+    sample: Poisoned | None = None
+    """The training set that a defender would hold of an attack that controls training: row i is row i of `train`. Without it, defenses
+    that need training data are `not-applicable`. An attack that controls data only needs none: its `poisoned` is what a defender holds."""
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ class VictimRecord(Record):
     device: str
     precision: str | None = None
     """What `precision: auto` of its recipe meant; None in older records."""
+    hands_out_data: bool = True
+    """Whether there is a training set that a defender can hold; without one, `poison` is what the attack says of its own training."""
     threads: int = 1
     schema_version: int = SCHEMA
     files: dict[str, str] = {}
