@@ -15,7 +15,13 @@ from gatecrash.testing.attack_trial import trial
 from gatecrash.testing.attack_variations import every_choice_works, keeps_little_memory, uses_its_seed, works_on_other_images
 from gatecrash.testing.check import Check, require
 from gatecrash.testing.class_checks import CLASS_CHECKS
-from gatecrash.testing.implant_checks import honours_the_device, implants_a_classifier, triggers_act_per_image, triggers_survive_storage
+from gatecrash.testing.implant_checks import (
+    hands_out_a_training_set,
+    honours_the_device,
+    implants_a_classifier,
+    triggers_act_per_image,
+    triggers_survive_storage,
+)
 from gatecrash.testing.setting import same_module
 from gatecrash.testing.trial import Case
 
@@ -235,6 +241,7 @@ ATTACK_CHECKS = (
     Check(works_on_other_images),
     Check(every_choice_works, quick=False),
     Check(implants_a_classifier),
+    Check(hands_out_a_training_set, lambda attack: attack.controls != "data"),
     Check(honours_the_device),
     Check(keeps_little_memory),
 )

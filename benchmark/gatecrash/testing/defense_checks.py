@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from gatecrash.contracts.defense import Defense
+from gatecrash.contracts.detector import Rejecting
 from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.outcome import Give, Outcome
-from gatecrash.contracts.portable import rebuild
+from gatecrash.contracts.portable import Portable, rebuild
 from gatecrash.evaluation.exam import evaluate
 from gatecrash.evaluation.steps import evaluate_steps
 from gatecrash.testing.check import Check, CheckFailed, finishing, require
@@ -22,6 +23,8 @@ from gatecrash.testing.defense_variations import (
     every_choice_works,
     keeps_little_memory,
     reads_what_it_needs,
+    rejects_some_images_only,
+    require_sound_answers,
     suspects_some_rows_only,
     uses_its_seed,
     works_on_other_images,
@@ -61,6 +64,7 @@ def is_deterministic(defense: Defense) -> None:
         what
         for what, same in (
             ("classifier", same_module(first.classifier, second.classifier)),
+            ("detector", same_module(first.detector, second.detector)),
             ("suspects", same_tensor(first.suspects, second.suspects)),
             ("suspicion", same_tensor(first.suspicion, second.suspicion)),
             ("verdict", repr(first.verdict) == repr(second.verdict)),
@@ -99,14 +103,13 @@ def gives_a_valid_outcome(defense: Defense) -> None:
     with finishing("the outcome to keep the contract: Outcome.check()", mend):
         outcome.check(frozenset(defense.gives), rows, test.num_classes)
     _require_plain(outcome)
+    require_sound_answers(outcome, work.given, test)
     if outcome.classifier is None:
         return
-    classifier = outcome.classifier
-    with finishing("the classifier to pass the evaluation", "see the message; a classifier answers for each image on its own"):
-        evaluate(classifier, test, device="cpu")
+    with finishing("the steps of the trajectory to pass the evaluation", "see the message"):
         evaluate_steps(work.given, list(outcome.trajectory)[:1] + list(outcome.trajectory)[-1:], test, device="cpu")
     with torch.no_grad():
-        width = classifier(test.images[:2]).shape[1]
+        width = outcome.classifier(test.images[:2]).shape[1]
     # A classifier that may reject need not: a filter with nothing to filter hands the victim back.
     require(
         width == test.num_classes or Give.REJECT in defense.gives,
@@ -117,19 +120,20 @@ def gives_a_valid_outcome(defense: Defense) -> None:
 
 
 def outcome_can_be_stored(defense: Defense) -> None:
-    """The classifier comes back from JSON and tensors and answers the same."""
-    classifier = trial(defense).outcome.classifier
-    if classifier is None:
-        return
+    """The classifier and the detector come back from JSON and tensors and answer the same."""
     images = trial(defense).setting.test.images
-    again = stored(classifier, "the classifier")
-    with torch.no_grad():
-        require(
-            torch.equal(again(images), classifier.cpu().eval()(images)),
-            "the classifier to answer the same after it was stored",
-            "other logits",
-            "register every tensor that forward() uses as a buffer, and return every constructor argument from config()",
-        )
+    for what in ("classifier", "detector"):
+        made: Portable | None = getattr(trial(defense).outcome, what)
+        if made is None:
+            continue
+        again = stored(made, f"the {what}")
+        with torch.no_grad():
+            require(
+                torch.equal(again(images), made.cpu().eval()(images)),
+                f"the {what} to answer the same after it was stored",
+                "another answer",
+                "register every tensor that forward() uses as a buffer, and return every constructor argument from config()",
+            )
 
 
 def benign_victim_survives(defense: Defense) -> str:
@@ -137,6 +141,8 @@ def benign_victim_survives(defense: Defense) -> str:
     shared = setting("grid")
     cell = trial(defense).cell("grid")
     after: Any = shared.benign if cell.spec is None else rebuild(cell.spec, cell.state)
+    if cell.detector_spec is not None:
+        after = Rejecting(after, rebuild(cell.detector_spec, cell.detector_state))  # type: ignore[arg-type]
     old, new = (evaluate(classifier, shared.test, device="cpu").acc or 0.0 for classifier in (shared.benign, after))
     require(
         old - new <= LARGEST_DROP,
@@ -148,10 +154,12 @@ def benign_victim_survives(defense: Defense) -> str:
 
 
 def honours_the_device(defense: Defense) -> str:
-    """Works on the device it is given; its classifier moves with `.to(device)`."""
+    """Works on the device it is given; its classifier and its detector move with `.to(device)`."""
     work = trial(defense).work
-    if work.outcome.classifier is not None:
-        require_movable(work.outcome.classifier, trial(defense).setting.test.images[:4], "the classifier")
+    for what in ("classifier", "detector"):
+        made: Portable | None = getattr(work.outcome, what)
+        if made is not None:
+            require_movable(made, trial(defense).setting.test.images[:4], f"the {what}")
     for device in DEVICES:
         outcome = work.outcome if device == "cpu" else trial(defense).run(Case(device=device)).outcome
         elsewhere = {tensor.device.type for tensor in outcome.classifier.state_dict().values()} - {device} if outcome.classifier else set()
@@ -216,6 +224,7 @@ DEFENSE_CHECKS = (
     Check(leaves_its_inputs_alone),
     Check(gives_a_valid_outcome),
     Check(suspects_some_rows_only),
+    Check(rejects_some_images_only, lambda defense: Give.DETECTOR in defense.gives),
     Check(outcome_can_be_stored),
     Check(works_on_other_images),
     Check(every_choice_works, quick=False),

@@ -92,6 +92,16 @@ def implants_a_classifier(attack: Attack) -> str:
     return f"ACC {float((logits.argmax(1) == test.labels).float().mean()):.3f}"
 
 
+def hands_out_a_training_set(attack: Attack) -> str:
+    """Implant.sample, where there is one, is a training set with true roles: what a defender of the data would hold."""
+    sample = trial(attack).work.sample
+    if sample is None:
+        return "no sample: defenses of training data do not apply"
+    with finishing("Implant.sample to be a training set", "make it as poison() makes one: row i is row i of train, with its role"):
+        sample.check(trial(attack).train)
+    return f"{sample.poison_share:.1%} poisoned"
+
+
 def honours_the_device(attack: Attack) -> str:
     """Works on the device it is given, with the same rows on each; triggers move with `.to(device)`."""
     work = trial(attack).work
