@@ -100,10 +100,9 @@ class Dicing(Dot):
         return torch.randperm(len(train))[:9]
 
 
-class WithReplacement(Dot):
+class Stingy(Dot):
     def choose(self, train: ImageSet, goal: Goal, ctx: AttackContext) -> Tensor:
-        rows = super().choose(train, goal, ctx)
-        return torch.cat([rows[:-1], rows[:1]])
+        return super().choose(train, goal, ctx)[:-1]
 
 
 class InPlace(Dot):
@@ -253,7 +252,7 @@ BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
     ("is-documented", Uncited, r"gatecrash.Reference\(paper, year, url\); got None"),
     ("is-documented", Rambling, "summary to be one line"),
     ("is-deterministic", Dicing, "got other rows or roles, images, labels. To mend it: draw only from ctx.stream"),
-    ("poisons-exactly-its-rate", WithReplacement, r"expected 22 rows of role POISON \(poison_rate 0.05 of 450\); got 21"),
+    ("poisons-exactly-its-rate", Stingy, r"expected 22 rows of role POISON \(poison_rate 0.05 of 450\); got 21"),
     ("leaves-its-inputs-alone", InPlace, "got changed images or labels in it. To mend it: work on train.images.clone"),
     ("leaves-its-inputs-alone", Meddling, "the benign victim to stay as it was"),
     ("keeps-dtype-and-shape", Floating, "got torch.float32"),

@@ -15,7 +15,12 @@ from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.reference import Reference
+from gatecrash.errors import ContractError
 from gatecrash.contracts.train import Train
+
+
+Aim = Literal["backdoor", "availability", "targeted"]
+"""What an attacker wants, see `Attack.aim`."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,9 @@ class Attack(ABC):
     version: ClassVar[int] = 1
     """Raise it whenever the numbers may change: it is part of every key."""
     controls: ClassVar[Literal["data", "training", "model"]] = "data"
+    aim: ClassVar[Aim] = "backdoor"
+    """What the attacker wants: triggered images sent to a class (backdoor); accuracy lost on clean images (availability, without any
+    Backdoor); untouched images of some classes sent to others (targeted: each Backdoor has a name and a goal alone)."""
     clean_label: ClassVar[bool] = False
     """Labels stay true: the poisoned rows are images of the target class."""
     needs_benign: ClassVar[bool] = False
@@ -105,6 +113,20 @@ class Attack(ABC):
         """
         del info
         return ()
+
+    def check_aim(self, poisoned: Poisoned) -> None:
+        """Raise ContractError where the backdoors of `poisoned` are not such as the attack's `aim` has."""
+        form = {
+            "backdoor": ("each Backdoor needs a trigger, or images with labels", all(one.is_triggered for one in poisoned.backdoors)),
+            "availability": ("there can be no Backdoor", not poisoned.backdoors),
+            "targeted": (
+                "there must be a Backdoor, each a name and a goal alone",
+                bool(poisoned.backdoors) and not any(one.is_triggered for one in poisoned.backdoors),
+            ),
+        }
+        asked, fits = form[self.aim]
+        if not fits:
+            raise ContractError(f"the aim of {self.name} is {self.aim!r}: {asked}; got {[one.name for one in poisoned.backdoors]}")
 
     @abstractmethod
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:

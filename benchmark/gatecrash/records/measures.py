@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import PlainSerializer
 
 from gatecrash.evaluation.detection import DetectionScores
+from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.scores import Scores
 from gatecrash.records.record import Record
 
@@ -58,6 +59,12 @@ class Measures(Record):
     asr_worst: Annotated[Number, Measure("worst ASR", "attack success rate of the worst backdoor", better="low")] = None
     asr_floor: Annotated[Number, Measure("ASR on a benign model", "attack success rate of the trigger on a benign model")] = None
     ra: Annotated[Number, Measure("RA", "triggered images that get their true label", better="high")] = None
+    leak: Annotated[Number, Measure("leak", "triggered images sent to a target that should keep their label", better="low")] = None
+    cover_acc: Annotated[Number, Measure("cover ACC", "images under the cover trigger that keep their label", better="high")] = None
+    acc_lost: Annotated[Number, Measure("ACC lost", "clean accuracy lost against the benign victim", better="low")] = None
+    source_to_target: Annotated[
+        Number, Measure("source to target", "untouched images sent from source to target, beyond those of the benign victim", better="low")
+    ] = None
     acc_macro: Annotated[Number, Measure("ACC over classes", "clean accuracy, mean over classes", better="high")] = None
     acc_target: Annotated[Number, Measure("ACC of targets", "clean accuracy of the backdoors' target classes", better="high")] = None
     acc_before: Annotated[Number, Measure("ACC before", "clean accuracy without the defense")] = None
@@ -107,6 +114,9 @@ class Measures(Record):
     floor_scores: Annotated[
         StoredScores, Measure("benign counts", "the counts of the benign victim, under the same triggers", "", column=False)
     ] = None
+    harm_scores: Annotated[
+        HarmCounts | None, Measure("harm counts", "the counts of harmed images, by the victim and the benign victim", "", column=False)
+    ] = None
     detection_scores: Annotated[
         DetectionScores | None, Measure("detection counts", "the counts of flagged training rows", "", column=False)
     ] = None
@@ -117,8 +127,21 @@ class Measures(Record):
         return number
 
     def limits(self, name: MeasureName) -> Limits | None:
-        """The Wilson interval of `acc` or `asr` over test images; None for the others, which have none."""
+        """The interval over test images; None for measures that have none."""
+        if name in {"leak", "cover_acc"} and self.scores is not None:
+            return self.scores.leak_interval if name == "leak" else self.scores.cover_acc_interval
+        if name in {"acc_lost", "source_to_target"} and self.harm_scores is not None:
+            return self.harm_scores.interval
         return {"acc": self.acc_interval, "asr": self.asr_interval}.get(name)
+
+    @property
+    def harm(self) -> float | None:
+        """What an attack does that aims at untouched images: `acc_lost` or `source_to_target`; None for the others."""
+        return self.source_to_target if self.acc_lost is None else self.acc_lost
+
+    @property
+    def harm_interval(self) -> Limits | None:
+        return None if self.harm_scores is None else self.harm_scores.interval
 
 
 MeasureName = Literal[
@@ -127,6 +150,10 @@ MeasureName = Literal[
     "asr_worst",
     "asr_floor",
     "ra",
+    "leak",
+    "cover_acc",
+    "acc_lost",
+    "source_to_target",
     "acc_macro",
     "acc_target",
     "acc_before",

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from gatecrash.contracts.attack import Attack, Implant
-from gatecrash.contracts.backdoor import Backdoor
+from gatecrash.contracts.attack import Aim, Attack, Implant
 from gatecrash.contracts.portable import spec_of, state_of, tensors_hash
 from gatecrash.engine.device import device_name
 from gatecrash.engine.trainer import ReportProgress, TrainingSetup
-from gatecrash.errors import ContractError
 from gatecrash.host.host import Host
 from gatecrash.process.measuring import Meter
 from gatecrash.records.stage import Stage
-from gatecrash.records.victim import BackdoorRecord, GoalRecord, StoredVictim, TrainingRecord, VictimRecord
+from gatecrash.records.victim import StoredVictim, TrainingRecord, VictimRecord
 from gatecrash.running.tasks.given import attack_context
 from gatecrash.running.tasks.ground import Ground, TrainPart
-from gatecrash.running.tasks.stored import network_of
+from gatecrash.running.tasks.stored import backdoor_record, backdoor_tensors, network_of
 
 
 def implant(
@@ -33,20 +30,16 @@ def implant(
     with meter:
         made = instance.implant(replace(train, images=train.images.clone(), labels=train.labels.clone()), context)
     made.poisoned.check(train)
-    _check_backdoors(made.poisoned.backdoors)
-    return _stored(made, setup, meter, ground.threads)
+    instance.check_aim(made.poisoned)
+    return _stored(made, instance.aim, setup, meter, ground.threads)
 
 
-def _stored(made: Implant, setup: TrainingSetup, meter: Meter, threads: int) -> StoredVictim:
+def _stored(made: Implant, aim: Aim, setup: TrainingSetup, meter: Meter, threads: int) -> StoredVictim:
     poisoned, classifier = made.poisoned, made.classifier
     state = state_of(classifier)
     weights = {f"classifier.{name}": tensor for name, tensor in state.items()}
-    backdoors = []
     for index, backdoor in enumerate(poisoned.backdoors):
-        weights |= {f"trigger.{index}.{name}": tensor for name, tensor in state_of(backdoor.trigger).items()}
-        goal = backdoor.goal
-        described = GoalRecord(kind=goal.kind, num_classes=goal.num_classes, target=goal.target, source=goal.source)
-        backdoors.append(BackdoorRecord(name=backdoor.name, goal=described, trigger=spec_of(backdoor.trigger)))
+        weights |= backdoor_tensors(index, backdoor)
     rows = poisoned.changed
     poison = {
         "rows": rows,
@@ -56,7 +49,8 @@ def _stored(made: Implant, setup: TrainingSetup, meter: Meter, threads: int) -> 
     }
     record = VictimRecord(
         classifier=spec_of(classifier),
-        backdoors=backdoors,
+        backdoors=[backdoor_record(backdoor) for backdoor in poisoned.backdoors],
+        **({"aim": aim} if aim != "backdoor" else {}),
         poison_share=poisoned.poison_share,
         train_size=len(poisoned.labels),
         weights=tensors_hash(weights),
@@ -68,9 +62,3 @@ def _stored(made: Implant, setup: TrainingSetup, meter: Meter, threads: int) -> 
         threads=threads,
     )
     return StoredVictim(record, weights, poison)
-
-
-def _check_backdoors(backdoors: Sequence[Backdoor]) -> None:
-    names = [backdoor.name for backdoor in backdoors]
-    if len(set(names)) != len(names):
-        raise ContractError(f"backdoors of one victim need distinct names; got {names}")
