@@ -56,7 +56,7 @@ def summary(cells: Iterable[Result], name: MeasureName) -> Field:
     """A measure of several cells in one field: rates with the interval over seeds, mean seconds, the highest peak memory."""
     cells, unit = list(cells), MEASURES[name].unit
     if unit == "rate":
-        return rate(over_seeds(cells, name))
+        return rate(over_seeds(cells, name, MEASURES[name].least))
     if unit == "ratio":
         return ratio(over_seeds(cells, name))
     values = [value for cell in cells if (value := cell.measures.value(name)) is not None]
@@ -71,7 +71,7 @@ def measured(cells: Sequence[Result], name: MeasureName) -> Field:
     having = [cell for cell in cells if cell.measures.value(name) is not None]
     limits = having[0].measures.limits(name) if len(having) == 1 else None
     value = having[0].measures.value(name) if having else None
-    found = rate(over_seeds(having, name) if value is None or limits is None else Interval(value, *limits))
+    found = rate(over_seeds(having, name, MEASURES[name].least) if value is None or limits is None else Interval(value, *limits))
     return replace(found, numbers=tuple(replace(number, measure=label(name)) for number in found.numbers))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gatecrash.evaluation.detection import DetectionScores
+from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.metrics import der, mitigation_score
 from gatecrash.evaluation.scores import Counts, Scores
 from gatecrash.records.measures import Measures
@@ -34,6 +35,8 @@ FROM_SCORES = (
     "loss_poison",
     "clean_reject_rate",
     "trigger_reject_rate",
+    "leak",
+    "cover_acc",
 )
 """Measures with the name of a property of `Scores`."""
 OF_STEP = ("acc", "asr", "ra", "loss_clean", "loss_poison")
@@ -66,12 +69,17 @@ def _faults(result: Result, victim: Result | None) -> Iterator[str]:
     counted = {"the counts": measures.scores, "the benign victim's counts": measures.floor_scores}
     counted |= {f"step {number}": step.scores for number, step in enumerate(result.trajectory, 1)}
     nonsense = [f"{name}: {fault}" for name, scores in counted.items() if scores is not None for fault in impossible(scores)]
+    if measures.harm_scores is not None:
+        nonsense += impossible_harm(measures.harm_scores)
     if measures.detection_scores is not None:
         nonsense += impossible_detection(measures.detection_scores)
     if nonsense:
         yield from nonsense  # nothing follows from such counts
         return
     yield from _missing(result)
+    benign = measures.acc_benign if victim is None else victim.measures.acc_benign
+    if measures.acc_lost is not None and benign is not None and measures.acc is not None:
+        yield from _differing({"acc_lost": measures.acc_lost}, {"acc_lost": benign - measures.acc})
     yield from _differing(measures.model_dump(), _expected(result, victim))
     for number, step in enumerate(result.trajectory, 1):
         if step.scores is not None:
@@ -106,6 +114,10 @@ def _expected(result: Result, victim: Result | None) -> dict[str, Any]:
             expected = {name: value for name, value in expected.items() if name not in {"acc_macro", "acc_target"}}
     if measures.detection_scores is not None:
         expected |= {name: getattr(measures.detection_scores, source) for name, source in FROM_DETECTION.items()}
+    if measures.harm_scores is not None:
+        expected["acc_lost" if measures.acc_lost is not None else "source_to_target"] = measures.harm_scores.rate
+    elif measures.harm is not None:
+        expected |= {"acc_lost": None, "source_to_target": None}
     if result.defense_name == NONE:
         expected |= {"acc_before": expected.get("acc", measures.acc), "asr_before": expected.get("asr", measures.asr)}
         if measures.floor_scores is not None:
@@ -155,6 +167,8 @@ def impossible(scores: Scores) -> list[str]:
         f"more triggered images of {one.name!r} counted than shown"
         for one in scores.backdoors
         if not _within(one.eligible, one.hits, one.recovered, one.rejected)
+        or not _within(one.kept or 0, one.leaked)
+        or not _within(one.covered or 0, one.cover_correct)
     ]
     parts: list[tuple[list[int | None], list[Counts | None]]] = []
     if (clean := scores.classes) is not None:
@@ -179,6 +193,10 @@ def _adds_up(sums: Sequence[int | None], counts: Sequence[Counts | None]) -> boo
 def _targets_exist(scores: Scores) -> bool:
     known = range(len(scores.classes.total)) if scores.classes is not None else None
     return known is None or all(target in known for one in scores.backdoors for target in one.targets)
+
+
+def impossible_harm(counts: HarmCounts) -> list[str]:
+    return [] if _within(counts.images, counts.by_victim, counts.by_benign) else ["more images harmed than shown"]
 
 
 def impossible_detection(scores: DetectionScores) -> list[str]:

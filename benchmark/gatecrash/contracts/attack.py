@@ -15,9 +15,8 @@ from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.reference import Reference
-from gatecrash.errors import ContractError
 from gatecrash.contracts.train import Train
-
+from gatecrash.errors import ContractError
 
 Aim = Literal["backdoor", "availability", "targeted"]
 """What an attacker wants, see `Attack.aim`."""

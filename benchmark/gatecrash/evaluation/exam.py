@@ -1,9 +1,9 @@
 """Sealed evaluation: test images and ground truth on one side, a classifier on the other.
 
-The test images, clean and triggered (with cover triggers, and images of an attack's own), are shuffled into one unlabelled pile. A classifier gets the pile and nothing else; its logits are
-scored afterwards, in a separate step, against labels that the classifier is never given. An image's logits may depend on that image alone:
-no batch holds a triggered image and its clean twin, a sample is shown again (by a `Witness`, where there is one, to a copy in a new process
-that has seen nothing else), and a classifier that answers differently fails instead of getting a score.
+The test images, clean and triggered, and images of an attack's own, are shuffled into one unlabelled pile. A classifier gets the pile and
+nothing else; its logits are scored afterwards, in a separate step, against labels that the classifier is never given. An image's logits may
+depend on that image alone: no batch holds a triggered image and its clean twin, a sample is shown again (by a `Witness`, where there is
+one, to a copy in a new process that has seen nothing else), and a classifier that answers differently fails instead of getting a score.
 
 Trade-off: the pile is kept whole, as uint8 (1 + number of backdoors times the test set), so that the steps of a trajectory share it.
 """
@@ -25,8 +25,8 @@ from gatecrash.contracts.portable import tensors_hash
 from gatecrash.engine.batching import evaluation_batch_size
 from gatecrash.engine.masking import MaskedHead, masked_head
 from gatecrash.errors import ContractError
-from gatecrash.evaluation.independence import FOR_WITNESS, SAMPLE, StoredForm, Witness, batch_complaint, witness_complaint
 from gatecrash.evaluation.harm import HarmCounts
+from gatecrash.evaluation.independence import FOR_WITNESS, SAMPLE, StoredForm, Witness, batch_complaint, witness_complaint
 from gatecrash.evaluation.pile import Pile, versions_of
 from gatecrash.evaluation.prediction import as_deployed, count_true, image_shape, predict_batches
 from gatecrash.evaluation.scores import BackdoorClassCounts, BackdoorScores, ClassCounts, Scores

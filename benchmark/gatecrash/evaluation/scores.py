@@ -53,7 +53,7 @@ class BackdoorScores:
     loss: float | None
     """Mean cross-entropy against the goal's labels, in nats."""
     classes: BackdoorClassCounts | None = None
-    """The counts by true class; None in results of evaluation version 1, in the steps of a trajectory, and for images of the attack's own."""
+    """By true class; None in results of evaluation version 1, in the steps of a trajectory, and for images of the attack's own."""
     kept: int | None = None
     """Triggered images of classes that must keep their label; None where no class must."""
     leaked: int | None = None
@@ -200,6 +200,10 @@ class Scores:
     def without_classes(self) -> Self:
         """The same without the counts by class."""
         return replace(self, classes=None, backdoors=tuple(replace(backdoor, classes=None) for backdoor in self.backdoors))
+
+    def without_leak(self) -> Self:
+        """The same without the counts of images that should keep their label."""
+        return replace(self, backdoors=tuple(replace(backdoor, kept=None, leaked=None) for backdoor in self.backdoors))
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; counts by class that are not there are left out, as in files of evaluation version 1."""

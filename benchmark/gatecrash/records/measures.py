@@ -33,6 +33,8 @@ class Measure:
     better: Literal["high", "low"] | None = None
     column: bool = True
     """Whether it stands in a cell's flat record (`gatecrash results`)."""
+    least: float = 0.0
+    """The smallest rate that there can be; -1 for a difference of rates."""
     neutral: float | None = None
     """What a defense without any effect has."""
 
@@ -59,12 +61,6 @@ class Measures(Record):
     asr_worst: Annotated[Number, Measure("worst ASR", "attack success rate of the worst backdoor", better="low")] = None
     asr_floor: Annotated[Number, Measure("ASR on a benign model", "attack success rate of the trigger on a benign model")] = None
     ra: Annotated[Number, Measure("RA", "triggered images that get their true label", better="high")] = None
-    leak: Annotated[Number, Measure("leak", "triggered images sent to a target that should keep their label", better="low")] = None
-    cover_acc: Annotated[Number, Measure("cover ACC", "images under the cover trigger that keep their label", better="high")] = None
-    acc_lost: Annotated[Number, Measure("ACC lost", "clean accuracy lost against the benign victim", better="low")] = None
-    source_to_target: Annotated[
-        Number, Measure("source to target", "untouched images sent from source to target, beyond those of the benign victim", better="low")
-    ] = None
     acc_macro: Annotated[Number, Measure("ACC over classes", "clean accuracy, mean over classes", better="high")] = None
     acc_target: Annotated[Number, Measure("ACC of targets", "clean accuracy of the backdoors' target classes", better="high")] = None
     acc_before: Annotated[Number, Measure("ACC before", "clean accuracy without the defense")] = None
@@ -72,6 +68,13 @@ class Measures(Record):
     der: Annotated[Number, Measure("DER", "defense effectiveness rating", better="high", neutral=0.5)] = None
     clean_reject_rate: Annotated[Number, Measure("clean rejected", "clean images that are rejected", better="low")] = None
     trigger_reject_rate: Annotated[Number, Measure("triggered rejected", "triggered images that are rejected", better="high")] = None
+    leak: Annotated[Number, Measure("leak", "triggered images sent to a target that should keep their label", better="low")] = None
+    cover_acc: Annotated[Number, Measure("cover ACC", "images under the cover trigger that keep their label", better="high")] = None
+    acc_lost: Annotated[Number, Measure("ACC lost", "clean accuracy lost against the benign victim", better="low", least=-1.0)] = None
+    source_to_target: Annotated[
+        Number,
+        Measure("source to target", "untouched images sent from source to target, above the benign victim", better="low", least=-1.0),
+    ] = None
     detection_tpr: Annotated[Number, Measure("TPR", "poisoned training rows that are flagged", better="high")] = None
     detection_fpr: Annotated[Number, Measure("FPR", "clean training rows that are flagged", better="low")] = None
     detection_auroc: Annotated[Number, Measure("AUROC", "area under the ROC curve over training rows", "ratio", "high")] = None

@@ -98,7 +98,8 @@ class VictimRecord(Record):
 class StoredVictim:
     """A victim as it lies in the store: JSON record and tensors.
 
-    `weights` holds the tensors of the classifier, the triggers and the backdoors that are given as images; `poison` the changed rows (`rows`, `images`, `labels`, `role`).
+    `weights` holds the tensors of the classifier, the triggers and the backdoors given as images;
+    `poison` the changed rows (`rows`, `images`, `labels`, `role`).
     """
 
     record: VictimRecord
