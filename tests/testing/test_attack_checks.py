@@ -22,7 +22,8 @@ from gatecrash import (
     Role,
     Trigger,
 )
-from gatecrash.testing import CheckFailed
+from gatecrash.testing import CheckFailed, checks_for
+from support.aims import Covered, Disrupt, Flip, Postcards
 from support.sound_plugins import Dot, run_check
 
 
@@ -235,6 +236,19 @@ def with_trigger(trigger: Trigger) -> Attack:
     return WithTrigger()
 
 
+class Seeking(Changing):
+    """Has a backdoor, and says that it wants accuracy down."""
+
+    aim = "availability"
+
+
+class Aimless(Changing):
+    """Its backdoor has neither a trigger nor images."""
+
+    def change(self, made: Poisoned) -> Poisoned:
+        return replace(made, backdoors=(Backdoor("nothing", made.backdoors[0].goal),))
+
+
 class Headless(Dot):
     def implant(self, train: ImageSet, ctx: AttackContext) -> Implant:
         return Implant(self.poison(train, ctx), nn.Flatten())  # type: ignore[arg-type]
@@ -263,6 +277,8 @@ BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
     ("roles-tell-the-truth", Boasting, "rows of role POISON to differ from the original; got 428"),
     ("names-its-backdoors", Silent, "expected a Backdoor for the 22 poisoned rows"),
     ("names-its-backdoors", Twins, "expected backdoors with distinct names"),
+    ("names-its-backdoors", Seeking, "the aim of dot is 'availability': there can be no Backdoor; got .*dot"),
+    ("names-its-backdoors", Aimless, "the aim of dot is 'backdoor': each Backdoor needs a trigger, or images with labels"),
     ("goal-images-are-not-candidates", Greedy, "got 22 of 22 that are not .*class 0 relabelled 0"),
     ("labels-stay-true", FalselyClean, "got 22 changed labels"),
     ("triggers-act-per-image", lambda: with_trigger(Crowd()), "in every batch; got .* different one by one"),
@@ -279,3 +295,14 @@ BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
 def test_a_broken_attack_is_caught(name: str, make: Callable[[], Attack], said: str) -> None:
     with pytest.raises(CheckFailed, match=said):
         run_check(make(), name)
+
+
+POISON = ("is-deterministic", "roles-tell-the-truth", "names-its-backdoors", "goal-images-are-not-candidates", "triggers-survive-storage")
+
+
+@pytest.mark.parametrize("attack", [Disrupt, Flip, Covered, Postcards])
+def test_attacks_of_every_aim_and_backdoors_of_every_form_are_sound(attack: type[Attack]) -> None:
+    made = attack()
+    for check in checks_for(made):
+        if check.name in POISON and check.applies(made):
+            check(made)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
 from gatecrash.contracts.attack import Attack, AttackContext, DatasetInfo
@@ -42,6 +42,12 @@ class GoalConfig(Options):
         if self.target in (self.source, *(self.sources or ())):
             raise ValueError("source and target are the same class")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_newer_default(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`sources` was added later: stored results tell attacks apart by this form, which must not change because there is one more."""
+        fields: dict[str, Any] = fields_of(self)
+        return {name: value for name, value in fields.items() if name != "sources" or value is not None}
 
     def make_goal(self, num_classes: int) -> Goal:
         """The goal for a dataset of `num_classes` classes; UserError where target or source is not one of them."""
