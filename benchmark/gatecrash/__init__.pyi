@@ -1,3 +1,4 @@
+from .contracts.attack import Aim as Aim
 from .contracts.attack import Attack as Attack
 from .contracts.attack import AttackContext as AttackContext
 from .contracts.attack import DatasetInfo as DatasetInfo

@@ -93,7 +93,7 @@ MASKS = [
     step(4, [0, 0, 0, 0, 0, 0]),
     step(5, [1, 1, 1, 1, 1, 1]),
 ]
-BACKDOOR = Backdoor("corner", Goal("all-to-one", CLASSES, target=1), Corner())
+BACKDOOR = Backdoor("corner", Goal.all_to_one(CLASSES, 1), Corner())
 
 
 def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:

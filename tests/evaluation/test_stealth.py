@@ -25,7 +25,7 @@ def patch(side: int, level: int, size: int = 2, channels: int = 1) -> Backdoor:
     """A `size` x `size` patch of one level, bottom right; class 'a' is the target."""
     shape = (channels, side, side)
     pattern = torch.full(shape, level, dtype=torch.uint8)
-    return Backdoor("patch", Goal("all-to-one", 2, target=0), Stamp(shape, 1.0, pattern, patch_mask(shape, size, "bottom-right", 0)))
+    return Backdoor("patch", Goal.all_to_one(2, 0), Stamp(shape, 1.0, pattern, patch_mask(shape, size, "bottom-right", 0)))
 
 
 def test_norms_and_psnr_of_a_small_patch():

@@ -51,7 +51,7 @@ STEPS = [
 
 
 def test_every_step_of_a_trajectory_is_scored_on_its_own(network, bright_and_dark):
-    planted = Backdoor("mark", Goal("all-to-one", 2, target=1), Mark())
+    planted = Backdoor("mark", Goal.all_to_one(2, 1), Mark())
     scored = evaluate_steps(network, STEPS, bright_and_dark, [planted], device="cpu")
     assert [(step.scores.acc, step.scores.asr) for step in scored] == [
         (1.0, 1.0),

@@ -26,7 +26,7 @@ class Function(Trigger):
 
 
 def function(trigger: Callable[[Tensor], Any]) -> Backdoor:
-    return Backdoor("suspect", Goal("all-to-all", 3), Function(trigger))
+    return Backdoor("suspect", Goal.all_to_all(3), Function(trigger))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_trigger_is_applied_image_by_image_and_the_originals_stay():
 def test_a_dropout_in_a_trigger_network_is_off():
     trigger = Function(nn.Dropout(0.5))
     trigger.function = nn.Sequential(nn.Flatten(2), nn.Unflatten(2, (4, 4)), nn.Dropout(0.5))
-    planted = Backdoor("generator", Goal("all-to-all", 3), trigger.train())
+    planted = Backdoor("generator", Goal.all_to_all(3), trigger.train())
     images = photos(20).images
     assert torch.equal(apply_trigger(planted, images, device="cpu"), images)
     assert trigger.training

@@ -85,7 +85,7 @@ class WaNetLike(Attack):
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
         flow = F.interpolate(2 * torch.rand(1, 2, 4, 4, generator=ctx.stream("flow")) - 1, size=8, mode="bicubic")[0].permute(1, 2, 0)
         warp = Warp(8, 0.5, flow)
-        goal = Goal("all-to-one", ctx.num_classes, target=0)
+        goal = Goal.all_to_one(ctx.num_classes, 0)
         order = torch.randperm(len(train), generator=ctx.stream("poison"))
         candidates = order[goal.eligible(train.labels[order])]
         rows, covers = candidates[:30], candidates[30:60]
@@ -146,7 +146,7 @@ class InputAwareLike(Attack):
             torch.manual_seed(ctx.stream.seed("painter"))
             painter = Painter(4).to(ctx.device)
         optimizer = torch.optim.Adam(painter.parameters(), lr=0.01)
-        goal = Goal("all-to-one", ctx.num_classes, target=0)
+        goal = Goal.all_to_one(ctx.num_classes, 0)
 
         def loss(network: Network, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
             optimizer.step()  # with the gradients of the batch before
@@ -166,7 +166,7 @@ class Twins(Attack):
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
         white = torch.full(ctx.shape, 255, dtype=torch.uint8)
         backdoors = [
-            Backdoor(place, Goal("all-to-one", ctx.num_classes, target), Stamp(ctx.shape, 1.0, white, patch_mask(ctx.shape, 2, place, 0)))
+            Backdoor(place, Goal.all_to_one(ctx.num_classes, target), Stamp(ctx.shape, 1.0, white, patch_mask(ctx.shape, 2, place, 0)))
             for target, place in enumerate(("top-left", "bottom-right"))
         ]
         poisoned = Poisoned.untouched(train, backdoors)

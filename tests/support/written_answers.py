@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gatecrash import Backdoor, Classifier, ImageSet, Trigger
-from gatecrash.contracts.backdoor import Goal
+from gatecrash.records.victim import GoalRecord
+from gatecrash.running.tasks.stored import goal_of
 
 LN2 = math.log(2)
 UNSEEN = -1
@@ -67,8 +68,11 @@ def numbered(labels: list[int], num_classes: int = 3) -> ImageSet:
     return ImageSet(images, torch.tensor(labels, dtype=torch.int64), tuple(str(label) for label in range(num_classes)))
 
 
-def backdoor(kind: str = "all-to-one", target: int | None = 0, source: int | None = None, column: int = 1, name: str = "mark") -> Backdoor:
-    return Backdoor(name, Goal(kind, 3, target, source), Mark(column))
+def backdoor(
+    kind: str = "all-to-one", target: int | None = 0, source: int | None = None, column: int = 1, name: str = "mark", **parts: Any
+) -> Backdoor:
+    goal = goal_of(GoalRecord(kind=kind, num_classes=3, target=target, source=source))
+    return Backdoor(name, goal, Mark(column), **parts)
 
 
 TEST = numbered([0, 0, 1, 1, 2, 2])

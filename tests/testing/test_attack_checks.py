@@ -23,7 +23,8 @@ from gatecrash import (
     Role,
     Trigger,
 )
-from gatecrash.testing import CheckFailed
+from gatecrash.testing import CheckFailed, checks_for
+from support.aims import Covered, Disrupt, Flip, Postcards
 from support.sound_plugins import Dot, run_check
 
 
@@ -109,10 +110,9 @@ class OneSeed(Dot):
         return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:22]].sort().values
 
 
-class WithReplacement(Dot):
+class Stingy(Dot):
     def choose(self, train: ImageSet, goal: Goal, ctx: AttackContext) -> Tensor:
-        rows = super().choose(train, goal, ctx)
-        return torch.cat([rows[:-1], rows[:1]])
+        return super().choose(train, goal, ctx)[:-1]
 
 
 class InPlace(Dot):
@@ -291,6 +291,19 @@ class HandingOutLies(Dot):
         return Implant(Poisoned.untouched(train, poisoned.backdoors), ctx.train(train), sample=lying)
 
 
+class Seeking(Changing):
+    """Has a backdoor, and says that it wants accuracy down."""
+
+    aim = "availability"
+
+
+class Aimless(Changing):
+    """Its backdoor has neither a trigger nor images."""
+
+    def change(self, made: Poisoned) -> Poisoned:
+        return replace(made, backdoors=(Backdoor("nothing", made.backdoors[0].goal),))
+
+
 class Headless(Dot):
     def implant(self, train: ImageSet, ctx: AttackContext) -> Implant:
         return Implant(self.poison(train, ctx), nn.Flatten())  # type: ignore[arg-type]
@@ -309,7 +322,7 @@ BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
     ("is-documented", Rambling, "summary to be one line"),
     ("is-deterministic", Dicing, "got other rows or roles, images, labels. To mend it: draw only from ctx.stream"),
     ("uses-its-seed", OneSeed, "seeds 0 and 1 to poison different rows; got the same 22 rows"),
-    ("poisons-exactly-its-rate", WithReplacement, r"expected 22 rows of role POISON \(poison_rate 0.05 of 450\); got 21"),
+    ("poisons-exactly-its-rate", Stingy, r"expected 22 rows of role POISON \(poison_rate 0.05 of 450\); got 21"),
     ("leaves-its-inputs-alone", InPlace, "got changed images or labels in it. To mend it: work on train.images.clone"),
     ("leaves-its-inputs-alone", Meddling, "the benign victim to stay as it was"),
     ("keeps-dtype-and-shape", Floating, "got torch.float32"),
@@ -320,6 +333,8 @@ BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
     ("roles-tell-the-truth", Boasting, "rows of role POISON to differ from the original; got 428"),
     ("names-its-backdoors", Silent, "expected a Backdoor for the 22 poisoned rows"),
     ("names-its-backdoors", Twins, "expected backdoors with distinct names"),
+    ("names-its-backdoors", Seeking, "the aim of dot is 'availability': there can be no Backdoor; got .*dot"),
+    ("names-its-backdoors", Aimless, "the aim of dot is 'backdoor': each Backdoor needs a trigger, or images with labels"),
     ("goal-images-are-not-candidates", Greedy, "got 22 of 22 that are not .*class 0 relabelled 0"),
     ("labels-stay-true", FalselyClean, "got 22 changed labels"),
     ("triggers-act-per-image", lambda: with_trigger(Crowd()), "in every batch; got .* different one by one"),
@@ -342,3 +357,14 @@ def test_a_broken_attack_is_caught(name: str, make: Callable[[], Attack], said: 
     monkeypatch.setattr(Hoarding, "kept", [])
     with pytest.raises(CheckFailed, match=said):
         run_check(make(), name)
+
+
+POISON = ("is-deterministic", "roles-tell-the-truth", "names-its-backdoors", "goal-images-are-not-candidates", "triggers-survive-storage")
+
+
+@pytest.mark.parametrize("attack", [Disrupt, Flip, Covered, Postcards])
+def test_attacks_of_every_aim_and_backdoors_of_every_form_are_sound(attack: type[Attack]) -> None:
+    made = attack()
+    for check in checks_for(made):
+        if check.name in POISON and check.applies(made):
+            check(made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gatecrash.evaluation.detection import DetectionScores
+from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.inputs import InputScores, Separation
 from gatecrash.evaluation.scores import Counts, Scores
 
@@ -17,6 +18,8 @@ def impossible(scores: Scores) -> list[str]:
         f"more triggered images of {one.name!r} counted than shown"
         for one in scores.backdoors
         if not _within(one.eligible, one.hits, one.recovered, one.rejected)
+        or not _within(one.kept or 0, one.leaked)
+        or not _within(one.covered or 0, one.cover_correct)
     ]
     parts: list[tuple[list[int | None], list[Counts | None]]] = []
     if (clean := scores.classes) is not None:
@@ -41,6 +44,10 @@ def _adds_up(sums: Sequence[int | None], counts: Sequence[Counts | None]) -> boo
 def _targets_exist(scores: Scores) -> bool:
     known = range(len(scores.classes.total)) if scores.classes is not None else None
     return known is None or all(target in known for one in scores.backdoors for target in one.targets)
+
+
+def impossible_harm(counts: HarmCounts) -> list[str]:
+    return [] if _within(counts.images, counts.by_victim, counts.by_benign) else ["more images harmed than shown"]
 
 
 def impossible_detection(scores: DetectionScores) -> list[str]:

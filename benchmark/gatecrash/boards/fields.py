@@ -56,7 +56,7 @@ def summary(cells: Iterable[Result], name: MeasureName) -> Field:
     """A measure of several cells in one field: rates with the interval over seeds, mean seconds, the highest peak memory."""
     cells, unit = list(cells), MEASURES[name].unit
     if unit == "rate":
-        return rate(over_seeds(cells, name))
+        return rate(over_seeds(cells, name, MEASURES[name].least))
     if unit == "ratio":
         return ratio(over_seeds(cells, name))
     values = [value for cell in cells if (value := cell.measures.value(name)) is not None]
@@ -72,7 +72,8 @@ def measured(cells: Sequence[Result], name: MeasureName) -> Field:
     limits = having[0].measures.limits(name) if len(having) == 1 else None
     value = having[0].measures.value(name) if having else None
     write = ratio if MEASURES[name].unit == "ratio" else rate
-    found = write(over_seeds(having, name) if value is None or limits is None else Interval(value, *limits))
+    mean = over_seeds(having, name, MEASURES[name].least)
+    found = write(mean if value is None or limits is None else Interval(value, *limits))
     return replace(found, numbers=tuple(replace(number, measure=label(name)) for number in found.numbers))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gatecrash.evaluation.intervals import auc_interval, prediction_interval, wilson
+from gatecrash.evaluation.intervals import auc_interval, paired_interval, prediction_interval, wilson
 from gatecrash.records.measures import Measures
 from gatecrash.records.result import Result
 
@@ -41,6 +41,8 @@ COUNTED = {
     "input_tpr_successful": "shown successful",
     "input_tpr_at_fpr_1_successful": "shown successful",
     "input_tpr_at_fpr_5_successful": "shown successful",
+    "leak": "kept",
+    "cover_acc": "covered",
 }
 """What a rate is a share of: its Wilson interval over so many is where it may lie."""
 
@@ -52,6 +54,7 @@ FOLLOWS = {
     "detection_tpr_minus_fpr",
     "scores",
     "floor_scores",
+    "harm_scores",
     "detection_scores",
     "input_scores",
 }
@@ -63,6 +66,7 @@ AREAS = {
     "input_auroc_successful": ("shown successful", "shown clean"),
 }
 """Areas under a ROC curve, with what there are of either kind: Newcombe's interval is where one may lie."""
+HARM_SIZES = ("harmed by the victim", "harmed by the benign victim", "untouched images")
 
 NOISY = {"loss_clean": (1.5, 0.05), "loss_poison": (1.5, 0.05), "verdict_probability": (1.0, 0.1), "verdict_anomaly": (1.5, 0.25)}
 """(factor, addend) by which a number without counts may differ."""
@@ -112,6 +116,8 @@ def _limits(name: str, value: float, sizes: Mapping[str, int]) -> tuple[float, f
     if name in NOISY:
         factor, addend = NOISY[name]
         return value / factor - addend, value * factor + addend
+    if name in {"acc_lost", "source_to_target"} and all(size in sizes for size in HARM_SIZES):
+        return paired_interval(*(sizes[size] for size in HARM_SIZES))
     total = sizes.get(COUNTED.get(name, ""), 0)
     return wilson(round(value * total), total) if total else None
 
@@ -128,6 +134,11 @@ def _sizes(measures: Measures) -> dict[str, int]:
             sizes |= {f"images of class {label}": total for label, total in enumerate(scores.classes.total)}
             targets = {target for one in scores.backdoors for target in one.targets}
             sizes["targets"] = sum(scores.classes.total[target] for target in targets)
+        for part in ("kept", "covered"):
+            least = min((count for one in scores.backdoors if (count := getattr(one, part))), default=0)
+            sizes |= {part: least} if least else {}
+    if (harm := measures.harm_scores) is not None:
+        sizes |= dict(zip(HARM_SIZES, (harm.by_victim, harm.by_benign, harm.images), strict=True))
     if found is not None:
         sizes |= {"rows": found.clean, "poison": found.poison, "cover": found.cover}
         sizes["flagged"] = (found.flagged_clean or 0) + (found.flagged_poison or 0)
@@ -138,7 +149,7 @@ def _sizes(measures: Measures) -> dict[str, int]:
 
 def _other_sizes(then: Mapping[str, int], now: Mapping[str, int]) -> Iterator[tuple[str, int | None, int | None]]:
     """Totals that differ; they come of the data, not of the training."""
-    for name in sorted((then.keys() | now.keys()) - {"flagged", "shown successful"}):
+    for name in sorted((then.keys() | now.keys()) - {"flagged", "shown successful", *HARM_SIZES[:2]}):
         if then.get(name) != now.get(name):
             yield name, now.get(name), then.get(name)
 

@@ -27,6 +27,7 @@ def page(
             sections.defenses(panel),
             sections.attacks(panel),
             sections.undefended(panel),
+            *sections.harm(panel),
             *sections.detectors(panel),
             sections.benign(panel),
             sections.costs(panel),

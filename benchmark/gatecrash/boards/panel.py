@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gatecrash.boards.superseded import newest, written
-from gatecrash.evaluation.metrics import landed
+from gatecrash.evaluation.metrics import harmed, landed
 from gatecrash.records.labels import Stages, labels, options_of
 from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
@@ -40,6 +40,8 @@ class Panel:
     seeds: tuple[int, ...]
     landed: frozenset[str]
     """Keys of the victims whose backdoor landed: asr - asr_floor >= 0.5."""
+    harmed: frozenset[str] = frozenset()
+    """Keys of the victims on which an attack without a trigger landed: `metrics.harmed`."""
     superseded: Mapping[str, str] = field(default_factory=dict)
     """By key, what results that are left out were measured with: older versions of what the others were measured with."""
 
@@ -94,8 +96,13 @@ def arrange(results: Iterable[Result], planned: Iterable[PlannedCell] = (), run_
         _in_order(defense_labels, defenses),
         tuple(sorted({each.seed for each in (*cells, *planned)})),
         frozenset(cell.victim_key for cell in cells if landed(cell.measures.asr_before, cell.measures.asr_floor)),
+        frozenset(cell.victim_key for cell in cells if cell.defense_name == NONE and _is_harmed(cell)),
         older,
     )
+
+
+def _is_harmed(cell: Result) -> bool:
+    return bool(harmed(cell.measures.harm, cell.measures.harm_interval))
 
 
 def _as_newest(planned: Sequence[Stages], measured: Sequence[Stages]) -> list[Stages]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from gatecrash.boards.counting import impossible, impossible_detection, impossible_inputs
+from gatecrash.boards.counting import impossible, impossible_detection, impossible_harm, impossible_inputs
 from gatecrash.evaluation.metrics import der, mitigation_score
 from gatecrash.records.measures import NUMBERS, Measures
 from gatecrash.records.plan import NONE
@@ -33,6 +33,8 @@ FROM_SCORES = (
     "loss_poison",
     "clean_reject_rate",
     "trigger_reject_rate",
+    "leak",
+    "cover_acc",
 )
 """Measures with the name of a property of `Scores`."""
 OF_STEP = ("acc", "asr", "ra", "loss_clean", "loss_poison")
@@ -66,6 +68,8 @@ def _faults(result: Result, victim: Result | None) -> Iterator[str]:
     counted = {"the counts": measures.scores, "the benign victim's counts": measures.floor_scores}
     counted |= {f"step {number}": step.scores for number, step in enumerate(result.trajectory, 1)}
     nonsense = [f"{name}: {fault}" for name, scores in counted.items() if scores is not None for fault in impossible(scores)]
+    if measures.harm_scores is not None:
+        nonsense += impossible_harm(measures.harm_scores)
     if measures.detection_scores is not None:
         nonsense += impossible_detection(measures.detection_scores)
     if measures.input_scores is not None:
@@ -74,6 +78,9 @@ def _faults(result: Result, victim: Result | None) -> Iterator[str]:
         yield from nonsense  # nothing follows from such counts
         return
     yield from _missing(result)
+    benign = measures.acc_benign if victim is None else victim.measures.acc_benign
+    if measures.acc_lost is not None and benign is not None and measures.acc is not None:
+        yield from _differing({"acc_lost": measures.acc_lost}, {"acc_lost": benign - measures.acc})
     yield from _differing(measures.model_dump(), _expected(result, victim))
     for number, step in enumerate(result.trajectory, 1):
         if step.scores is not None:
@@ -112,6 +119,10 @@ def _expected(result: Result, victim: Result | None) -> dict[str, Any]:
         expected |= {name: getattr(measures.detection_scores, source) for name, source in FROM_DETECTION.items()}
     if measures.input_scores is not None:
         expected |= measures.input_scores.measures()
+    if measures.harm_scores is not None:
+        expected["acc_lost" if measures.acc_lost is not None else "source_to_target"] = measures.harm_scores.rate
+    elif measures.harm is not None:
+        expected |= {"acc_lost": None, "source_to_target": None}
     if result.defense_name == NONE:
         expected |= {"acc_before": expected.get("acc", measures.acc), "asr_before": expected.get("asr", measures.asr)}
         if measures.floor_scores is not None:

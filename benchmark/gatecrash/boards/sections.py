@@ -10,10 +10,11 @@ from gatecrash.boards.panel import Panel
 from gatecrash.boards.spec import LIMITS, dataset_label
 from gatecrash.boards.tables.benign import benign_effects
 from gatecrash.boards.tables.detectors import input_detectors, model_detectors, row_detectors
+from gatecrash.boards.tables.matrix import matrix
 from gatecrash.boards.tables.provenance import provenance_table
 from gatecrash.boards.tables.rankings import attack_ranking, defense_rankings
 from gatecrash.boards.tables.victims import attacks_alone, cost, lost_cells
-from gatecrash.evaluation.metrics import LANDED
+from gatecrash.evaluation.metrics import HARMED, LANDED
 from gatecrash.records.measures import MEASURES, MeasureName
 from gatecrash.records.result import Result
 
@@ -33,6 +34,12 @@ RANKS = (
 SURVIVAL = (
     f"An attack survives a defense where ASR stays at least {LANDED_POINTS} above that of the same trigger on a benign model, on average "
     "over seeds. Attacks that survive the same share of defenses share a rank. Defenses that only detect are not counted."
+)
+
+HARM = (
+    "These attacks want no triggered image: they cost accuracy on clean images, or send untouched images of one class to another. Shown is "
+    "by how much the victim does so more than the benign victim, on the same test images, in %. An attack landed, or survives a defense, "
+    f"with at least {100 * HARMED:.0f} points (and, to land, a 95% interval of the paired difference above 0)."
 )
 
 
@@ -125,6 +132,13 @@ def attacks(panel: Panel) -> Section:
 
 def undefended(panel: Panel) -> Section:
     return Section("Attacks without a defense", (attacks_alone(panel),))
+
+
+def harm(panel: Panel) -> list[Section]:
+    """One section on attacks without a trigger, or none where there is no such attack."""
+    attacks = [attack for attack in panel.attacks if any(cell.measures.harm is not None for cell in panel.at(attack))]
+    measures: list[MeasureName] = ["acc_lost", "source_to_target"]
+    return [Section("Attacks without a trigger", (paragraph(HARM), matrix(panel, measures, attacks=attacks)))] if attacks else []
 
 
 def detectors(panel: Panel) -> list[Section]:

@@ -17,6 +17,10 @@ from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.reference import Reference
 from gatecrash.contracts.train import Train
+from gatecrash.errors import ContractError
+
+Aim = Literal["backdoor", "availability", "targeted"]
+"""What an attacker wants, see `Attack.aim`."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,9 @@ class Attack(ABC):
     deviations: ClassVar[Mapping[str, str]] = {}
     """Checks of `gatecrash check` that this method fails on purpose: name -> reason, which is shown instead of a failure."""
     controls: ClassVar[Literal["data", "training", "model"]] = "data"
+    aim: ClassVar[Aim] = "backdoor"
+    """What the attacker wants: triggered images sent to a class (backdoor); accuracy lost on clean images (availability, without any
+    Backdoor); untouched images of some classes sent to others (targeted: each Backdoor has a name and a goal alone)."""
     clean_label: ClassVar[bool] = False
     """Labels stay true: the poisoned rows are images of the target class."""
     needs_benign: ClassVar[bool] = False
@@ -131,6 +138,20 @@ class Attack(ABC):
     def prepares(cls) -> bool:
         """Whether the attack defines `prepare`."""
         return cls.prepare is not Attack.prepare
+
+    def check_aim(self, poisoned: Poisoned) -> None:
+        """Raise ContractError where the backdoors of `poisoned` are not such as the attack's `aim` has."""
+        form = {
+            "backdoor": ("each Backdoor needs a trigger, or images with labels", all(one.is_triggered for one in poisoned.backdoors)),
+            "availability": ("there can be no Backdoor", not poisoned.backdoors),
+            "targeted": (
+                "there must be a Backdoor, each a name and a goal alone",
+                bool(poisoned.backdoors) and not any(one.is_triggered for one in poisoned.backdoors),
+            ),
+        }
+        asked, fits = form[self.aim]
+        if not fits:
+            raise ContractError(f"the aim of {self.name} is {self.aim!r}: {asked}; got {[one.name for one in poisoned.backdoors]}")
 
     @abstractmethod
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:

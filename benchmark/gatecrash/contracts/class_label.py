@@ -31,12 +31,18 @@ ClassLabel = Annotated[int | str, BeforeValidator(_checked), _NamesClass()]
 """Type of an option that names a class: its number, from 0 in the dataset's order, or its name. Planning puts the number for a name."""
 
 
-def numbered(config: BaseModel, classes: Sequence[str], who: str) -> dict[str, int]:
+def numbered(config: BaseModel, classes: Sequence[str], who: str) -> dict[str, int | tuple[int, ...]]:
     """The options of `config` that name a class of `classes` in words, with the class numbers that they stand for.
 
     Raises UserError, which begins with `who`, for a name that no class has.
     """
-    return {option: _number(value, classes, f"{who}: {option}") for option, value in _labels(config).items() if isinstance(value, str)}
+    found: dict[str, int | tuple[int, ...]] = {}
+    for option, value in _labels(config).items():
+        if isinstance(value, str):
+            found[option] = _number(value, classes, f"{who}: {option}")
+        elif isinstance(value, tuple) and any(isinstance(label, str) for label in value):
+            found[option] = tuple(label if isinstance(label, int) else _number(label, classes, f"{who}: {option}") for label in value)
+    return found
 
 
 def misleading_numbers(config: BaseModel, classes: Sequence[str], who: str) -> list[str]:
@@ -44,12 +50,13 @@ def misleading_numbers(config: BaseModel, classes: Sequence[str], who: str) -> l
     return [
         f"{who}: {option} {value} is class number {value}, which is called {classes[value]!r}; write '{value}' in quotes for the class "
         "of that name"
-        for option, value in _labels(config).items()
+        for option, given in _labels(config).items()
+        for value in (given if isinstance(given, tuple) else (given,))
         if isinstance(value, int) and value < len(classes) and str(value) in classes and classes[value] != str(value)
     ]
 
 
-def _labels(config: BaseModel) -> Mapping[str, int | str | None]:
+def _labels(config: BaseModel) -> Mapping[str, int | str | tuple[int | str, ...] | None]:
     marked = (
         name for name, info in type(config).model_fields.items() if find_mark((*info.metadata, info.annotation), _NamesClass) is not None
     )

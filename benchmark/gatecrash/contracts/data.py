@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -117,12 +117,26 @@ class Poisoned:
         """`train` with the given rows (int64 [n]) exchanged for `images` and `labels`, without touching `train`."""
         if images.dtype != torch.uint8 or images.shape != (len(rows), *train.shape):
             raise ContractError(f"images must be uint8 [n, {', '.join(map(str, train.shape))}]; got {images.dtype} {list(images.shape)}")
-        new_images, new_labels = train.images.clone(), train.labels.clone()
+        return cls.untouched(train, backdoors).also(rows, images, labels, role)
+
+    def also(self, rows: Tensor, images: Tensor, labels: Tensor, role: Role = Role.POISON) -> Self:
+        """The same with more rows (int64 [n]) exchanged for `images` and `labels`: covers, or the rows of another backdoor.
+
+        Nothing given is changed. Raises ContractError for a row that comes twice, or was changed already, and for covers with another label
+        than their true one.
+        """
+        chosen = rows.cpu()
+        taken = chosen[self.role[chosen] != Role.CLEAN]
+        if len(taken) or len(set(chosen.tolist())) < len(chosen):
+            which = f"row {int(taken[0])} was changed before" if len(taken) else "a row comes twice"
+            raise ContractError(f"each row of the training set can be changed once, and {which}; choose rows from those that are left")
+        if role == Role.COVER and not self.labels[rows].equal(labels.to(self.labels.device)):
+            raise ContractError("covers keep their true label; give train.labels[rows], or make the rows POISON")
+        new_images, new_labels, roles = self.images.clone(), self.labels.clone(), self.role.clone()
         new_images[rows] = images.to(new_images.device)
         new_labels[rows] = labels.to(new_labels.device)
-        roles = torch.zeros(len(train), dtype=torch.uint8)
-        roles[rows.cpu()] = int(role)
-        return cls(new_images, new_labels, roles, tuple(backdoors))
+        roles[chosen] = int(role)
+        return replace(self, images=new_images, labels=new_labels, role=roles)
 
     def as_image_set(self, classes: tuple[str, ...]) -> ImageSet:
         """The part that a defender may see: images and labels, no roles."""
@@ -139,8 +153,9 @@ class Poisoned:
         return float((self.role == Role.POISON).double().mean()) if len(self.role) else 0.0
 
     def check(self, train: ImageSet) -> None:
-        """Raise ContractError unless shapes, dtypes and labels are those of `train` and the role of every row is true."""
+        """Raise ContractError unless shapes, dtypes and labels are those of `train`, the role of every row is true and backdoors fit."""
         self._check_form(train)
+        self._check_backdoors(train)
         role = self.role.to(train.device)
         same_label = self.labels.to(train.device) == train.labels
         same_image = (self.images.to(train.device) == train.images).flatten(1).all(1)
@@ -150,6 +165,18 @@ class Poisoned:
         covers = torch.nonzero((role == Role.COVER) & ~same_label).flatten()
         if len(covers):
             raise ContractError(f"{len(covers)} rows have role COVER but another label than the true one (first: row {int(covers[0])})")
+
+    def _check_backdoors(self, train: ImageSet) -> None:
+        names = [backdoor.name for backdoor in self.backdoors]
+        if len(set(names)) != len(names):
+            raise ContractError(f"backdoors of one victim need distinct names; got {names}")
+        for one in self.backdoors:
+            if one.goal.num_classes != train.num_classes:
+                raise ContractError(f"backdoor {one.name!r} has a goal for {one.goal.num_classes} classes; there are {train.num_classes}")
+            if one.images is not None and one.images.shape[1:] != train.images.shape[1:]:
+                raise ContractError(
+                    f"backdoor {one.name!r} has images of shape {list(one.images.shape[1:])}; those of the dataset have {list(train.shape)}"
+                )
 
     def _check_form(self, train: ImageSet) -> None:
         if self.images.shape != train.images.shape or self.images.dtype != torch.uint8:

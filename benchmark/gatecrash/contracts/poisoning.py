@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor
 
 from gatecrash.contracts.attack import Attack, AttackContext, DatasetInfo
-from gatecrash.contracts.backdoor import Backdoor, Goal, GoalKind
+from gatecrash.contracts.backdoor import Backdoor, Goal
 from gatecrash.contracts.class_label import ClassLabel
 from gatecrash.contracts.config import Options
 from gatecrash.contracts.data import ImageSet, Poisoned
@@ -22,9 +22,12 @@ from gatecrash.errors import UserError
 class GoalConfig(Options):
     """Options of attacks with one goal."""
 
-    goal: GoalKind = Field("all-to-one", description="what triggered images become: one class, the next class, or source to target")
+    goal: Literal["all-to-one", "all-to-all", "one-to-one", "many-to-one"] = Field(
+        "all-to-one", description="what triggered images become: one class, the next class, or that of one or several sources the target"
+    )
     target: ClassLabel = Field(0, description="target class, by number or name (ignored by all-to-all)")
     source: ClassLabel | None = Field(None, description="source class, by number or name, for one-to-one only")
+    sources: tuple[ClassLabel, ...] | None = Field(None, description="source classes, by number or name, for many-to-one only")
 
     @model_validator(mode="after")
     def _source_fits_goal(self) -> Self:
@@ -32,20 +35,35 @@ class GoalConfig(Options):
             raise ValueError("goal one-to-one needs a source class")
         if self.goal != "one-to-one" and self.source is not None:
             raise ValueError(f"source is for goal one-to-one only, not {self.goal}")
-        if self.source is not None and self.source == self.target:
+        if self.goal == "many-to-one" and not self.sources:
+            raise ValueError("goal many-to-one needs sources, a list of classes")
+        if self.goal != "many-to-one" and self.sources is not None:
+            raise ValueError(f"sources are for goal many-to-one only, not {self.goal}")
+        if self.target in (self.source, *(self.sources or ())):
             raise ValueError("source and target are the same class")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_newer_default(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`sources` was added later: stored results tell attacks apart by this form, which must not change because there is one more."""
+        fields: dict[str, Any] = fields_of(self)
+        return {name: value for name, value in fields.items() if name != "sources" or value is not None}
+
     def make_goal(self, num_classes: int) -> Goal:
         """The goal for a dataset of `num_classes` classes; UserError where target or source is not one of them."""
-        target, source = (self._class(role, value, num_classes) for role, value in (("target", self.target), ("source", self.source)))
-        return Goal(self.goal, num_classes, None if self.goal == "all-to-all" else target, source)
+        target = self._class("target", self.target, num_classes)
+        if self.goal == "all-to-all":
+            return Goal.all_to_all(num_classes)
+        if self.goal == "all-to-one":
+            return Goal.all_to_one(num_classes, target)
+        sources = self.sources if self.source is None else (self.source,)
+        return Goal.many_to_one(num_classes, [self._class("source", label, num_classes) for label in sources or ()], target)
 
     @staticmethod
-    def _class(role: str, label: int | str | None, num_classes: int) -> int | None:
+    def _class(role: str, label: int | str, num_classes: int) -> int:
         if isinstance(label, str):
             raise UserError(f"{role} {label!r} is a name; only grids know class names: use the number of the class here")
-        if label is not None and label >= num_classes:
+        if label >= num_classes:
             raise UserError(f"{role} class {label} does not exist; the dataset has classes 0 to {num_classes - 1}")
         return label
 
@@ -143,7 +161,8 @@ class TriggerAttack(Attack):
         return rows[order[:count]].sort().values
 
     def backdoors(self, ctx: AttackContext) -> Sequence[Backdoor]:
-        return (Backdoor(self.name, self.config.make_goal(ctx.num_classes), self.trigger(ctx.shape)),)
+        goal = self.config.make_goal(ctx.num_classes)
+        return (Backdoor(self.name, goal, self.trigger(ctx.shape), keeps=goal.others),)
 
     def craft(self, images: Tensor, labels: Tensor, ctx: AttackContext) -> Tensor:
         """uint8 [n, C, H, W]: what the chosen images (of these labels) become; by default they get the training trigger."""

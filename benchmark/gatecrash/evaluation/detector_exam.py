@@ -34,18 +34,20 @@ def evaluate_detector(
     on a part of the test set; `Scores.n_test` says how many images that are. Raises ContractError as `evaluate` does, and for a detector
     that breaks its contract.
     """
-    exam = Exam(_part(test, detector.max_images, 1 + len(backdoors)), backdoors, device, witness=witness)
+    exam = Exam(_part(test, detector.max_images, _versions(backdoors)), backdoors, device, witness=witness)
     suspicion = exam.suspicion(detector, batch_size)
     logits = exam.logits(classifier, batch_size)
     undefended = logits if victim is classifier else exam.logits(victim, batch_size)
     flagged = detector.flags(suspicion)
-    clean, *triggered = exam.pile.places
-    places = torch.cat([clean[:0], *triggered])
-    wanted = torch.cat([clean[:0], *exam.wanted])
-    found = input_scores(
-        suspicion[clean], suspicion[places], flagged[clean], flagged[places], undefended[places].argmax(1) == wanted
-    )  # fmt: skip
+    clean, (places, wanted) = exam.pile.places[0], exam.attacked()
+    fooled = undefended[places].argmax(1) == wanted
+    found = input_scores(suspicion[clean], suspicion[places], flagged[clean], flagged[places], fooled)
     return exam.scored(with_rejection(logits, flagged, classifier.num_classes)), found
+
+
+def _versions(backdoors: Sequence[Backdoor]) -> int:
+    """How often a test image comes at most."""
+    return 1 + sum(1 + bool(one.keeps) + (one.cover is not None) for one in backdoors)
 
 
 def _part(test: ImageSet, most: int | None, versions: int) -> ImageSet:

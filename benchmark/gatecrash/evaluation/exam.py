@@ -1,9 +1,9 @@
 """Sealed evaluation: test images and ground truth on one side, a classifier on the other.
 
-The test images, clean and triggered, are shuffled into one unlabelled pile. A classifier gets the pile and nothing else; its logits are
-scored afterwards, in a separate step, against labels that the classifier is never given. An image's logits may depend on that image alone:
-no batch holds a triggered image and its clean twin, a sample is shown again (by a `Witness`, where there is one, to a copy in a new process
-that has seen nothing else), and a classifier that answers differently fails instead of getting a score.
+The test images, clean and triggered, and images of an attack's own, are shuffled into one unlabelled pile. A classifier gets the pile and
+nothing else; its logits are scored afterwards, in a separate step, against labels that the classifier is never given. An image's logits may
+depend on that image alone: no batch holds a triggered image and its clean twin, a sample is shown again (by a `Witness`, where there is
+one, to a copy in a new process that has seen nothing else), and a classifier that answers differently fails instead of getting a score.
 
 Trade-off: the pile is kept whole, as uint8 (1 + number of backdoors times the test set), so that the steps of a trajectory share it.
 """
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gatecrash.contracts.backdoor import Backdoor
+from gatecrash.contracts.backdoor import Backdoor, Goal
 from gatecrash.contracts.classifier import Classifier, Network
 from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.detector import InputDetector
@@ -25,8 +26,9 @@ from gatecrash.contracts.portable import tensors_hash
 from gatecrash.engine.batching import evaluation_batch_size
 from gatecrash.engine.masking import MaskedHead, masked_head
 from gatecrash.errors import ContractError
+from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.independence import FOR_WITNESS, SAMPLE, Answer, StoredForm, Witness, batch_complaint, witness_complaint
-from gatecrash.evaluation.pile import Pile
+from gatecrash.evaluation.pile import Pile, versions_of
 from gatecrash.evaluation.prediction import as_deployed, count_true, image_shape, predict_batches, score_batches
 from gatecrash.evaluation.scores import BackdoorClassCounts, BackdoorScores, ClassCounts, Scores
 
@@ -61,12 +63,32 @@ def attack_success(
     return Exam(test, backdoors, device, clean=False).scores(classifier, batch_size)
 
 
-class Exam:
-    """The pile of unlabelled images, and, apart from it, the labels that answers are scored against.
+def evaluate_beside(
+    classifier: Classifier,
+    benign: Classifier,
+    test: ImageSet,
+    goals: Sequence[Goal] = (),
+    *,
+    device: torch.device | str,
+    witness: Witness | None = None,
+) -> tuple[Scores, Scores, HarmCounts]:
+    """The scores of a classifier and of the benign victim on clean test images, and the harm that the attack does to these.
 
-    `truth` are the true labels (int64) of the clean images and of each backdoor's eligible images, `wanted` the labels that each backdoor's
-    goal wants.
+    An image is harmed where it is misclassified, or, with `goals`, where one of class y gets the label that a goal wants for y.
     """
+    exam = Exam(test, (), device, witness=witness)
+    answers = [exam.logits(one, None) for one in (classifier, benign)]
+    truth = exam.truth[0]
+    decided, benignly = (logits[exam.pile.places[0]].argmax(1) for logits in answers)
+    harmed = [(decided != truth, benignly != truth)] if not goals else []
+    for goal in goals:
+        rows, wanted = goal.eligible(truth), goal.labels(truth)
+        harmed.append(((decided == wanted)[rows], (benignly == wanted)[rows]))
+    return exam.scored(answers[0]), exam.scored(answers[1]), HarmCounts.of(harmed)
+
+
+class Exam:
+    """The pile of unlabelled images, and, apart from it, the true labels (int64) of each version in it, that answers are scored against."""
 
     def __init__(
         self,
@@ -79,9 +101,8 @@ class Exam:
         self.device = torch.device(device)
         self.num_classes = test.num_classes
         self.backdoors = tuple(backdoors)
-        self.pile = Pile(test, self.backdoors, self.device, clean)
-        self.truth = [test.labels.cpu()[chosen] for chosen in self.pile.rows]
-        self.wanted = [backdoor.goal.labels(truth) for backdoor, truth in zip(self.backdoors, self.truth[1:], strict=True)]
+        self.pile = Pile(test, tuple(versions_of(test, self.backdoors, self.device, clean)))
+        self.truth = [version.truth for version in self.pile.versions]
         self._witness = witness
 
     def masked_head(self, classifier: Classifier, batch_size: int | None) -> MaskedHead | None:
@@ -105,12 +126,7 @@ class Exam:
         sample: int = SAMPLE,
         stored: StoredForm | None = None,
     ) -> Scores:
-        """Score the classifier's logits for the pile.
-
-        Logits that are `known`, because they could be computed from parts of the classifier, are scored if the classifier itself gives the
-        same for `sample` of the images; else it gets the whole pile. `stored` is its stored form, by default as it is now. Raises
-        ContractError as `evaluate` does.
-        """
+        """The scores of the classifier's `logits`."""
         return self.scored(self.logits(classifier, batch_size, known, sample, stored))
 
     def logits(
@@ -121,7 +137,12 @@ class Exam:
         sample: int = SAMPLE,
         stored: StoredForm | None = None,
     ) -> Tensor:
-        """The classifier's logits for the pile, float32 on the CPU: what `scores` scores."""
+        """The classifier's logits float32 [N, K or K + 1] for the pile, on the CPU.
+
+        Logits that are `known`, because they could be computed from parts of the classifier, are taken if the classifier itself gives the
+        same for `sample` of the images; else it gets the whole pile. `stored` is its stored form, by default as it is now. Raises
+        ContractError as `evaluate` does.
+        """
         if classifier.num_classes != self.num_classes:
             raise ContractError(f"the classifier has {classifier.num_classes} classes; the test set has {self.num_classes}")
         if self._witness is not None and stored is None:
@@ -164,7 +185,7 @@ class Exam:
         rejects = logits.shape[1] > self.num_classes
         # float64: a mean over the test set must not depend on the order of its images.
         logits = logits.double()
-        clean, *triggered = (logits[places] for places in self.pile.places)
+        clean = logits[self.pile.places[0]]
         decided = clean.argmax(1)
         by_class = partial(_by_class, self.truth[0], self.num_classes)
         return Scores(
@@ -172,10 +193,7 @@ class Exam:
             correct=count_true(decided == self.truth[0]),
             rejected=count_true(decided == self.num_classes) if rejects else None,
             loss_clean=_loss(clean, self.truth[0]),
-            backdoors=tuple(
-                _backdoor_scores(backdoor, values, truth, wanted, self.num_classes, rejects)
-                for backdoor, values, truth, wanted in zip(self.backdoors, triggered, self.truth[1:], self.wanted, strict=True)
-            ),
+            backdoors=tuple(self._backdoor_scores(backdoor, logits, rejects) for backdoor in self.backdoors),
             classes=ClassCounts(
                 total=by_class(self.truth[0] >= 0),
                 correct=by_class(decided == self.truth[0]),
@@ -183,27 +201,57 @@ class Exam:
             ),
         )
 
-
-def _backdoor_scores(backdoor: Backdoor, logits: Tensor, truth: Tensor, wanted: Tensor, num_classes: int, rejects: bool) -> BackdoorScores:
-    """Scores of the eligible images' logits float64 [n, K or K + 1] under the trigger; the last class rejects if it `rejects`."""
-    decided = logits.argmax(1)
-    by_class = partial(_by_class, truth, num_classes)
-    return BackdoorScores(
-        name=backdoor.name,
-        kind=backdoor.goal.kind,
-        targets=backdoor.goal.targets,
-        eligible=len(decided),
-        hits=count_true(decided == wanted),
-        recovered=count_true(decided == truth),
-        rejected=count_true(decided == num_classes) if rejects else None,
-        loss=_loss(logits, wanted),
-        classes=BackdoorClassCounts(
+    def _backdoor_scores(self, backdoor: Backdoor, logits: Tensor, rejects: bool) -> BackdoorScores:
+        """Scores of one backdoor's images; the last class rejects if it `rejects`."""
+        values, truth = self._asked("attacked", backdoor.name, logits)
+        is_own = backdoor.images is not None
+        wanted = truth if is_own else backdoor.goal.labels(truth)
+        decided = values.argmax(1)
+        by_class = partial(_by_class, truth, self.num_classes)
+        rejected = decided == self.num_classes
+        classes = BackdoorClassCounts(
             eligible=by_class(truth >= 0),
             hits=by_class(decided == wanted),
             recovered=by_class(decided == truth),
-            rejected=by_class(decided == num_classes) if rejects else None,
-        ),
-    )
+            rejected=by_class(rejected) if rejects else None,
+        )
+        kept, kept_truth = self._asked("kept", backdoor.name, logits)
+        covered, covered_truth = self._asked("covered", backdoor.name, logits)
+        sent = kept.argmax(1)
+        leaked = torch.isin(sent, torch.tensor(backdoor.goal.targets)) & (sent != kept_truth)
+        return BackdoorScores(
+            name=backdoor.name,
+            kind=backdoor.goal.kind,
+            targets=backdoor.goal.targets,
+            eligible=len(decided),
+            hits=count_true(decided == wanted),
+            recovered=None if is_own else count_true(decided == truth),
+            rejected=count_true(rejected) if rejects else None,
+            loss=_loss(values, wanted),
+            classes=None if is_own else classes,
+            kept=len(sent) if backdoor.keeps else None,
+            leaked=count_true(leaked) if backdoor.keeps else None,
+            covered=len(covered) if backdoor.cover is not None else None,
+            cover_correct=count_true(covered.argmax(1) == covered_truth) if backdoor.cover is not None else None,
+        )
+
+    def attacked(self) -> tuple[Tensor, Tensor]:
+        """Places in the pile of the triggered images of all backdoors, int64 [n], and the labels that the attacker wants for them."""
+        places, wanted = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
+        every = torch.arange(len(self.pile.images))
+        for backdoor in self.backdoors:
+            found, truth = self._asked("attacked", backdoor.name, every)
+            places.append(found)
+            wanted.append(truth if backdoor.images is not None else backdoor.goal.labels(truth))
+        return torch.cat(places), torch.cat(wanted)
+
+    def _asked(self, kind: Literal["attacked", "kept", "covered"], name: str, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits (or what else the pile has for each image) and true labels of this version of images; of none where the pile
+        has no such version."""
+        for version, places in zip(self.pile.versions, self.pile.places, strict=True):
+            if (version.kind, version.backdoor) == (kind, name):
+                return logits[places], version.truth
+        return logits[:0], torch.empty(0, dtype=torch.int64)
 
 
 def _by_class(truth: Tensor, num_classes: int, chosen: Tensor) -> tuple[int, ...]:

@@ -35,6 +35,21 @@ def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float,
     return low, high
 
 
+def paired_interval(only_first: int, only_second: int, total: int, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Interval of the difference of two proportions of the same `total` items, in [-1, 1]; None if `total` is 0.
+
+    `only_first` and `only_second` are the items that one of the two has alone. Wald's interval after half an item is added to each of the
+    four cells of the table (Agresti and Min 2005, Statistics in Medicine 24, 729-740): it keeps a width where no item differs.
+    """
+    if min(only_first, only_second) < 0 or only_first + only_second > total:
+        raise ValueError(f"{only_first} and {only_second} out of {total}")
+    if total == 0:
+        return None
+    difference, items = only_first - only_second, total + 2
+    half = _quantile(confidence) * math.sqrt(only_first + only_second + 1 - difference * difference / items)
+    return max(-1.0, (difference - half) / items), min(1.0, (difference + half) / items)
+
+
 def t_interval(values: Sequence[float], confidence: float = 0.95, least: float = 0.0) -> Interval:
     """Mean of rates over seeds and its t interval, clipped to [0, 1]; no limits for fewer than two values.
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 LANDED = 0.5
 """An attack has landed where it gains at least this much ASR over a benign model; rankings leave out the others."""
 
+HARMED = 0.1
+"""An attack without a trigger has landed where it harms at least this share of untouched images more than a benign model does."""
+
 
 def share(part: int, whole: int) -> float | None:
     """`part / whole`; None if `whole` is 0."""
@@ -36,3 +39,8 @@ def mitigation_score(acc_before: float | None, acc_after: float | None, asr_befo
 def landed(asr: float | None, asr_floor: float | None) -> bool | None:
     """Whether ASR exceeds that of a benign model by at least `LANDED`; a trigger that fools a benign model as well is not a backdoor."""
     return None if asr is None or asr_floor is None else asr - asr_floor >= LANDED
+
+
+def harmed(rate: float | None, interval: tuple[float, float] | None) -> bool | None:
+    """Whether the harm to untouched images (see `HarmCounts`) is at least `HARMED`, and its interval above 0."""
+    return None if rate is None or interval is None else rate >= HARMED and interval[0] > 0

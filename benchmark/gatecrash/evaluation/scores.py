@@ -46,14 +46,22 @@ class BackdoorScores:
     eligible: int
     hits: int
     """Classified as the goal says."""
-    recovered: int
-    """Classified as their true label."""
+    recovered: int | None
+    """Classified as their true label; None where the images are the attack's own, whose true labels nobody knows."""
     rejected: int | None
     """None for a classifier without a reject class."""
     loss: float | None
     """Mean cross-entropy against the goal's labels, in nats."""
     classes: BackdoorClassCounts | None = None
-    """The counts by true class; None in results of evaluation version 1, and in the steps of a trajectory."""
+    """By true class; None in results of evaluation version 1, in the steps of a trajectory, and for images of the attack's own."""
+    kept: int | None = None
+    """Triggered images of classes that must keep their label; None where no class must."""
+    leaked: int | None = None
+    """Of these, classified as one of the goal's targets."""
+    covered: int | None = None
+    """Images under the cover trigger; None where there is none."""
+    cover_correct: int | None = None
+    """Of these, classified as their true label."""
 
     @property
     def asr(self) -> float | None:
@@ -61,7 +69,15 @@ class BackdoorScores:
 
     @property
     def ra(self) -> float | None:
-        return share(self.recovered, self.eligible)
+        return None if self.recovered is None else share(self.recovered, self.eligible)
+
+    @property
+    def leak(self) -> float | None:
+        return None if self.leaked is None or self.kept is None else share(self.leaked, self.kept)
+
+    @property
+    def cover_acc(self) -> float | None:
+        return None if self.cover_correct is None or self.covered is None else share(self.cover_correct, self.covered)
 
     @property
     def trigger_reject_rate(self) -> float | None:
@@ -73,7 +89,20 @@ class BackdoorScores:
 
     @property
     def ra_interval(self) -> tuple[float, float] | None:
-        return wilson(self.recovered, self.eligible)
+        return None if self.recovered is None else wilson(self.recovered, self.eligible)
+
+    @property
+    def leak_interval(self) -> tuple[float, float] | None:
+        return None if self.leaked is None or self.kept is None else wilson(self.leaked, self.kept)
+
+    @property
+    def cover_acc_interval(self) -> tuple[float, float] | None:
+        return None if self.cover_correct is None or self.covered is None else wilson(self.cover_correct, self.covered)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values without the counts that are not there, as in older files."""
+        newer = ("classes", "kept", "leaked", "covered", "cover_correct")
+        return {name: value for name, value in asdict(self).items() if name not in newer or value is not None}
 
 
 @dataclass(frozen=True)
@@ -142,6 +171,24 @@ class Scores:
         return _mean_limits(backdoor.ra_interval for backdoor in self.backdoors)
 
     @property
+    def leak(self) -> float | None:
+        """Mean over backdoors of the triggered images that were sent to a target although they should have kept their label."""
+        return _mean(backdoor.leak for backdoor in self.backdoors)
+
+    @property
+    def leak_interval(self) -> tuple[float, float] | None:
+        return _mean_limits(backdoor.leak_interval for backdoor in self.backdoors)
+
+    @property
+    def cover_acc(self) -> float | None:
+        """Mean over backdoors of the images under the cover trigger that got their true label."""
+        return _mean(backdoor.cover_acc for backdoor in self.backdoors)
+
+    @property
+    def cover_acc_interval(self) -> tuple[float, float] | None:
+        return _mean_limits(backdoor.cover_acc_interval for backdoor in self.backdoors)
+
+    @property
     def trigger_reject_rate(self) -> float | None:
         return _mean(backdoor.trigger_reject_rate for backdoor in self.backdoors)
 
@@ -154,13 +201,14 @@ class Scores:
         """The same without the counts by class."""
         return replace(self, classes=None, backdoors=tuple(replace(backdoor, classes=None) for backdoor in self.backdoors))
 
+    def without_leak(self) -> Self:
+        """The same without the counts of images that should keep their label."""
+        return replace(self, backdoors=tuple(replace(backdoor, kept=None, leaked=None) for backdoor in self.backdoors))
+
     def to_json(self) -> dict[str, Any]:
         """JSON values; counts by class that are not there are left out, as in files of evaluation version 1."""
-        fields = asdict(self)
-        for part in (fields, *fields["backdoors"]):
-            if part["classes"] is None:
-                del part["classes"]
-        return fields
+        fields = asdict(self) | {"backdoors": [backdoor.to_json() for backdoor in self.backdoors]}
+        return fields if self.classes is not None else {name: value for name, value in fields.items() if name != "classes"}
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:

@@ -13,13 +13,19 @@ from gatecrash.evaluation.independence import NEAR_THRESHOLD, sample_again
 from gatecrash.evaluation.prediction import as_deployed, image_shape, in_batches
 
 
-def apply_trigger(backdoor: Backdoor, images: Tensor, *, device: torch.device | str, batch_size: int | None = None) -> Tensor:
-    """uint8 [N, C, H, W] on the device of `images`: the images under the trigger, computed in batches on `device`.
+def apply_trigger(
+    backdoor: Backdoor, images: Tensor, *, device: torch.device | str, batch_size: int | None = None, cover: bool = False
+) -> Tensor:
+    """uint8 [N, C, H, W] on the device of `images`: the images under the trigger, or its `cover`, computed in batches on `device`.
 
-    Raises ContractError for a trigger whose output is not an image of the same shape, or depends on the rest of the batch.
+    Raises ContractError for a trigger whose output is not an image of the same shape, or depends on the rest of the batch, and where there
+    is none.
     """
     device = torch.device(device)
-    trigger = backdoor.trigger.to(device)
+    given = backdoor.cover if cover else backdoor.trigger
+    if given is None:
+        raise ContractError(f"backdoor {backdoor.name!r} has no {'cover' if cover else 'trigger'}")
+    trigger = given.to(device)
     size = batch_size or evaluation_batch_size(trigger, image_shape(images), device)
     triggered = torch.empty_like(images)
     with as_deployed(trigger, device):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import PlainSerializer
 
 from gatecrash.evaluation.detection import DetectionScores
+from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.inputs import InputScores
 from gatecrash.evaluation.scores import Scores
 from gatecrash.records.record import Record
@@ -33,6 +34,8 @@ class Measure:
     better: Literal["high", "low"] | None = None
     column: bool = True
     """Whether it stands in a cell's flat record (`gatecrash results`)."""
+    least: float = 0.0
+    """The smallest rate that there can be; -1 for a difference of rates."""
     neutral: float | None = None
     """What a defense without any effect has."""
 
@@ -66,6 +69,13 @@ class Measures(Record):
     der: Annotated[Number, Measure("DER", "defense effectiveness rating", better="high", neutral=0.5)] = None
     clean_reject_rate: Annotated[Number, Measure("clean rejected", "clean images that are rejected", better="low")] = None
     trigger_reject_rate: Annotated[Number, Measure("triggered rejected", "triggered images that are rejected", better="high")] = None
+    leak: Annotated[Number, Measure("leak", "triggered images sent to a target that should keep their label", better="low")] = None
+    cover_acc: Annotated[Number, Measure("cover ACC", "images under the cover trigger that keep their label", better="high")] = None
+    acc_lost: Annotated[Number, Measure("ACC lost", "clean accuracy lost against the benign victim", better="low", least=-1.0)] = None
+    source_to_target: Annotated[
+        Number,
+        Measure("source to target", "untouched images sent from source to target, above the benign victim", better="low", least=-1.0),
+    ] = None
     detection_tpr: Annotated[Number, Measure("TPR", "poisoned training rows that are flagged", better="high")] = None
     detection_fpr: Annotated[Number, Measure("FPR", "clean training rows that are flagged", better="low")] = None
     detection_auroc: Annotated[Number, Measure("AUROC", "area under the ROC curve over training rows", "ratio", "high")] = None
@@ -129,6 +139,9 @@ class Measures(Record):
     floor_scores: Annotated[
         StoredScores, Measure("benign counts", "the counts of the benign victim, under the same triggers", "", column=False)
     ] = None
+    harm_scores: Annotated[
+        HarmCounts | None, Measure("harm counts", "the counts of harmed images, by the victim and the benign victim", "", column=False)
+    ] = None
     detection_scores: Annotated[
         DetectionScores | None, Measure("detection counts", "the counts of flagged training rows", "", column=False)
     ] = None
@@ -140,10 +153,23 @@ class Measures(Record):
         return number
 
     def limits(self, name: MeasureName) -> Limits | None:
-        """The 95% interval over test images of `acc`, `asr` or a measure of a detector of inputs; None for the others, which have none."""
+        """The 95% interval over test images; None for measures that have none."""
         if name.startswith("input_"):
             return self.input_scores.limits(name.removeprefix("input_")) if self.input_scores is not None else None
+        if name in {"leak", "cover_acc"} and self.scores is not None:
+            return self.scores.leak_interval if name == "leak" else self.scores.cover_acc_interval
+        if name in {"acc_lost", "source_to_target"} and self.harm_scores is not None:
+            return self.harm_scores.interval
         return {"acc": self.acc_interval, "asr": self.asr_interval}.get(name)
+
+    @property
+    def harm(self) -> float | None:
+        """What an attack does that aims at untouched images: `acc_lost` or `source_to_target`; None for the others."""
+        return self.source_to_target if self.acc_lost is None else self.acc_lost
+
+    @property
+    def harm_interval(self) -> Limits | None:
+        return None if self.harm_scores is None else self.harm_scores.interval
 
 
 MeasureName = Literal[
@@ -152,6 +178,10 @@ MeasureName = Literal[
     "asr_worst",
     "asr_floor",
     "ra",
+    "leak",
+    "cover_acc",
+    "acc_lost",
+    "source_to_target",
     "acc_macro",
     "acc_target",
     "acc_before",

@@ -18,20 +18,26 @@ SCHEMA = 2
 
 
 class GoalRecord(Record):
-    """The arguments of a `gatecrash.Goal`."""
+    """A `gatecrash.Goal`: its mapping, or, for the kinds that need none, target and source."""
 
     kind: str
     num_classes: int
     target: int | None = None
     source: int | None = None
+    mapping: list[int | None] | None = None
 
 
 class BackdoorRecord(Record):
-    """A planted backdoor; `trigger` is the spec of a Portable."""
+    """A planted backdoor; `trigger` and `cover` are specs of Portables.
+
+    Without a trigger its images lie beside the tensors, or its goal is meant for untouched ones.
+    """
 
     name: str
     goal: GoalRecord
-    trigger: dict[str, Any]
+    trigger: dict[str, Any] | None = None
+    keeps: list[int] = []
+    cover: dict[str, Any] | None = None
 
 
 class TrainingRecord(Record):
@@ -56,6 +62,8 @@ class VictimRecord(Record):
     seed: int | None = None
     classifier: dict[str, Any]
     backdoors: list[BackdoorRecord]
+    aim: str = "backdoor"
+    """`gatecrash.Attack.aim`; stored where it is another than this."""
     poison_share: float
     train_size: int
     weights: str
@@ -92,7 +100,8 @@ class VictimRecord(Record):
 class StoredVictim:
     """A victim as it lies in the store: JSON record and tensors.
 
-    `weights` holds the classifier's and the triggers' tensors; `poison` the changed rows (`rows`, `images`, `labels`, `role`).
+    `weights` holds the tensors of the classifier, the triggers and the backdoors given as images;
+    `poison` the changed rows (`rows`, `images`, `labels`, `role`).
     """
 
     record: VictimRecord

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from gatecrash.contracts.attack import Attack
+from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.data import Poisoned, Role
-from gatecrash.contracts.portable import spec_of
+from gatecrash.running.tasks.stored import backdoor_record, backdoor_tensors
 from gatecrash.testing.attack_trial import trial
 from gatecrash.testing.attack_variations import every_choice_works, keeps_little_memory, uses_its_seed, works_on_other_images
-from gatecrash.testing.check import Check, require
+from gatecrash.testing.check import Check, finishing, require
 from gatecrash.testing.class_checks import CLASS_CHECKS
 from gatecrash.testing.implant_checks import (
     hands_out_a_training_set,
@@ -22,7 +23,7 @@ from gatecrash.testing.implant_checks import (
     triggers_act_per_image,
     triggers_survive_storage,
 )
-from gatecrash.testing.setting import same_module
+from gatecrash.testing.setting import same_module, same_tensors
 from gatecrash.testing.trial import Case
 
 
@@ -150,13 +151,16 @@ def roles_tell_the_truth(attack: Attack) -> None:
 
 
 def names_its_backdoors(attack: Attack) -> None:
-    """What was planted is declared: distinct names, goals of this dataset; nothing is poisoned without a backdoor."""
+    """What was planted is declared as the attack's aim asks: distinct names, goals of this dataset; no poison without a backdoor, unless
+    it aims at accuracy."""
     poisoned, classes = trial(attack).poisoned, trial(attack).train.num_classes
     names = [backdoor.name for backdoor in poisoned.backdoors]
     require(len(set(names)) == len(names), "backdoors with distinct names", str(names), "name each after what sets it apart")
     planted = int((poisoned.role == Role.POISON).sum())
+    with finishing("the backdoors", "declare what the aim asks for: Attack.aim says what that is"):
+        attack.check_aim(poisoned)
     require(
-        bool(names) or not planted,
+        bool(names) or not planted or attack.aim == "availability",
         f"a Backdoor for the {planted} poisoned rows",
         "no backdoor",
         "return Poisoned(..., backdoors=(Backdoor(name, goal, trigger),)): the evaluation scores what is declared",
@@ -164,8 +168,8 @@ def names_its_backdoors(attack: Attack) -> None:
     for backdoor in poisoned.backdoors:
         goal = backdoor.goal
         require(
-            goal.num_classes == classes and bool(goal.targets) and all(0 <= target < classes for target in goal.targets),
-            f"the goal of backdoor {backdoor.name!r} to name targets among {classes} classes",
+            goal.num_classes == classes,
+            f"the goal of backdoor {backdoor.name!r} to map {classes} classes",
             repr(goal),
             "make it with GoalConfig.make_goal(ctx.num_classes), which refuses classes that do not exist",
         )
@@ -213,11 +217,12 @@ def labels_stay_true(attack: Attack) -> None:
 
 
 def _described(poisoned: Poisoned) -> list[Any]:
-    return [(backdoor.name, backdoor.goal, json.dumps(spec_of(backdoor.trigger))) for backdoor in poisoned.backdoors]
+    return [backdoor_record(backdoor).model_dump(mode="json") for backdoor in poisoned.backdoors]
 
 
-def _tensors(ours: Any, theirs: Any) -> bool:
-    return len(ours) == len(theirs) and all(same_module(one.trigger, other.trigger) for one, other in zip(ours, theirs, strict=True))
+def _tensors(ours: Sequence[Backdoor], theirs: Sequence[Backdoor]) -> bool:
+    stored = (dict(pair for index, one in enumerate(every) for pair in backdoor_tensors(index, one).items()) for every in (ours, theirs))
+    return same_tensors(*stored)
 
 
 def _has_rate(attack: Attack) -> bool:
@@ -234,8 +239,8 @@ ATTACK_CHECKS = (
     Check(labels_are_classes),
     Check(roles_tell_the_truth),
     Check(names_its_backdoors),
-    Check(goal_images_are_not_candidates, lambda attack: not attack.clean_label),
-    Check(labels_stay_true, lambda attack: bool(attack.clean_label)),
+    Check(goal_images_are_not_candidates, lambda attack: attack.aim != "availability" and not attack.clean_label),
+    Check(labels_stay_true, lambda attack: attack.aim == "backdoor" and attack.clean_label),
     Check(triggers_act_per_image),
     Check(triggers_survive_storage),
     Check(works_on_other_images),

@@ -133,7 +133,7 @@ def test_under_ray(local_ray: None, file: Path, tmp_path: Path, isolate: bool) -
 def test_images_of_one_pile_have_no_twin_in_their_batch() -> None:
     many = [backdoor("all-to-all", None, column=column, name=str(column)) for column in (1, 2, 3)]
     for size in (1, 7, 64, 10_000):
-        pile = exam.Pile(TEST, many, torch.device("cpu"), clean=True)
+        pile = exam.Exam(TEST, many, "cpu").pile
         batches = pile.batches(size)
         assert torch.cat(batches).equal(torch.arange(4 * len(TEST)))
         for rows in [*batches, pile.sample(64)]:

@@ -80,7 +80,8 @@ def stored_triggers(panel: Panel, store: Store, dataset: PreparedDataset) -> lis
         victims = (store.victim(key) for key in dict.fromkeys(cell.victim_key for cell in panel.at(attack)))
         victim = next((one for one in victims if one is not None), None)
         backdoors = backdoors_of(victim) if victim is not None else []
-        found += [trigger_of(f"{attack}: {one.name}" if len(backdoors) > 1 else attack, one, test) for one in backdoors]
+        seen = [one for one in backdoors if one.trigger is not None]
+        found += [trigger_of(f"{attack}: {one.name}" if len(seen) > 1 else attack, one, test) for one in seen]
     return found
 
 

@@ -58,6 +58,7 @@ def _part(number: int, part: IllustratedPanel) -> dict[str, Any]:
             sections.defenses(panel),
             sections.attacks(panel),
             sections.undefended(panel),
+            *sections.harm(panel),
             *sections.detectors(panel),
             sections.benign(panel),
             sections.costs(panel),

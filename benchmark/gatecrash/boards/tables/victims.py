@@ -11,18 +11,22 @@ from gatecrash.records.measures import MeasureName
 from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
 
+EXTRA: tuple[MeasureName, ...] = ("leak", "cover_acc", "acc_lost", "source_to_target")
+
 
 def attacks_alone(panel: Panel) -> Table:
-    """The victims as they are, without a defense."""
+    """The victims as they are, without a defense; measures that few attacks have only where one has them."""
+    alone = {attack: _undefended(panel, attack) for attack in panel.attacks}
+    extra = [name for name in EXTRA if any(cell.measures.value(name) is not None for cells in alone.values() for cell in cells)]
+    landed = panel.landed | panel.harmed
     rows = []
-    for attack in panel.attacks:
-        cells = _undefended(panel, attack)
+    for attack, cells in alone.items():
         if cells:
             rows.append(
                 {
                     "attack": text(attack),
-                    **_summaries(cells, "acc", "asr", "asr_floor", "ra"),
-                    "landed": count(cell.victim_key in panel.landed for cell in cells) if attack != NONE else Field(kind="count"),
+                    **_summaries(cells, "acc", "asr", "asr_floor", "ra", *extra),
+                    "landed": count(cell.victim_key in landed for cell in cells) if attack != NONE else Field(kind="count"),
                     **_summaries(cells, "poison_share", "seconds_victim"),
                 }
             )

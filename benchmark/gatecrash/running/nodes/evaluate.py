@@ -51,12 +51,15 @@ class EvaluateNode(CellNode):
             return None
         arguments: dict[str, Any] = {"test": work.inputs.test_part(), "victim": stored, "benign": None, "outcome": None, "before": None}
         record: VictimRecord = stored.value.record
-        stored_specs: list[dict[str, Any] | None] = [record.classifier, *(backdoor.trigger for backdoor in record.backdoors)]
+        stored_specs: list[dict[str, Any] | None] = [
+            record.classifier,
+            *(spec for one in record.backdoors for spec in (one.trigger, one.cover)),
+        ]
         if cell.baseline is not None:
             outcome = work.inputs.outcomes[cell.key]
             arguments |= {"outcome": outcome, "before": work.ledger.summary.results[cell.baseline].measures}
             stored_specs += [outcome.spec, outcome.steps_spec, outcome.detector_spec]
-        elif cell.victim.benign is not None:
+        if cell.victim.benign is not None and (cell.baseline is None or record.aim != "backdoor"):
             arguments["benign"] = victim_for(self, cell.victim.benign)
             if arguments["benign"] is None:
                 return None

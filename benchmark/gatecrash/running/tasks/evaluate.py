@@ -22,6 +22,8 @@ from gatecrash.errors import ContractError
 from gatecrash.evaluation.detection import detection, verdict_scores
 from gatecrash.evaluation.detector_exam import evaluate_detector
 from gatecrash.evaluation.exam import evaluate as evaluate_classifier
+from gatecrash.evaluation.exam import evaluate_beside
+from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.independence import Witness
 from gatecrash.evaluation.inputs import InputScores
 from gatecrash.evaluation.metrics import der, mitigation_score
@@ -58,24 +60,29 @@ def evaluate(
 ) -> Evaluation:
     """Score one cell against the truth.
 
-    `before` are the measures of the victim's cell without defense; None makes this that cell, and `benign` then gives the floor.
+    `before` are the measures of the victim's cell without defense; None makes this that cell, and `benign` then gives the floor. It is
+    also what an attack that aims at untouched images is measured against.
     `witness` asks every classifier again, where it has seen nothing else.
     """
     device = choose_device(ground.device)
-    backdoors = backdoors_of(victim)
+    planted = backdoors_of(victim)
+    backdoors, harm, floor = [backdoor for backdoor in planted if backdoor.is_triggered], None, None
     report({"note": "evaluating"})
     inputs: InputScores | None = None
     if outcome is not None and outcome.detector_spec is not None:
         scores, inputs = _detecting(victim, outcome, test, backdoors, device, witness)
     elif outcome is not None and outcome.spec is None and before is not None and before.scores is not None:
-        scores = before.scores  # what finds rows or judges the model leaves the victim as it is
+        scores, harm = before.scores, before.harm_scores  # what finds rows or judges the model leaves the victim as it is
+    elif victim.record.aim != "backdoor" and benign is not None:
+        goals = [backdoor.goal for backdoor in planted]
+        judged, control = _judged(victim, outcome).to(device), classifier_of(benign).to(device)
+        scores, floor, harm = evaluate_beside(judged, control, test, goals, device=device, witness=witness)
     else:
         scores = evaluate_classifier(_judged(victim, outcome).to(device), test, backdoors, device=device, witness=witness)
-    measures = {**_rates(scores), **_costs(victim, outcome)}
+    measures = {**_rates(scores), **_harm(victim, harm), **_costs(victim, outcome)}
     if inputs is not None:
         measures |= {**inputs.measures(), "input_scores": inputs}
     if before is None:
-        floor = None
         if benign and backdoors:
             floor = evaluate_classifier(classifier_of(benign).to(device), test, backdoors, device=device, witness=witness)
         measures |= {"asr_floor": floor.asr if floor else None, "acc_before": scores.acc, "asr_before": scores.asr}
@@ -110,7 +117,14 @@ def _rates(scores: Scores) -> dict[str, Any]:
         "clean_reject_rate": scores.clean_reject_rate,
         "trigger_reject_rate": scores.trigger_reject_rate,
         "scores": scores,
+        **{name: rate for name, rate in (("leak", scores.leak), ("cover_acc", scores.cover_acc)) if rate is not None},
     }
+
+
+def _harm(victim: StoredVictim, harm: HarmCounts | None) -> dict[str, Any]:
+    if harm is None:
+        return {}
+    return {"acc_lost" if victim.record.aim == "availability" else "source_to_target": harm.rate, "harm_scores": harm}
 
 
 def _costs(victim: StoredVictim, outcome: DefenseOutput | None) -> dict[str, Any]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from gatecrash.contracts.attack import Attack, Implant
-from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.portable import spec_of, state_of, tensors_hash
 from gatecrash.engine.device import device_name
 from gatecrash.engine.trainer import ReportProgress, TrainingSetup
-from gatecrash.errors import ContractError
 from gatecrash.host.host import Host
 from gatecrash.process.measuring import Meter
 from gatecrash.records.preparation import StoredPreparation
 from gatecrash.records.stage import Stage
-from gatecrash.records.victim import BackdoorRecord, GoalRecord, StoredVictim, TrainingRecord, VictimRecord
+from gatecrash.records.victim import StoredVictim, TrainingRecord, VictimRecord
 from gatecrash.running.tasks.given import attack_context, named
 from gatecrash.running.tasks.ground import Ground, TrainPart
 from gatecrash.running.tasks.prepare import rebuilt_preparation
-from gatecrash.running.tasks.stored import network_of
+from gatecrash.running.tasks.stored import backdoor_record, backdoor_tensors, network_of
 
 
 def implant(
@@ -47,12 +45,12 @@ def implant(
     made.poisoned.check(train)
     if made.sample is not None:
         made.sample.check(train)
-    _check_backdoors(made.poisoned.backdoors)
+    instance.check_aim(made.poisoned)
     seconds = meter.seconds + (prepared.record.seconds if prepared is not None else 0.0)
-    return _stored(made, instance.controls == "data", setup, (seconds, meter.peak_mb), ground.threads)
+    return _stored(made, instance, setup, (seconds, meter.peak_mb), ground.threads)
 
 
-def _stored(made: Implant, controls_data_only: bool, setup: TrainingSetup, cost: tuple[float, float], threads: int) -> StoredVictim:
+def _stored(made: Implant, attack: Attack, setup: TrainingSetup, cost: tuple[float, float], threads: int) -> StoredVictim:
     """With the rows that a defender holds, where there are any: those of the sample, or those that the victim was trained on.
 
     `cost` is seconds and MiB.
@@ -60,12 +58,8 @@ def _stored(made: Implant, controls_data_only: bool, setup: TrainingSetup, cost:
     poisoned, classifier = made.sample or made.poisoned, made.classifier
     state = state_of(classifier)
     weights = {f"classifier.{name}": tensor for name, tensor in state.items()}
-    backdoors = []
     for index, backdoor in enumerate(made.poisoned.backdoors):
-        weights |= {f"trigger.{index}.{name}": tensor for name, tensor in state_of(backdoor.trigger).items()}
-        goal = backdoor.goal
-        described = GoalRecord(kind=goal.kind, num_classes=goal.num_classes, target=goal.target, source=goal.source)
-        backdoors.append(BackdoorRecord(name=backdoor.name, goal=described, trigger=spec_of(backdoor.trigger)))
+        weights |= backdoor_tensors(index, backdoor)
     rows = poisoned.changed
     poison = {
         "rows": rows,
@@ -75,7 +69,8 @@ def _stored(made: Implant, controls_data_only: bool, setup: TrainingSetup, cost:
     }
     record = VictimRecord(
         classifier=spec_of(classifier),
-        backdoors=backdoors,
+        backdoors=[backdoor_record(backdoor) for backdoor in poisoned.backdoors],
+        **({"aim": attack.aim} if attack.aim != "backdoor" else {}),
         poison_share=poisoned.poison_share,
         train_size=len(poisoned.labels),
         weights=tensors_hash(weights),
@@ -86,12 +81,6 @@ def _stored(made: Implant, controls_data_only: bool, setup: TrainingSetup, cost:
         precision=setup.precision,
         threads=threads,
     )
-    if made.sample is None and not controls_data_only:
+    if made.sample is None and attack.controls != "data":
         record = record.model_copy(update={"hands_out_data": False})  # absent from other records, as from older ones
     return StoredVictim(record, weights, poison)
-
-
-def _check_backdoors(backdoors: Sequence[Backdoor]) -> None:
-    names = [backdoor.name for backdoor in backdoors]
-    if len(set(names)) != len(names):
-        raise ContractError(f"backdoors of one victim need distinct names; got {names}")
