@@ -18,16 +18,20 @@ from support.documents import code_block, code_blocks
 Gatecrash = Callable[..., Any]
 TUTORIAL = "docs/plugins.md"
 ATTACK, DEFENSE = code_block(TUTORIAL, "class CornerDot("), code_block(TUTORIAL, "class FineTuning(")
+DETECTOR = code_block(TUTORIAL, "class Confidence(")
 DATASET, MODEL = code_block(TUTORIAL, "class NumpyArchive("), code_block(TUTORIAL, "class Tiny(")
 OBSERVER, TEST = code_block(TUTORIAL, "def cell_finished("), code_block(TUTORIAL, "parametrize_with_checks([")
 
 
 def test_every_example_is_tried_here_or_as_the_observer_in_test_hooks() -> None:
-    assert code_blocks(TUTORIAL, "python") == [ATTACK, DEFENSE, DATASET, MODEL, OBSERVER, TEST]
+    assert code_blocks(TUTORIAL, "python") == [ATTACK, DEFENSE, DETECTOR, DATASET, MODEL, OBSERVER, TEST]
 
 
-@pytest.mark.parametrize(("example", "attacks", "defenses"), [(ATTACK, ["corner-dot"], []), (DEFENSE, [], ["plain-fine-tuning"])])
-def test_the_attack_and_the_defense_run(
+@pytest.mark.parametrize(
+    ("example", "attacks", "defenses"),
+    [(ATTACK, ["corner-dot"], []), (DEFENSE, [], ["plain-fine-tuning"]), (DETECTOR, [], ["confidence-filter"])],
+)
+def test_the_attack_and_the_defenses_run(
     gatecrash: Gatecrash, small_grid: Callable[..., Path], tmp_path: Path, example: str, attacks: list[str], defenses: list[str]
 ) -> None:
     plugin = tmp_path / "plugin.py"
@@ -38,9 +42,10 @@ def test_the_attack_and_the_defense_run(
     assert "warning" not in called.err
 
 
-def test_the_defense_passes_its_checks(gatecrash: Gatecrash, tmp_path: Path) -> None:
-    plugin = tmp_path / "plain_fine_tuning.py"
-    plugin.write_text(DEFENSE)
+@pytest.mark.parametrize("example", [DEFENSE, DETECTOR])
+def test_the_defenses_pass_their_checks(gatecrash: Gatecrash, tmp_path: Path, example: str) -> None:
+    plugin = tmp_path / "a_defense.py"
+    plugin.write_text(example)
     called = gatecrash("check", plugin)
     assert called.code == 0, called.out
 

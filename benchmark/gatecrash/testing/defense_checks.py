@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from gatecrash.contracts.defense import Defense
+from gatecrash.contracts.detector import InputDetector
 from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.outcome import Give, Outcome
 from gatecrash.contracts.portable import rebuild
+from gatecrash.evaluation.detector_exam import evaluate_detector
 from gatecrash.evaluation.exam import evaluate
 from gatecrash.evaluation.steps import evaluate_steps
 from gatecrash.testing.check import Check, CheckFailed, finishing, require
@@ -125,6 +127,28 @@ def outcome_can_be_stored(defense: Defense) -> None:
         )
 
 
+def detector_scores_each_image(defense: Defense) -> None:
+    """The detector of inputs gives a finite score per image, the same in any batch, in a second run and after it was stored."""
+    detector, shared = trial(defense).outcome.detector, trial(defense).setting
+    if detector is None:
+        return
+    images, other = shared.test.images, or_raise(trial(defense).second).outcome.detector
+    with finishing("the detector to pass the evaluation", "see the message; a detector scores each image on its own"):
+        evaluate_detector(shared.benign, detector, shared.benign, shared.test, device="cpu")
+    again = stored(detector, "the detector")
+    with torch.no_grad():
+        scores = detector.cpu().eval().score(images)
+        for what, copy in (("after it was stored", again), ("with the same seed", other)):
+            require(
+                isinstance(copy, InputDetector)
+                and torch.equal(copy.score(images), scores)
+                and float(copy.threshold) == float(detector.threshold),
+                f"the detector to give the same scores {what}, with the same threshold",
+                "others",
+                "draw from evidence.stream(name) in defend(), keep it in a buffer, and return all constructor arguments from config()",
+            )
+
+
 def benign_victim_survives(defense: Defense) -> str:
     """A victim without a backdoor keeps most of its accuracy; the note gives what it lost."""
     cell, shared = trial(defense).cell, trial(defense).setting
@@ -210,6 +234,7 @@ DEFENSE_CHECKS = (
     Check(leaves_its_inputs_alone),
     Check(gives_a_valid_outcome),
     Check(outcome_can_be_stored),
+    Check(detector_scores_each_image),
     Check(benign_victim_survives),
     Check(honours_the_device),
     Check(time_and_memory_are_reported),
