@@ -101,7 +101,7 @@ class StoredVictim:
     """A victim as it lies in the store: JSON record and tensors.
 
     `weights` holds the tensors of the classifier, the triggers and the backdoors given as images;
-    `poison` the changed rows (`rows`, `images`, `labels`, `role`).
+    `poison` the rows that are changed in what a defender holds (`rows`, `images`, `labels`, `role`).
     """
 
     record: VictimRecord
