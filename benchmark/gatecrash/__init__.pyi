@@ -22,6 +22,8 @@ from .contracts.dataset import Progress as Progress
 from .contracts.dataset_ref import DatasetRef as DatasetRef
 from .contracts.defense import Access as Access
 from .contracts.defense import Defense as Defense
+from .contracts.detector import InputDetector as InputDetector
+from .contracts.detector import Rejecting as Rejecting
 from .contracts.evidence import Evidence as Evidence
 from .contracts.evidence import Need as Need
 from .contracts.model import Model as Model
@@ -58,7 +60,6 @@ from .contracts.train import Train as Train
 from .contracts.trigger import Trigger as Trigger
 from .datasets.sampling import group_rows as group_rows
 from .datasets.sampling import stratified_split as stratified_split
-from .engine.networks import with_group_norm as with_group_norm
 from .engine.neurons import NeuronLayer as NeuronLayer
 from .engine.neurons import Neurons as Neurons
 from .engine.pruning import PruningCurve as PruningCurve

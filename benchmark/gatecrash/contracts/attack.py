@@ -86,6 +86,8 @@ class Attack(ABC):
     reference: ClassVar[Reference | None] = None
     version: ClassVar[int] = 1
     """Raise it whenever the numbers may change: it is part of every key."""
+    deviations: ClassVar[Mapping[str, str]] = {}
+    """Checks of `gatecrash check` that this method fails on purpose: name -> reason, which is shown instead of a failure."""
     controls: ClassVar[Literal["data", "training", "model"]] = "data"
     clean_label: ClassVar[bool] = False
     """Labels stay true: the poisoned rows are images of the target class."""

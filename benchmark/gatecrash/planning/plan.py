@@ -117,6 +117,12 @@ def _check_chain(chain: Chain) -> None:
     names = [part.name for part in chain]
     if len(chain) > 1 and NONE in names:
         raise UserError(f"chain [{', '.join(names)}]: 'none' is no stage of a chain")
+    for index, part in enumerate(chain):
+        if part.when and not any("verdict" in before.plugin.cls.gives for before in chain[:index]):
+            raise UserError(
+                f"chain [{', '.join(names)}]: {part.name} runs when the model is accused, but no stage before it gives a verdict; "
+                "put a defense that gives one in front"
+            )
     for before, after in itertools.pairwise(chain):
         if "reject" in before.plugin.cls.gives and "model" in after.plugin.cls.needs:
             raise UserError(

@@ -7,10 +7,10 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -33,6 +33,8 @@ class ConfiguredPlugin:
     instance: Any
     datasets: Mapping[str, PreparedDataset] = field(default_factory=dict)
     """By option, the second data sets that the options name; `references.with_datasets` finds them."""
+    when: Literal["accused"] | None = None
+    """Of a stage of a chain: the verdict so far under which it runs; None for one that always does."""
 
     @property
     def name(self) -> str:
@@ -43,12 +45,15 @@ class ConfiguredPlugin:
         """As stored records name it: all options, defaults too."""
         config = self.instance.config
         content = content_of(config) | self._fingerprints | ({PLUGIN_FILE: self.plugin.content} if self.plugin.content else {})
-        return Stage(name=self.name, version=self.plugin.cls.version, config=config.model_dump(mode="json"), content=content)
+        return Stage(
+            name=self.name, version=self.plugin.cls.version, config=config.model_dump(mode="json"), content=content, when=self.when
+        )
 
     @cached_property
     def identity(self) -> list[Any]:
         """What enters keys: name, version, the options that differ from their defaults, content of a `--plugins` file. JSON."""
-        return [self.name, self.plugin.cls.version, key_fields(self.instance.config) | self._fingerprints, self.plugin.content]
+        when = [self.when] if self.when else []
+        return [self.name, self.plugin.cls.version, key_fields(self.instance.config) | self._fingerprints, self.plugin.content, *when]
 
     @property
     def _fingerprints(self) -> dict[str, str]:
@@ -58,9 +63,9 @@ class ConfiguredPlugin:
     @property
     def preparation_identity(self) -> list[Any]:
         """What enters the key of what an attack prepares: its identity, without the options that this does not depend on."""
-        name, version, fields, content = self.identity
+        name, version, fields, *rest = self.identity
         declared = self.plugin.cls.prepare_options
-        return [name, version, {option: value for option, value in fields.items() if option in declared}, content]
+        return [name, version, {option: value for option, value in fields.items() if option in declared}, *rest]
 
 
 Chain = tuple[ConfiguredPlugin, ...]
@@ -115,6 +120,7 @@ class _Asked:
     plugin: Plugin
     path: str
     axes: dict[str, list[Any]]
+    when: Literal["accused"] | None = None
 
     @property
     def count(self) -> int:
@@ -130,7 +136,7 @@ class _Asked:
             for option, value in instance.config:
                 if isinstance(value, Path) and (fault := path_fault(value)) is not None:
                     raise UserError(f"{self.path}.{self.plugin.name}.{option}: {shown(str(value))}: {fault}")
-            yield ConfiguredPlugin(self.plugin, instance)
+            yield ConfiguredPlugin(self.plugin, instance, when=self.when)
 
 
 def _count(entries: Iterable[Sequence[_Asked]]) -> int:
@@ -151,7 +157,16 @@ def _asked_chain(host: Host, entry: Any, path: str) -> list[_Asked]:
     stages = entry["chain"]
     if not isinstance(stages, list) or not stages:
         raise UserError(f"{path}.chain: needs a list of defenses")
-    return [_asked(host, "defense", stage, f"{path}.chain[{index}]") for index, stage in enumerate(stages)]
+    return [_asked_stage(host, stage, f"{path}.chain[{index}]") for index, stage in enumerate(stages)]
+
+
+def _asked_stage(host: Host, entry: Any, path: str) -> _Asked:
+    """A stage of a chain: as any defense, or `{name: {option: value}, when: accused}`."""
+    if not (isinstance(entry, dict) and len(entry) == 2 and "when" in entry):
+        return _asked(host, "defense", entry, path)
+    if entry["when"] != "accused":
+        raise UserError(f"{path}.when: {shown(str(entry['when']))} is no condition; write when: accused, or leave it out")
+    return replace(_asked(host, "defense", {name: options for name, options in entry.items() if name != "when"}, path), when="accused")
 
 
 def _asked(host: Host, kind: PluginKind, entry: Any, path: str) -> _Asked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -24,6 +24,8 @@ class Stage(BaseModel):
     """Hashes of what decides the numbers beside name, version and options: of each file or second data set that an option names, by that
     option, and of the code of a `--plugins` file, under "". Empty for a shipped plugin without such options, and where an older version
     recorded none."""
+    when: Literal["accused"] | None = None
+    """Of a stage of a chain that runs only if the stages before it call the model backdoored; None for one that always runs."""
 
     @property
     def datasets(self) -> dict[str, str]:
@@ -31,7 +33,7 @@ class Stage(BaseModel):
         return {option: text.removeprefix(DATASET) for option, text in self.content.items() if text.startswith(DATASET)}
 
     @model_serializer(mode="wrap")
-    def _without_empty_content(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_what_is_not_set(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Results that have no content are written as they were read: published boards carry hashes of their text."""
         fields: dict[str, Any] = fields_of(self)
-        return fields if self.content else {name: value for name, value in fields.items() if name != "content"}
+        return {name: value for name, value in fields.items() if name not in {"content", "when"} or value}

@@ -99,7 +99,10 @@ class Ledger:
     ) -> None:
         """`found` is None where it did not come to the evaluation; `outcome` too where there is no defense, or it has not ended."""
         figures = found.figures if found else {}
-        result = self.store.save_result(self._result(cell, status, failure, found), figures, self._produced(outcome) if found else None)
+        result = self._result(cell, status, failure, found)
+        if found and outcome is not None:
+            result = result.model_copy(update={"skipped": list(outcome.skipped)})
+        result = self.store.save_result(result, figures, self._produced(outcome) if found else None)
         self._made.add(cell.key)
         self.store.release(cell.key)
         self.summary.results[cell.key] = result
@@ -150,7 +153,8 @@ class Ledger:
             return None
         if not self.options.keep_models:
             return Produced(outcome.suspects, outcome.suspicion)
-        return Produced(outcome.suspects, outcome.suspicion, outcome.spec, outcome.state)
+        models = (outcome.spec, outcome.state, outcome.detector_spec, outcome.detector_state)
+        return Produced(outcome.suspects, outcome.suspicion, *models)
 
     def _record(self, key: str) -> VictimRecord | None:
         if self._records.get(key) is None:
