@@ -19,9 +19,11 @@ from gatecrash.contracts.evidence import Evidence, Need, no_retraining
 from gatecrash.contracts.model import Model
 from gatecrash.contracts.outcome import Outcome
 from gatecrash.contracts.randomness import Streams
+from gatecrash.contracts.recipe import Augmentation
+from gatecrash.contracts.train import NewModel
 from gatecrash.engine import batching
 from gatecrash.engine.networks import network_factory
-from gatecrash.engine.trainer import TrainingSetup, trainer
+from gatecrash.engine.trainer import TrainingSetup, new_models, trainer
 from gatecrash.running.tasks.features import penultimate
 
 
@@ -31,7 +33,7 @@ def attack_context(attack: Attack, train: ImageSet, model: Model, setup: Trainin
     Initialisation and batch order are the same for every attack, so that cells can be compared in pairs.
     """
     streams = Streams("victim", setup.dataset, model.name, setup.recipe.model_dump(mode="json"), setup.seed)
-    new_model = partial(network_factory(model, train, setup.device), streams.seed("init", 63))
+    new_model = new_models(network_factory(model, train, setup.device), streams)
     return AttackContext(
         classes=train.classes,
         shape=train.shape,
@@ -69,9 +71,9 @@ def evidence_for(defense: Defense, stage: StageInput, model: Model | None, setup
     needs, device = frozenset(defense.needs), setup.device
     streams = Streams("defense", defense.name, setup.seed)
     seen = stage.training_data if stage.training_data is not None else stage.clean
-    new_model = no_retraining
+    new_model: NewModel = no_retraining
     if model is not None and Need.RETRAIN in needs:
-        new_model = partial(network_factory(model, seen, device), streams.seed("init", 63))
+        new_model = new_models(network_factory(model, seen, device), streams)
     batches = partial(batching.batches, device=device)
     features = stage.features
     if Need.FEATURES in needs and stage.training_data is not None and features is None:
@@ -85,6 +87,7 @@ def evidence_for(defense: Defense, stage: StageInput, model: Model | None, setup
         train=trainer(new_model, streams, setup),
         batches=batches,
         flip=setup.flip,
+        augmentation=Augmentation(setup.recipe.crop, setup.recipe.flip and setup.flip, setup.recipe.rotation),
         prior=stage.prior,
         _classifier=stage.classifier().duplicate().to(device).eval() if Need.MODEL in needs else None,
         _clean=_copy(stage.clean).to(device) if Need.CLEAN_DATA in needs else None,
