@@ -42,6 +42,7 @@ from .contracts.poisoning import TriggerAttack as TriggerAttack
 from .contracts.poisoning import poison_count as poison_count
 from .contracts.portable import Portable as Portable
 from .contracts.randomness import Streams as Streams
+from .contracts.recipe import Augmentation as Augmentation
 from .contracts.recipe import Recipe as Recipe
 from .contracts.reference import Reference as Reference
 from .contracts.stamp import ImageFile as ImageFile
@@ -56,12 +57,14 @@ from .contracts.stamp import place_patch as place_patch
 from .contracts.stamp import read_image as read_image
 from .contracts.stamp import read_sticker as read_sticker
 from .contracts.train import Loss as Loss
+from .contracts.train import NewModel as NewModel
 from .contracts.train import OnBatch as OnBatch
+from .contracts.train import StepFunction as StepFunction
 from .contracts.train import Train as Train
+from .contracts.train import TrainState as TrainState
 from .contracts.trigger import Trigger as Trigger
 from .datasets.sampling import group_rows as group_rows
 from .datasets.sampling import stratified_split as stratified_split
-from .engine.networks import with_group_norm as with_group_norm
 from .engine.neurons import NeuronLayer as NeuronLayer
 from .engine.neurons import Neurons as Neurons
 from .engine.pruning import PruningCurve as PruningCurve

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gatecrash import ContractError, Network, Recipe
 from gatecrash.contracts.randomness import Streams
 from gatecrash.engine import training
-from gatecrash.engine.training import train
+from gatecrash.engine.training import Method, train
 from support.small_training import network, recipe, run, toy_set, weights
 
 
@@ -160,7 +160,7 @@ def test_a_gpu_sees_the_same_images_in_the_same_order_and_learns_the_same() -> N
             batches.append(batch.cpu())
             return F.cross_entropy(net(batch), targets)
 
-        train(network(), images, labels, recipe(crop=2, flip=True), streams=Streams(0), flip=True, device=device, loss=loss)
+        train(network(), images, labels, recipe(crop=2, flip=True), streams=Streams(0), flip=True, device=device, method=Method(loss=loss))
     assert all(torch.equal(a, b) for a, b in zip(seen["cpu"], seen["cuda"], strict=True))
     net = network()
     history = train(net, images, labels, recipe(epochs=8, precision="auto"), streams=Streams(0), flip=False, device="cuda")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gatecrash import Backbone, Network, Point, Recipe
 from gatecrash.contracts.randomness import Streams
-from gatecrash.engine import training
-from gatecrash.engine.training import train
+from gatecrash.engine.feed import Batching
+from gatecrash.engine.training import Execution, History, Method, train
 
 
 class TinyBackbone(Backbone):
@@ -55,9 +55,22 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe.model_validate({**PLAIN.model_dump(), **changes})
 
 
-def run(net: Network, options: Recipe = PLAIN, *, seed: int = 0, flip: bool = False, count: int = 64, **more: Any) -> training.History:
+def run(
+    net: Network,
+    options: Recipe = PLAIN,
+    *,
+    seed: int = 0,
+    flip: bool = False,
+    count: int = 64,
+    execution: Execution | None = None,
+    **method: Any,
+) -> History:
+    """Train on the toy set; `method` are further arguments of `contracts.train.Train`."""
     images, labels = toy_set(count)
-    return train(net, images, labels, options, streams=Streams("test", seed), flip=flip, device="cpu", **more)
+    batching = Batching(**{name: method.pop(name) for name in ("on_batch", "when", "batches", "views") if name in method})
+    streams = Streams("test", seed)
+    changes = Method(batching, **method)
+    return train(net, images, labels, options, streams=streams, flip=flip, device="cpu", method=changes, execution=execution or Execution())
 
 
 def weights(net: nn.Module) -> Tensor:
@@ -72,5 +85,5 @@ def seen_batches(options: Recipe, *, flip: bool = False, **more: Any) -> list[tu
         seen.append((images.clone(), labels.clone(), rows.clone()))
         return F.cross_entropy(net(images), labels)
 
-    run(network(), options, flip=flip, loss=loss, **more)
+    run(network(), options, flip=flip, loss=loss, diverges=True, **more)
     return seen

@@ -248,35 +248,6 @@ def wrapping(wrapper: type[Wrapped], shift: float = 0.0) -> Defense:
     return Wrapping()
 
 
-class Bright(InputDetector):
-    """The mean pixel plus `bias`; with `compare`, less that of the batch. `factor` is lost when it is stored."""
-
-    threshold = 0.5
-
-    def __init__(self, bias: float = 0.0, compare: bool = False) -> None:
-        super().__init__()
-        self.bias, self.compare, self.factor = bias, compare, 1.0
-
-    def config(self) -> dict[str, Any]:
-        return {"bias": self.bias, "compare": self.compare}
-
-    def score(self, images: Tensor) -> Tensor:
-        scores = self.factor * (images.flatten(1).float().mean(1) / 255 + self.bias)
-        return scores - scores.mean() if self.compare else scores
-
-
-def detecting(noise: float = 0.0, compare: bool = False, factor: float = 1.0) -> Defense:
-    class Detecting(Tuning):
-        gives = frozenset({Give.DETECTOR})
-
-        def defend(self, evidence: Evidence) -> Outcome:
-            detector = Bright(noise * float(torch.rand(())), compare)
-            detector.factor = factor
-            return Outcome(detector=detector)
-
-    return Detecting()
-
-
 class Tabulating(Tuning):
     def defend(self, evidence: Evidence) -> Outcome:
         return Outcome(classifier=evidence.classifier, tables={"t": [{"acc": torch.zeros(1)}]})
@@ -318,9 +289,6 @@ BROKEN_DEFENSES: list[tuple[str, Callable[[], Defense], str]] = [
     ("gives-a-valid-outcome", lambda: wrapping(Rejecting), "expected 10 logits, for gives has no REJECT; got 11"),
     ("gives-a-valid-outcome", Tabulating, "writing the table 't' as JSON"),
     ("outcome-can-be-stored", lambda: wrapping(Shifted, shift=1.0), "answer the same after it was stored"),
-    ("detector-scores-each-image", lambda: detecting(compare=True), "the detector uses the batch"),
-    ("detector-scores-each-image", lambda: detecting(factor=2.0), "the same scores after it was stored"),
-    ("detector-scores-each-image", lambda: detecting(noise=1.0), "the same scores with the same seed"),
     ("benign-victim-survives", Destroying, r"at most 20% accuracy .* got ACC 0\.9\d+ before, 0\.\d+ after"),
     ("honours-the-device", lambda: wrapping(Shifted), "a tensor in a plain attribute, shift"),
     ("time-and-memory-are-reported", StoppingTheClock, "positive seconds"),

@@ -28,7 +28,6 @@ SUBJECTS = {
         "contracts.point",
         "contracts.pairs",
         "contracts.normalisation",
-        "engine.networks",
         "contracts.portable",
     ),
     "Options and references": ("contracts.config", "contracts.class_label", "contracts.dataset_ref", "contracts.reference"),

@@ -16,7 +16,7 @@ from gatecrash.contracts.portable import Portable
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.reference import Reference
-from gatecrash.contracts.train import Train
+from gatecrash.contracts.train import NewModel, Train
 from gatecrash.errors import ContractError
 
 Aim = Literal["backdoor", "availability", "targeted"]
@@ -64,8 +64,8 @@ class AttackContext:
     recipe: Recipe
     device: torch.device
     stream: Streams
-    new_model: Callable[[], Network]
-    """A freshly initialised network of the grid's model, on `device`; equal for all attacks of one seed."""
+    new_model: NewModel
+    """A freshly initialised network of the grid's model, on `device`; the first is equal for all attacks of one seed."""
     batches: Callable[..., Iterator[Any]]
     """`batches(tensor, ...)`: the tensors in consecutive, memory-sized batches on `device`."""
     train: Train

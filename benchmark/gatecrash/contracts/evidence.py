@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from gatecrash.contracts.classifier import Classifier, Network
 from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.outcome import Outcome
 from gatecrash.contracts.randomness import Streams
-from gatecrash.contracts.recipe import Recipe
-from gatecrash.contracts.train import Train
+from gatecrash.contracts.recipe import Augmentation, Recipe
+from gatecrash.contracts.train import NewModel, Train
 from gatecrash.errors import ContractError, NotApplicable
 
 
@@ -50,6 +50,8 @@ class Evidence:
     """`batches(tensor, ..., size=None)`: the tensors in consecutive, memory-sized batches on `device`."""
     flip: bool
     """Whether mirroring an image keeps its class."""
+    augmentation: Augmentation
+    """How the victim's training images were changed at random: by default, what `train` fine-tunes with."""
     prior: Outcome | None = None
     """The outcome of the stage before, in a chain; `suspects` there refer to that stage's rows."""
     datasets: Mapping[str, ImageSet] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class Evidence:
     _clean: ImageSet | None = None
     _training_data: ImageSet | None = None
     _recipe: Recipe | None = None
-    _new_model: Callable[[], Network] | None = None
+    _new_model: NewModel | None = None
     _features: Tensor | None = None
 
     @property
@@ -98,12 +100,12 @@ class Evidence:
         return self._recipe if self._recipe is not None else _undeclared("recipe", Need.RETRAIN)
 
     @property
-    def new_model(self) -> Callable[[], Network]:
+    def new_model(self) -> NewModel:
         """A factory of freshly initialised networks of the grid's model."""
         return self._new_model if self._new_model is not None else _undeclared("new_model", Need.RETRAIN)
 
 
-def no_retraining() -> Network:
+def no_retraining(name: str | None = None, *, norm: Literal["group"] | None = None) -> Network:  # noqa: ARG001
     """Raises ContractError: what `train` calls for a new network where the defense did not declare RETRAIN."""
     raise ContractError("evidence.train was called without `network=`, but Need.RETRAIN is not in the defense's `needs`")
 

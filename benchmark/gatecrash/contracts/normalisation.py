@@ -7,17 +7,14 @@ from typing import Literal
 from torch import nn
 
 Norm = Literal["batch", "group"]
-"""What a network normalises by: "batch", its model's own norms, or "group", GroupNorm in place of each BatchNorm."""
+"""What a network normalises by: "batch", its model's own norms, or "group", GroupNorm in place of each BatchNorm, so that no image depends
+on the others of its batch. Each GroupNorm has as many groups as divide its channels evenly, at most 32 (Wu and He 2018)."""
 
 MOST_GROUPS = 32
-"""Wu and He 2018 use 32 groups."""
 
 
 def use_group_norm(module: nn.Module) -> None:
-    """Exchange each BatchNorm inside the module, in place, for a GroupNorm with the same scale and shift.
-
-    It has as many groups as divide its channels evenly, at most 32. Other norms stay.
-    """
+    """Exchange each BatchNorm inside the module, in place, for a GroupNorm with the same scale and shift. Other norms stay."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.modules.batchnorm._BatchNorm):

@@ -30,7 +30,10 @@ def stream(purpose: str, *inputs: object) -> torch.Generator:
 class Streams:
     """The streams of one actor (an attack or a defense in one run), all sharing the actor's inputs.
 
-    Calling it twice with one name gives two generators in the same state, so draws that must differ need different names.
+    Calling it twice with one name gives two generators in the same state, so draws that must differ need different names:
+
+        chosen = torch.randperm(len(data), generator=ctx.stream("rows"))[:count]
+        noise = torch.rand(data.shape, generator=ctx.stream("noise"))
     """
 
     def __init__(self, *inputs: object) -> None:
@@ -42,3 +45,7 @@ class Streams:
     def seed(self, name: str, bits: int = 32) -> int:
         """A seed for libraries that want an integer (scikit-learn, NumPy)."""
         return seed_of(name, *self._inputs) % (1 << bits)
+
+    def within(self, *inputs: object) -> Streams:
+        """Streams of a part of the actor's work, which these further inputs tell from its other parts."""
+        return Streams(*self._inputs, *inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -10,9 +11,21 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from gatecrash.contracts.config import Options
 from gatecrash.errors import UserError, did_you_mean
 
-NEWER = frozenset({"bias_lr", "lookahead"})
+NEWER = frozenset({"bias_lr", "lookahead", "rotation"})
 """Fields that were added later. They are serialised only where they differ from their defaults: that form is part of random streams, keys
 and results, and none of these may change because a recipe has one more field."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are changed at random, anew in every epoch."""
+
+    crop: int
+    """Zero padding in pixels on each side, of which a random window is cut."""
+    flip: bool
+    """Mirrored with probability 1/2."""
+    rotation: float
+    """Turned by an angle up to this many degrees either way."""
 
 
 class Recipe(Options):
@@ -36,6 +49,9 @@ class Recipe(Options):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the cross-entropy")
     crop: int = Field(4, ge=0, le=64, description="random crop: zero padding in pixels on each side; 0 for none")
     flip: bool = Field(True, description="mirror each image with probability 1/2, where the dataset allows it")
+    rotation: float = Field(
+        0.0, ge=0, le=180, description="turn each image by an angle up to this many degrees either way, uniformly (bilinear); 0 for none"
+    )
     bias_lr: float = Field(1.0, gt=0, le=1000, description="multiplies the learning rate of biases (their decay stays as it was)")
     lookahead: bool = Field(
         False, description="every 5 steps the weights go back to a moving average of themselves, whose memory grows over the run"
@@ -46,8 +62,13 @@ class Recipe(Options):
 
     @model_serializer(mode="wrap")
     def _without_newer_defaults(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = fields_of(self)
-        return {name: value for name, value in fields.items() if name not in NEWER or value != Recipe.model_fields[name].default}
+        stored: dict[str, Any] = fields_of(self)
+        return {name: value for name, value in stored.items() if name not in NEWER or value != Recipe.model_fields[name].default}
+
+    def augmented_as(self, other: Recipe) -> Recipe:
+        """This recipe with the crop, flip and rotation of another one where it does not state them itself."""
+        missing = {field.name for field in fields(Augmentation)} - self.model_fields_set
+        return self.model_copy(update={name: getattr(other, name) for name in missing})
 
 
 PRESETS: dict[str, Recipe] = {

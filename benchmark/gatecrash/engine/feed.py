@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
-from typing import Any
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -37,30 +38,52 @@ def check_data(network: Network, images: Tensor, labels: Tensor) -> None:
         raise ContractError(f"training labels must lie in [0, {network.num_classes}); got {int(labels.min())} to {int(labels.max())}")
 
 
+@dataclass(frozen=True)
+class Batching:
+    """How a plugin wants its batches; by default each row once per epoch, in random order, unchanged."""
+
+    on_batch: OnBatch | None = None
+    when: Literal["before", "after"] = "before"
+    """Whether `on_batch` is called before or after augmentation."""
+    batches: Literal["shuffled", "poisson"] = "shuffled"
+    views: int = 1
+    """Augmentations of each batch, as images [V, B, C, H, W] where there are several."""
+
+    def __post_init__(self) -> None:
+        if self.when not in {"before", "after"}:
+            raise ContractError(f"when= is 'before' or 'after' augmentation; got {self.when!r}")
+        if self.batches not in {"shuffled", "poisson"}:
+            raise ContractError(f"batches= is 'shuffled' or 'poisson'; got {self.batches!r}")
+        if self.views < 1:
+            raise ContractError(f"views= is the number of augmentations of a batch, at least 1; got {self.views}")
+
+
+PLAIN = Batching()
+
+
 class Feed:
     """The set on the device, given out in augmented batches: images uint8 [B, C, H, W], labels and rows int64 [B]."""
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        recipe: Recipe,
-        flip: bool,
-        streams: Streams,
-        on_batch: OnBatch | None,
-    ) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, recipe: Recipe, flip: bool, streams: Streams, batching: Batching = PLAIN) -> None:
+        """`flip` says whether images are mirrored."""
         self.sizes = batch_sizes(len(images), recipe.batch_size)
-        self._images, self._labels, self._crop, self._flip, self._on_batch = images, labels, recipe.crop, flip, on_batch
+        if batching.batches == "poisson":  # as many are drawn on the average
+            self.sizes = [min(recipe.batch_size, len(images))] * -(-len(images) // recipe.batch_size)
+        self._images, self._labels, self._crop, self._flip, self._rotation = images, labels, recipe.crop, flip, recipe.rotation
         self._order, self._augment = streams("order"), streams("augment")
-        # Images that `on_batch` changes cannot be padded in advance.
-        self._windows = augment.windows(images, recipe.crop) if on_batch is None else None
+        self._batching = batching
+        self._before = batching.on_batch if batching.when == "before" else None
+        self._after = batching.on_batch if batching.when == "after" else None
+        # Images that a hook changes before augmentation cannot be padded in advance.
+        self._windows = augment.windows(images, recipe.crop) if self._before is None else None
         self._epoch_start = self._generators()
+        self._range_known = False
 
     def _generators(self) -> list[Tensor]:
         return [self._order.get_state(), self._augment.get_state()]
 
     def state(self) -> dict[str, Any]:
-        """Where the generators stood when the epoch began."""
+        """Where the generators stood when the epoch began; after its last batch, where they stand."""
         return {"generators": self._epoch_start}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -69,24 +92,58 @@ class Feed:
 
     def epoch(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The batches of the next epoch, from the batch number `start` on."""
-        device = self._images.device
         self._epoch_start = self._generators()
-        order = torch.randperm(len(self._images), generator=self._order).to(device)
-        draws = augment.draw(self.sizes, self._crop, self._flip, self._augment, device)
-        batches = zip(*(torch.split(part, self.sizes) for part in (order, draws.tops, draws.lefts)), draws.mirrored, strict=True)
-        for rows, tops, lefts, mirrored in islice(batches, start, None):
+        batches = self._rows()
+        sizes = [len(rows) for rows in batches]
+        views = [self._draw(sizes, another_view=view > 0) for view in range(self._batching.views)]
+        ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
+        parts = [slice(first, last) for first, last in pairwise(ends)]
+        for index, (rows, part) in islice(enumerate(zip(batches, parts, strict=True)), start, None):
             windows, picks, labels = self._windows, rows, self._labels[rows]
             if windows is None:
-                images, labels = self._changed(rows, labels)
-                windows, picks = augment.windows(images, self._crop), torch.arange(len(rows), device=device)
-            yield augment.augmented(windows, picks, tops, lefts, mirrored), labels, rows
+                images, labels = self._changed(self._before, self._images[rows], labels, rows)
+                windows, picks = augment.windows(images, self._crop), torch.arange(len(rows), device=rows.device)
+            augmented = [_augmented(windows, picks, draws, index, part) for draws in views]
+            images, labels = self._changed(self._after, augmented[0] if len(views) == 1 else torch.stack(augmented), labels, rows)
+            yield images, labels, rows
+        self._epoch_start = self._generators()
 
-    def _changed(self, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What `on_batch` returns for a batch; ContractError if that has another dtype or shape."""
-        assert self._on_batch is not None
-        images = self._images[rows]
-        new_images, new_labels = self._on_batch(images, labels, rows)
-        for what, new, old in (("images", new_images, images), ("labels", new_labels, labels)):
-            if new.dtype != old.dtype or new.shape != old.shape:
-                raise ContractError(f"on_batch must return {what} as {old.dtype} {list(old.shape)}; got {new.dtype} {list(new.shape)}")
+    def _rows(self) -> list[Tensor]:
+        """The rows of every batch of an epoch, in random order."""
+        count, device = len(self._images), self._images.device
+        if self._batching.batches == "shuffled":
+            return list(torch.split(torch.randperm(count, generator=self._order).to(device), self.sizes))
+        batches = []
+        for size in self.sizes:
+            chosen = torch.nonzero(torch.rand(count, generator=self._order) < size / count).flatten()
+            batches.append(chosen[torch.randperm(len(chosen), generator=self._order)].to(device))
+        return batches
+
+    def _draw(self, sizes: list[int], *, another_view: bool) -> augment.Draws:
+        return augment.draw(
+            sizes, self._crop, self._flip, self._augment, self._images.device, rotation=self._rotation, another_view=another_view
+        )
+
+    def _changed(self, hook: OnBatch | None, images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What the hook returns for a batch; ContractError if that has another dtype or shape."""
+        if hook is None or not len(rows):
+            return images, labels
+        new_images, new_labels = hook(images, labels, rows)
+        floats = self._batching.when == "after" and new_images.is_floating_point()
+        if (new_images.dtype != images.dtype and not floats) or new_images.shape != images.shape:
+            wanted = f"{images.dtype}{' or float' if self._batching.when == 'after' else ''} {list(images.shape)}"
+            raise ContractError(f"on_batch must return images as {wanted}; got {new_images.dtype} {list(new_images.shape)}")
+        if new_labels.dtype != labels.dtype or new_labels.shape != labels.shape:
+            wanted = f"{labels.dtype} {list(labels.shape)}"
+            raise ContractError(f"on_batch must return labels as {wanted}; got {new_labels.dtype} {list(new_labels.shape)}")
+        if floats and not self._range_known:  # of the first batch only: looking waits for the device
+            low, high = (float(bound) for bound in torch.aminmax(new_images.detach()))
+            if not 0 <= low <= high <= 1:
+                raise ContractError(f"on_batch must return float images in [0, 1]; got {low:.3g} to {high:.3g}")
+            self._range_known = True
         return new_images, new_labels
+
+
+def _augmented(windows: Tensor, picks: Tensor, draws: augment.Draws, batch: int, part: slice) -> Tensor:
+    images = augment.augmented(windows, picks, draws.tops[part], draws.lefts[part], draws.mirrored[batch])
+    return images if draws.angles is None else augment.rotated(images, draws.angles[part])

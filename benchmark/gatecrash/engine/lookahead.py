@@ -30,6 +30,10 @@ class Lookahead:
         if self._step % EVERY == 0:
             self._return()
 
+    def move_to(self, step: int) -> None:
+        """Go on from this step of the run."""
+        self._step = step
+
     def end(self) -> None:
         """To be called after the last step: the network ends as the copy. A run of fewer than five steps has none and stays as it is."""
         if self._step > EVERY and self._step % EVERY:

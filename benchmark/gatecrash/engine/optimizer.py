@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,17 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(options, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
 
 
+TakeStep = Callable[[torch.optim.Optimizer, Callable[[], Tensor]], Tensor]
+"""(optimizer, closure) -> loss: what one step does. `closure` sets the gradients of the loss and returns it."""
+
+
+def descend(optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> Tensor:
+    """The step of gradient descent."""
+    value = closure()
+    optimizer.step()
+    return value
+
+
 class Updates:
     """The steps of one training run: gradients, the learning rate of the step, the recipe's optimiser, and Lookahead if it asks for it."""
 
@@ -65,17 +77,33 @@ class Updates:
         self._step = 0
         self._lookahead = Lookahead(network, steps) if recipe.lookahead else None
 
-    def step(self, loss: Tensor) -> None:
-        """One step down the gradient of a scalar loss."""
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+    def step(self, loss: Callable[[], Tensor], take: TakeStep) -> Tensor:
+        """One step as `take` carries it out, with the rate of this step; gives the loss that `take` reports."""
         rate = self._rates[self._step]
         self._step += 1
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        self._optimizer.step()
+
+        def closure() -> Tensor:
+            value = loss()
+            if not isinstance(value, Tensor) or value.ndim:
+                raise ContractError(f"a loss must be a scalar tensor; got {_shown(value)}")
+            self._optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            return value.detach()
+
+        value = take(self._optimizer, closure)
+        if not isinstance(value, Tensor) or value.ndim:
+            raise ContractError(f"a step must return the loss to report, a scalar tensor; got {_shown(value)}")
         if self._lookahead is not None:
             self._lookahead.step()
+        return value.detach()
+
+    def move_to(self, step: int) -> None:
+        """Go on from this step of the run."""
+        self._step = step
+        if self._lookahead is not None:
+            self._lookahead.move_to(step)
 
     def state(self) -> dict[str, Any]:
         lookahead = self._lookahead.state() if self._lookahead is not None else {}
@@ -91,3 +119,7 @@ class Updates:
         """To be called after the last step."""
         if self._lookahead is not None:
             self._lookahead.end()
+
+
+def _shown(value: object) -> str:
+    return f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -24,12 +24,14 @@ from torch import Tensor
 from gatecrash.contracts.classifier import Network
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
-from gatecrash.contracts.train import Loss, OnBatch
+from gatecrash.contracts.train import Loss, StepFunction, TrainState
 from gatecrash.engine.checkpoint import INTERVAL, Checkpoint, Stateful, TorchGenerators, Weights, identity
-from gatecrash.engine.feed import Feed, check_data
-from gatecrash.engine.optimizer import Updates
+from gatecrash.engine.feed import PLAIN, Batching, Feed, check_data
+from gatecrash.engine.optimizer import Updates, descend
+from gatecrash.engine.parts import check_state, epochs_of, hand_over, take_over
 from gatecrash.engine.precision import Precision, auto_precision
-from gatecrash.engine.watch import SHORT, TrainProgress, Watch, check_finite, check_learned
+from gatecrash.engine.watch import SHORT, TrainProgress, Watch, check_better_than_guessing, check_finite, check_learned
+from gatecrash.errors import ContractError
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class History:
     losses: tuple[float, ...]
     seconds: float
     images: int
-    """Images passed through the network, all epochs together."""
+    """Images passed through the network, all epochs together (with batches by Poisson sampling: on the average)."""
     precision: str
     """"bfloat16" (autocast) or "float32"."""
     device: str
@@ -56,9 +58,31 @@ class Execution:
     precision: Precision | None = None
     """What the recipe's `auto` means; by default what this machine has measured."""
     checkpoint: Path | None = None
-    """A file to go on from, and to write to every few minutes. A training with `on_batch` or `loss` has none."""
+    """A file to go on from, and to write to every few minutes. Only a training without hooks, in one part, has one."""
     fresh: bool = False
     """The network is untrained: that it has learned nothing after fewer than `watch.SHORT` steps is a warning, no error."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a plugin changes about a training, beside the recipe: the arguments of `contracts.train.Train` of these names."""
+
+    batching: Batching = PLAIN
+    loss: Loss | None = None
+    step: StepFunction | None = None
+    part: tuple[float, float] = (0.0, 1.0)
+    resume: TrainState | None = None
+    diverges: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batching.views > 1 and self.loss is None:
+            raise ContractError(f"views={self.batching.views} gives images [V, B, C, H, W], which needs a loss=")
+
+    @property
+    def plain(self) -> bool:
+        """Whether all that changes during a training belongs to the engine, so that a checkpoint can hold it."""
+        hooks = self.batching.on_batch is None and self.loss is None and self.step is None
+        return hooks and self.part == (0.0, 1.0) and self.resume is None
 
 
 def train(
@@ -70,75 +94,90 @@ def train(
     streams: Streams,
     flip: bool,
     device: torch.device | str,
-    on_batch: OnBatch | None = None,
-    loss: Loss | None = None,
+    method: Method = Method(),
     execution: Execution = Execution(),
 ) -> History:
     """Train `network` in place on `images` (uint8 [N, C, H, W]) and `labels` (int64 [N]); it ends on `device`, in eval mode.
 
-    `flip` says whether the data set allows mirroring; the recipe decides whether it is done. `on_batch` gets the images of a batch before
-    augmentation, which is then applied to what it returns. `loss` replaces cross-entropy (and its label smoothing).
-    `streams` gives the order ("order"), the crops and mirrorings ("augment") and dropout ("dropout"). Parameters that do not require a
-    gradient stay as they are. Global state (random generators, grad mode) is left untouched.
+    `flip` says whether the data set allows mirroring; the recipe decides whether it is done.
+    `streams` gives the order ("order"), crops, mirrorings and rotations ("augment") and dropout ("dropout"). Parameters that do not require
+    a gradient stay as they are. Global state (random generators, grad mode) is left untouched.
 
-    Raises ContractError for data that cannot be trained on or a broken `on_batch`; TrainingDiverged if the loss becomes NaN or infinite
-    or, for cross-entropy, if the last epoch is worse than always predicting the labels' frequencies.
+    Raises what `contracts.train.Train` does.
     """
     device = torch.device(device)
     check_data(network, images, labels)
+    span, state = epochs_of(method.part, recipe), method.resume or TrainState()
+    check_state(state, network, recipe, span)
     # The weights' format decides how convolutions run; batches may stay as they are.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    feed = Feed(images.to(device), labels.to(device), recipe, recipe.flip and flip, streams, on_batch)
+    feed = Feed(images.to(device), labels.to(device), recipe, recipe.flip and flip, streams, method.batching)
     steps = recipe.epochs * len(feed.sizes)
     updates = Updates(network, recipe, steps)
-    loss_of = loss or _cross_entropy(recipe.label_smoothing)
     bfloat16 = recipe.precision == "auto" and (execution.precision or auto_precision(device)) == "bfloat16"
-    watch = Watch(recipe.epochs, feed.sizes, device, execution.report)
+    watch = Watch(recipe.epochs, span, feed.sizes, device, execution.report)
+    parts: dict[str, Stateful] = {"updates": updates, "feed": feed, "torch": TorchGenerators(device)}
 
     kept = None
-    if execution.checkpoint is not None and on_batch is None and loss is None:
+    if execution.checkpoint is not None and method.plain:
         facts = [recipe.model_dump(mode="json"), flip, bfloat16, str(device), torch.get_num_threads(), torch.__version__]
-        started = identity(facts, network.state_dict(), images, labels)
-        parts: dict[str, Stateful] = {"updates": updates, "feed": feed, "watch": watch}
-        kept = Checkpoint(execution.checkpoint, started, {**parts, "network": Weights(network), "torch": TorchGenerators(device)})
+        started = identity([*facts, method.batching.batches], network.state_dict(), images, labels)
+        kept = Checkpoint(execution.checkpoint, started, {**parts, "watch": watch, "network": Weights(network)})
 
     network.train()
     with _private_state(device, streams):
-        first, done = kept.resume() if kept else (0, 0)
-        for epoch in range(first, recipe.epochs):
-            for step, (batch, targets, rows) in enumerate(feed.epoch(done), done):
-                if not network.training:  # `on_batch` or `loss` has put the network into eval mode
+        take_over(state, parts)
+        updates.move_to(span.start * len(feed.sizes))
+        first, done = kept.resume() if kept else (span.start, 0)
+        for epoch in range(first, span.stop):
+            for step, batch in enumerate(feed.epoch(done), done):
+                if not network.training:  # a hook has put the network into eval mode
                     network.train()
-                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                    value = loss_of(network, batch, targets, rows)
-                updates.step(value)
-                watch.step(epoch, step, value)
+                watch.step(epoch, step, _step(network, updates, method, batch, recipe, bfloat16))
                 if kept and kept.is_due():
                     kept.write(epoch, step + 1)
             watch.end_epoch(epoch, recipe)
             done = 0
         if kept and watch.seconds >= INTERVAL:  # its task may go on to other trainings
             kept.write(recipe.epochs, 0)
-        updates.end()
+        hand_over(state, network, recipe, span, parts)
+        if span.stop == recipe.epochs:
+            updates.end()
 
     # The stored form of a network is contiguous: leave it as it will be loaded, so that both give the same logits.
     network.to(memory_format=torch.contiguous_format)
     network.zero_grad(set_to_none=True)
     network.eval()
     check_finite(network, recipe)
+    too_short = span.stop < recipe.epochs or (execution.fresh and steps < SHORT)
     warning = None
-    if loss is None:
-        known = None if on_batch is not None else labels
-        warning = check_learned(watch.losses[-1], known, network.num_classes, recipe, too_short=execution.fresh and steps < SHORT)
+    if method.loss is None and not method.diverges:
+        known = None if method.batching.on_batch is not None else labels
+        warning = check_learned(watch.losses[-1], known, network.num_classes, recipe, too_short=too_short)
+    elif not method.diverges:
+        warning = check_better_than_guessing(network, images, labels, recipe, streams, too_short=too_short)
     precision = "bfloat16" if bfloat16 else "float32"
-    return History(tuple(watch.losses), watch.seconds, recipe.epochs * len(images), precision, str(device), warning)
+    return History(tuple(watch.losses), watch.seconds, len(span) * len(images), precision, str(device), warning)
 
 
-def _cross_entropy(label_smoothing: float) -> Loss:
-    def loss(network: Network, images: Tensor, labels: Tensor, _rows: Tensor) -> Tensor:
-        return F.cross_entropy(network(images).float(), labels, label_smoothing=label_smoothing)
+def _step(
+    network: Network, updates: Updates, method: Method, batch: tuple[Tensor, Tensor, Tensor], recipe: Recipe, bfloat16: bool
+) -> Tensor:
+    """One step on a batch; gives its loss."""
+    images, labels, rows = batch
+    own = method.step
 
-    return loss
+    def loss() -> Tensor:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+            if method.loss is not None:
+                return method.loss(network, images, labels, rows)
+            return F.cross_entropy(network(images).float(), labels, label_smoothing=recipe.label_smoothing)
+
+    if own is not None:
+        return updates.step(loss, lambda optimizer, closure: own(network, optimizer, closure, images, labels, rows))
+    if not len(rows):
+        return updates.step(loss, lambda _optimizer, _closure: torch.zeros((), device=images.device))
+    return updates.step(loss, descend)
 
 
 @contextmanager

@@ -12,11 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
+from gatecrash.engine.batching import batches
 from gatecrash.errors import TrainingDiverged
 
 REPORT_SECONDS = 0.25
 """Reading the loss waits for the device, so progress is reported no more often than this."""
+
+SAMPLE = 2_000
+"""Most images of the training set on which a network is tested."""
 
 SHORT = 100
 """Steps below which a network that has learned nothing yet is no sign that training diverged."""
@@ -39,12 +45,14 @@ class Watch:
     def __init__(
         self,
         epochs: int,
+        span: range,
         sizes: Sequence[int],
         device: torch.device,
         report: Callable[[TrainProgress], None] | None,
     ) -> None:
+        """`span` are those of the recipe's `epochs` that are watched."""
         self.losses: list[float] = []
-        self._epochs, self._report = epochs, report
+        self._epochs, self._span, self._report = epochs, span, report
         self._values = torch.zeros(len(sizes), device=device)
         self._weights = torch.tensor(sizes, dtype=torch.float32, device=device)
         self._seen = list(accumulate(sizes))
@@ -66,7 +74,7 @@ class Watch:
         self._values[step] = value.detach()
         if self._report is None:
             return
-        last = epoch + 1 == self._epochs and step + 1 == len(self._seen)
+        last = epoch + 1 == self._span.stop and step + 1 == len(self._seen)
         if last or time.monotonic() - self._reported >= REPORT_SECONDS:
             self._report(self._now(epoch, step))
             self._reported = time.monotonic()
@@ -84,9 +92,9 @@ class Watch:
     def _now(self, epoch: int, step: int) -> TrainProgress:
         loss = self._mean(step + 1)  # waits for the device, so it comes before the clock is read
         total = self._seen[-1]
-        done = epoch * total + self._seen[step]
+        done = (epoch - self._span.start) * total + self._seen[step]
         speed = done / max(self.seconds, 1e-9)
-        return TrainProgress(epoch + 1, self._epochs, loss, speed, (self._epochs * total - done) / speed)
+        return TrainProgress(epoch + 1, self._epochs, loss, speed, (len(self._span) * total - done) / speed)
 
 
 def check_finite(network: nn.Module, recipe: Recipe) -> None:
@@ -112,6 +120,28 @@ def check_learned(loss: float, labels: Tensor | None, num_classes: int, recipe: 
             return f"{measured}, after too few steps to learn; raise epochs, or {_advice(recipe)}"
         raise TrainingDiverged(f"{measured}; {_advice(recipe)}, or raise epochs")
     return None
+
+
+def check_better_than_guessing(
+    network: Network, images: Tensor, labels: Tensor, recipe: Recipe, streams: Streams, *, too_short: bool
+) -> str | None:
+    """Raise TrainingDiverged if the network names the labels of the images no better than their most frequent one does.
+
+    For losses that say nothing by their value. Seen are at most 2,000 images, as they are. Of a run that was too short to learn anything
+    this is only said: the warning is returned.
+    """
+    rows = torch.randperm(len(labels), generator=streams("learned"))[:SAMPLE]
+    chosen, truth = images[rows.to(images.device)], labels[rows.to(labels.device)]
+    guess = float(truth.bincount().max()) / len(rows)
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        right = sum(int((network(part).argmax(1) == true).sum()) for part, true in batches(chosen, truth, device=device))
+    if right / len(rows) > guess or guess == 1:
+        return None
+    measured = f"accuracy on the training images is {right / len(rows):.3g}, no better than guessing ({guess:.3g})"
+    if too_short:
+        return f"{measured}, after too few steps to learn; raise epochs, or {_advice(recipe)}"
+    raise TrainingDiverged(f"{measured}; {_advice(recipe)}, or raise epochs; where this is meant, call train with diverges=True")
 
 
 def _advice(recipe: Recipe) -> str:

@@ -64,9 +64,9 @@ class ConfiguredPlugin:
     @property
     def preparation_identity(self) -> list[Any]:
         """What enters the key of what an attack prepares: its identity, without the options that this does not depend on."""
-        name, version, fields, content = self.identity
+        name, version, fields, *rest = self.identity
         declared = self.plugin.cls.prepare_options
-        return [name, version, {option: value for option, value in fields.items() if option in declared}, content]
+        return [name, version, {option: value for option, value in fields.items() if option in declared}, *rest]
 
 
 Chain = tuple[ConfiguredPlugin, ...]
@@ -137,7 +137,7 @@ class _Asked:
             for option, value in instance.config:
                 if isinstance(value, Path) and (fault := path_fault(value)) is not None:
                     raise UserError(f"{self.path}.{self.plugin.name}.{option}: {shown(str(value))}: {fault}")
-            yield ConfiguredPlugin(self.plugin, instance, self.when)
+            yield ConfiguredPlugin(self.plugin, instance, when=self.when)
 
 
 def _count(entries: Iterable[Sequence[_Asked]]) -> int:

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 
 from gatecrash.contracts.defense import Defense
-from gatecrash.contracts.detector import InputDetector, Rejecting
+from gatecrash.contracts.detector import Rejecting
 from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.outcome import Give, Outcome
 from gatecrash.contracts.portable import Portable, rebuild
-from gatecrash.evaluation.detector_exam import evaluate_detector
 from gatecrash.evaluation.exam import evaluate
 from gatecrash.evaluation.steps import evaluate_steps
 from gatecrash.testing.check import Check, CheckFailed, finishing, require
@@ -137,28 +136,6 @@ def outcome_can_be_stored(defense: Defense) -> None:
             )
 
 
-def detector_scores_each_image(defense: Defense) -> None:
-    """The detector of inputs gives a finite score per image, the same in any batch, in a second run and after it was stored."""
-    detector, shared = trial(defense).outcome.detector, trial(defense).setting
-    if detector is None:
-        return
-    images, other = shared.test.images, or_raise(trial(defense).second).outcome.detector
-    with finishing("the detector to pass the evaluation", "see the message; a detector scores each image on its own"):
-        evaluate_detector(shared.benign, detector, shared.benign, shared.test, device="cpu")
-    again = stored(detector, "the detector")
-    with torch.no_grad():
-        scores = detector.cpu().eval().score(images)
-        for what, copy in (("after it was stored", again), ("with the same seed", other)):
-            require(
-                isinstance(copy, InputDetector)
-                and torch.equal(copy.score(images), scores)
-                and float(copy.threshold) == float(detector.threshold),
-                f"the detector to give the same scores {what}, with the same threshold",
-                "others",
-                "draw from evidence.stream(name) in defend(), keep it in a buffer, and return all constructor arguments from config()",
-            )
-
-
 def benign_victim_survives(defense: Defense) -> str:
     """A victim without a backdoor, with a grid's recipe and hold-out, keeps most of its accuracy; the note gives what it lost."""
     shared = setting("grid")
@@ -249,7 +226,6 @@ DEFENSE_CHECKS = (
     Check(suspects_some_rows_only),
     Check(rejects_some_images_only, lambda defense: Give.DETECTOR in defense.gives),
     Check(outcome_can_be_stored),
-    Check(detector_scores_each_image, lambda defense: Give.DETECTOR in defense.gives),
     Check(works_on_other_images),
     Check(every_choice_works, quick=False),
     Check(benign_victim_survives, quick=False),

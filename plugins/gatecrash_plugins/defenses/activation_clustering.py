@@ -80,7 +80,7 @@ class ActivationClustering(Defense):
     )
     needs = frozenset({Need.MODEL, Need.TRAINING_DATA, Need.FEATURES, Need.RETRAIN})
     gives = frozenset({Give.SUSPECTS, Give.CLASSIFIER})
-    version = 2
+    version = 3
 
     class Config(Options):
         """Defaults: the paper's thresholds; the size below which a cluster is small as in IBM's Adversarial Robustness Toolbox."""

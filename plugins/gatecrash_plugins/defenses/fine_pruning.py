@@ -8,8 +8,7 @@ from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from gatecrash import (
     Defense,
@@ -120,7 +119,8 @@ class FinePruning(Defense):
                 network.points[name].set_mask(mask)
         pruned = accuracy(network, evidence.clean, evidence.batches)
         if config.epochs:
-            network = evidence.train(evidence.clean, network=network, recipe=self.recipe, loss=cross_entropy)
+            # A network that was pruned too far to recover is a result.
+            network = evidence.train(evidence.clean, network=network, recipe=self.recipe, diverges=True)
         summary = {"holdout_acc_before": before, "holdout_acc_pruned": pruned}
         return Outcome(classifier=network, trajectory=pruning.trajectory, tables={**pruning.tables, "summary": [summary]})
 
@@ -145,11 +145,6 @@ class FinePruning(Defense):
         if self.config.select == "fraction":
             return every_point(means, start, "fraction", self.config.fraction, FRACTIONS, weakest)
         return every_point(means, start, "threshold", self.config.threshold, THRESHOLDS, below)
-
-
-def cross_entropy(network: nn.Module, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG001
-    """Passed as a loss, so that training does not count as diverged: a network that was pruned too far to recover is a result."""
-    return F.cross_entropy(network(images).float(), labels)
 
 
 def last_conv(network: Network, evidence: Evidence, max_drop: float, *, pooled: bool) -> Pruning:

@@ -104,6 +104,7 @@ class NeuralCleanse(Defense):
             weight_decay=0,
             crop=0,  # a moved trigger would be another one
             flip=False,
+            rotation=0,
         )
         # Training uses nothing of a network that other classifiers lack.
         return evidence.train(data, network=cast(Network, evidence.classifier), recipe=recipe)

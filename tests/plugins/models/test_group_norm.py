@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gatecrash import ContractError, Network, Portable, with_group_norm
+from gatecrash import ContractError, Network, Norm, Portable
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
 from support.shipped_models import CASES, CLASSES
 
@@ -24,15 +24,15 @@ def images(case: str) -> Tensor:
     return torch.randint(0, 256, (4, *CASES[case][1]), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def fresh(case: str) -> Network:
+def fresh(case: str, norm: Norm = "batch") -> Network:
     model, shape = CASES[case]
     torch.manual_seed(0)
-    return Network(model.build(CLASSES, shape), [0.5] * shape[0], [0.25] * shape[0])
+    return Network(model.build(CLASSES, shape), [0.5] * shape[0], [0.25] * shape[0], norm)
 
 
 @torch.no_grad()
 def test_in_training_no_image_depends_on_its_batch(case: str, images: Tensor) -> None:
-    network = with_group_norm(fresh(case)).double().train()  # groups of two values on a single pixel blow up float32's errors
+    network = fresh(case, "group").double().train()  # groups of two values on a single pixel blow up float32's errors
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.eval()
@@ -43,7 +43,7 @@ def test_in_training_no_image_depends_on_its_batch(case: str, images: Tensor) ->
 
 @torch.no_grad()
 def test_it_is_stored_and_rebuilt_with_its_norms(case: str, images: Tensor) -> None:
-    network = with_group_norm(fresh(case)).eval()
+    network = fresh(case, "group").eval()
     for module in network.modules():
         if isinstance(module, nn.GroupNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -53,17 +53,17 @@ def test_it_is_stored_and_rebuilt_with_its_norms(case: str, images: Tensor) -> N
 
 
 def test_convolutions_start_as_with_batch_norm(case: str) -> None:
-    one, other = fresh(case), with_group_norm(fresh(case))
+    one, other = fresh(case), fresh(case, "group")
     assert one.convolutions.keys() == other.convolutions.keys()
     assert all(torch.equal(layer.weight, other.convolutions[name].weight) for name, layer in one.convolutions.items())
 
 
 def test_groups_divide_the_channels_and_a_fixed_scale_stays_fixed() -> None:
-    network = with_group_norm(fresh("airbench-narrow-gray"))  # channels 4, 9 and 16
+    network = fresh("airbench-narrow-gray", "group")  # channels 4, 9 and 16
     norms = [module for module in network.modules() if isinstance(module, nn.GroupNorm)]
     assert [(norm.num_channels, norm.num_groups) for norm in norms[::2]] == [(4, 4), (9, 9), (16, 16)]
     assert not any(norm.weight.requires_grad for norm in norms)
-    wide = [module for module in with_group_norm(fresh("resnet18")).modules() if isinstance(module, nn.GroupNorm)]
+    wide = [module for module in fresh("resnet18", "group").modules() if isinstance(module, nn.GroupNorm)]
     assert {norm.num_groups for norm in wide} == {32}
 
 
@@ -75,4 +75,4 @@ def test_norms_are_exchanged_before_modules_are_inserted() -> None:
     network = fresh("small-cnn-gray-16")
     network.insert("block1.point", Same())
     with pytest.raises(ContractError, match="exchange a network's norms before modules are inserted into it"):
-        with_group_norm(network)
+        Network(network.backbone, [0.5], [0.25], norm="group")

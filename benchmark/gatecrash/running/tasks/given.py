@@ -21,9 +21,11 @@ from gatecrash.contracts.model import Model
 from gatecrash.contracts.outcome import Outcome
 from gatecrash.contracts.portable import Portable
 from gatecrash.contracts.randomness import Streams
+from gatecrash.contracts.recipe import Augmentation
+from gatecrash.contracts.train import NewModel
 from gatecrash.engine import batching
 from gatecrash.engine.networks import network_factory
-from gatecrash.engine.trainer import TrainingSetup, trainer
+from gatecrash.engine.trainer import TrainingSetup, new_models, trainer
 from gatecrash.records.stage import Stage
 from gatecrash.running.tasks.features import penultimate
 
@@ -44,7 +46,7 @@ def attack_context(
     victim: what it trains must not begin as the victim does.
     """
     streams = Streams(purpose, setup.dataset, model.name, setup.recipe.model_dump(mode="json"), setup.seed)
-    new_model = partial(network_factory(model, train, setup.device), streams.seed("init", 63))
+    new_model = new_models(network_factory(model, train, setup.device), streams)
     return AttackContext(
         classes=train.classes,
         shape=train.shape,
@@ -91,9 +93,9 @@ def evidence_for(
     needs, device = frozenset(defense.needs), setup.device
     streams = Streams("defense", defense.name, setup.seed)
     seen = stage.training_data if stage.training_data is not None else stage.clean
-    new_model = no_retraining
+    new_model: NewModel = no_retraining
     if model is not None and Need.RETRAIN in needs:
-        new_model = partial(network_factory(model, seen, device), streams.seed("init", 63))
+        new_model = new_models(network_factory(model, seen, device), streams)
     batches = partial(batching.batches, device=device)
     features = stage.features
     if Need.FEATURES in needs and stage.training_data is not None and features is None:
@@ -107,6 +109,7 @@ def evidence_for(
         train=trainer(new_model, streams, setup),
         batches=batches,
         flip=setup.flip,
+        augmentation=Augmentation(setup.recipe.crop, setup.recipe.flip and setup.flip, setup.recipe.rotation),
         prior=stage.prior,
         datasets={option: data.to(device) for option, data in (datasets or {}).items()},
         _classifier=stage.classifier().duplicate().to(device).eval() if Need.MODEL in needs else None,
