@@ -18,15 +18,19 @@ from support.documents import code_block, code_blocks
 Gatecrash = Callable[..., Any]
 TUTORIAL = "docs/plugins.md"
 ATTACK, DEFENSE = code_block(TUTORIAL, "class CornerDot("), code_block(TUTORIAL, "class FineTuning(")
+EARLY_LOSS = code_block(TUTORIAL, "class EarlyLoss(")
 DATASET, MODEL = code_block(TUTORIAL, "class NumpyArchive("), code_block(TUTORIAL, "class Tiny(")
 OBSERVER, TEST = code_block(TUTORIAL, "def cell_finished("), code_block(TUTORIAL, "parametrize_with_checks([")
 
 
 def test_every_example_is_tried_here_or_as_the_observer_in_test_hooks() -> None:
-    assert code_blocks(TUTORIAL, "python") == [ATTACK, DEFENSE, DATASET, MODEL, OBSERVER, TEST]
+    assert code_blocks(TUTORIAL, "python") == [ATTACK, DEFENSE, EARLY_LOSS, DATASET, MODEL, OBSERVER, TEST]
 
 
-@pytest.mark.parametrize(("example", "attacks", "defenses"), [(ATTACK, ["corner-dot"], []), (DEFENSE, [], ["plain-fine-tuning"])])
+@pytest.mark.parametrize(
+    ("example", "attacks", "defenses"),
+    [(ATTACK, ["corner-dot"], []), (DEFENSE, [], ["plain-fine-tuning"]), (EARLY_LOSS, [], ["early-loss"])],
+)
 def test_the_attack_and_the_defense_run(
     gatecrash: Gatecrash, small_grid: Callable[..., Path], tmp_path: Path, example: str, attacks: list[str], defenses: list[str]
 ) -> None:
