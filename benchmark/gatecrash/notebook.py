@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 from gatecrash.boards.source import ResultSource, flat_records, plain
 from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.detector import InputDetector, Rejecting
+from gatecrash.contracts.portable import rebuild
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
 from gatecrash.records.plan import NONE
@@ -60,6 +62,8 @@ class LoadedCell:
     """bool [N], by row of the training set (without the hold-out): what the defense takes for poisoned; None where it names no rows."""
     suspicion: Tensor | None
     """float64 [N], by row of the training set, higher is more suspect; None where the defense gives no scores."""
+    detector: InputDetector | None = None
+    """What scores the inputs of the deployed classifier, on the CPU: kept as the classifier is, which then is a `gatecrash.Rejecting`."""
 
 
 def results(store: str | Path | Store | None = None, *, grid: str | Path | None = None) -> pd.DataFrame:
@@ -135,9 +139,18 @@ def load_cell(
     classifier = None
     if produced.classifier is not None:
         classifier = rebuilt_classifier(produced.classifier, produced.state)
-    elif result.defense_name == NONE or (result.gives is not None and not {"classifier", "reject"} & set(result.gives)):
+    elif _leaves_the_victim(result) or produced.detector is not None:
         classifier = load_victim(source.store, result.victim_key, plugins=paths).classifier
+    detector = None if produced.detector is None else rebuild(produced.detector, produced.detector_state)
+    if classifier is not None and isinstance(detector, InputDetector):
+        return LoadedCell(result, Rejecting(classifier, detector).eval(), produced.suspects, produced.suspicion, detector)
     return LoadedCell(result, classifier, produced.suspects, produced.suspicion)
+
+
+def _leaves_the_victim(result: Result) -> bool:
+    """Whether the defense, if any, hands no classifier back, nor anything that stands before one."""
+    gives = set(result.gives or ()) & {"classifier", "reject", "detector"}
+    return result.defense_name == NONE or (result.gives is not None and not gives)
 
 
 def _only_cell(results: Sequence[Result], attack: str | None, defense: str | None, seed: int | None) -> Result:

@@ -1,22 +1,25 @@
-"""`gatecrash new` writes methods that work as they are."""
+"""`gatecrash new` writes plugins that work as they are; that they pass their checks is tested with the pages that show them."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import yaml
 
 import gatecrash
-from gatecrash.authoring.scaffold import Names, check_name
+from gatecrash.authoring.scaffold import PLUGIN_KINDS, Names, NewKind, check_name
+from gatecrash.cli.new_command import KINDS
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
-from gatecrash.testing import checks_for
+from support.paths import ROOT
 
 Gatecrash = Callable[..., Any]
 
@@ -50,30 +53,43 @@ def test_what_cannot_be_a_name_is_refused(name: str) -> None:
         check_name(name)
 
 
-@pytest.mark.parametrize("kind", ["attack", "defense"])
-def test_what_is_written_passes_its_checks_and_runs_in_a_grid(gatecrash: Gatecrash, empty: Path, small_grid: Any, kind: str) -> None:
+def test_the_command_offers_every_kind_that_can_be_written() -> None:
+    assert get_args(NewKind) == KINDS == tuple(PLUGIN_KINDS)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"dataset", "model"}])
+def test_what_is_written_runs_in_a_grid(gatecrash: Gatecrash, empty: Path, small_grid: Any, kind: NewKind) -> None:
     written = gatecrash("new", kind, "my-method")
     assert written.code == 0, written.err
     assert "wrote my_method.py\nwrote test_my_method.py\n" in written.out
-    plugin = load_plugins([empty / "my_method.py"]).get(kind, "my-method").configure()  # type: ignore[arg-type]
-    for check in checks_for(plugin):
-        check(plugin)
-    fields = {"attacks": ["none", "my-method"]} if kind == "attack" else {"attacks": ["none"], "defenses": ["none", "my-method"]}
-    ran = gatecrash("run", small_grid(**fields), "--store", "store", "--plugins", "my_method.py")
+    plugin_kind = PLUGIN_KINDS[kind]
+    fields = {f"{plugin_kind}s": ["none", "my-method"]}
+    ran = gatecrash("run", small_grid(**{"attacks": ["none"], **fields}), "--store", "store", "--plugins", "my_method.py")
     assert ran.code == 0, ran.err
     records = json.loads(gatecrash("results", "--store", "store", "--format", "json").out)
-    assert "my-method" in {record[kind] for record in records}
+    assert "my-method" in {record[plugin_kind] for record in records}
     assert {record["status"] for record in records} == {"ok"}
 
 
 @pytest.mark.slow
-def test_the_tests_that_are_written_pass(gatecrash: Gatecrash, empty: Path) -> None:
-    gatecrash("new", "attack", "my-attack")
-    gatecrash("new", "defense", "my-defense")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tests_that_are_written_pass(gatecrash: Gatecrash, empty: Path, kind: NewKind) -> None:
+    gatecrash("new", kind, "my-method")
     done = subprocess.run([sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider"], cwd=empty, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-    assert "test_my_attack.py::test_it_keeps_the_contract[my-attack-is-deterministic] PASSED" in done.stdout
-    assert "test_my_defense.py::test_it_keeps_the_contract[my-defense-benign-victim-survives] PASSED" in done.stdout
+    if kind not in {"dataset", "model"}:
+        assert "test_my_method.py::test_it_keeps_the_contract[my-method-is-deterministic] PASSED" in done.stdout
+
+
+@pytest.mark.slow
+def test_what_is_written_is_formatted_and_typed_as_the_shipped_plugins_are(gatecrash: Gatecrash, repository: Path) -> None:
+    for kind in KINDS:
+        assert gatecrash("new", kind, f"my-{kind}").code == 0
+    ours = 'lint.isort.known-first-party=["gatecrash", "gatecrash_plugins"]'
+    settings = ["--config", str(ROOT / "pyproject.toml"), "--config", ours]
+    for command in (["ruff", "check", *settings, "."], ["ruff", "format", "--diff", *settings, "."], ["mypy", "--strict", "plugins"]):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=repository, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
 
 
 def test_in_a_checkout_the_files_go_where_the_shipped_ones_are(
@@ -86,15 +102,35 @@ def test_in_a_checkout_the_files_go_where_the_shipped_ones_are(
     assert "from gatecrash_plugins.defenses.my_method import MyMethod" in test.read_text()
 
 
-def test_a_package_announces_the_method_by_an_entry_point(gatecrash: Gatecrash, repository: Path) -> None:
-    called = gatecrash("new", "attack", "my-method", "--package")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_package_announces_the_plugin_by_an_entry_point(gatecrash: Gatecrash, repository: Path, kind: NewKind) -> None:
+    called = gatecrash("new", kind, "my-method", "--package")
     assert "pip install --editable gatecrash-my-method" in called.out
-    project = tomllib.loads((repository / "gatecrash-my-method" / "pyproject.toml").read_text())
+    home = repository / "gatecrash-my-method"
+    project = tomllib.loads((home / "pyproject.toml").read_text())
     assert project["project"]["entry-points"] == {"gatecrash": {"my-method": "gatecrash_my_method"}}
-    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["gatecrash_my_method"]
-    code = repository / "gatecrash-my-method" / "gatecrash_my_method" / "__init__.py"
-    assert load_plugins([code]).get("attack", "my-method")
-    assert "from gatecrash_my_method import MyMethod" in (repository / "gatecrash-my-method" / "tests" / "test_my_method.py").read_text()
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["src/gatecrash_my_method"]
+    assert load_plugins([home / "src" / "gatecrash_my_method" / "__init__.py"]).get(PLUGIN_KINDS[kind], "my-method")
+    assert "from gatecrash_my_method import MyMethod" in (home / "tests" / "test_my_method.py").read_text()
+    steps = yaml.safe_load((home / ".github" / "workflows" / "test.yml").read_text())["jobs"]["test"]["steps"]
+    assert [step["run"] for step in steps[-2:]] == ["gatecrash show my-method", "pytest"]
+    assert "$ pip install ." in (home / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["attack", "model"])
+def test_a_package_installs_and_passes_its_own_ci(gatecrash: Gatecrash, empty: Path, kind: NewKind) -> None:
+    gatecrash("new", kind, "my-method", "--package")
+    home, site = empty / "gatecrash-my-method", empty / "site"
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])}
+    for command in (
+        ["pip", "install", *options, "--target", str(site), "."],
+        ["gatecrash", "show", "my-method"],
+        ["pytest", "-p", "no:cacheprovider"],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=home, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_nothing_is_overwritten(gatecrash: Gatecrash, empty: Path) -> None:

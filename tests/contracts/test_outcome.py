@@ -16,6 +16,7 @@ from gatecrash import (
     Verdict,
 )
 from support.planted_networks import one_channel_per_class
+from support.written_scores import Brightness
 
 CLASSIFIER = frozenset({Give.CLASSIFIER})
 SUSPECTS = frozenset({Give.SUSPECTS})
@@ -72,4 +73,5 @@ class TestOutcome:
             verdict=Verdict(True, 1.0, (5,), {0: 0.0}),
             trajectory=[Step({}, {})] * 32,
             figures={"mask": picture(1, 1, 1), "pattern of ../é": picture(3, 2, 5)},
+            detector=Brightness(),
         ).check(frozenset(Give), 20, 6)

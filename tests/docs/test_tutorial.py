@@ -1,4 +1,4 @@
-"""docs/plugins.md: its examples work as shown."""
+"""docs/plugins.md and the pages in docs/plugins/: their plugins are what `gatecrash new` writes, pass the checks and run."""
 
 from __future__ import annotations
 
@@ -13,40 +13,56 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
-from support.documents import code_block, code_blocks
+from gatecrash.authoring.scaffold import PLUGIN_KINDS, NewKind, check_name, files
+from support.documents import PAGES, code_block, code_blocks, links
+from support.paths import ROOT
 
 Gatecrash = Callable[..., Any]
 TUTORIAL = "docs/plugins.md"
-ATTACK, DEFENSE = code_block(TUTORIAL, "class CornerDot("), code_block(TUTORIAL, "class FineTuning(")
-EARLY_LOSS = code_block(TUTORIAL, "class EarlyLoss(")
-DATASET, MODEL = code_block(TUTORIAL, "class NumpyArchive("), code_block(TUTORIAL, "class Tiny(")
+NAMES: dict[NewKind, str] = {
+    "attack": "corner-square",
+    "training-attack": "second-loss",
+    "defense": "plain-fine-tuning",
+    "filter": "spectral",
+    "input-detector": "overlay-entropy",
+    "model-detector": "largest-margin",
+    "dataset": "npz",
+    "model": "tiny-net",
+}
+"""The plugin that each page shows."""
 OBSERVER, TEST = code_block(TUTORIAL, "def cell_finished("), code_block(TUTORIAL, "parametrize_with_checks([")
 
 
+def shown(kind: NewKind) -> str:
+    """The plugin on the page of this intention."""
+    (code,) = code_blocks(f"docs/plugins/{kind}.md", "python")
+    return code
+
+
+def test_every_intention_has_a_page_that_the_tutorial_links() -> None:
+    assert [f"plugins/{kind}.md" for kind in PLUGIN_KINDS] == [link for link in links(TUTORIAL) if link.startswith("plugins/")]
+    assert {page for page in PAGES if page.startswith("docs/plugins/")} == {f"docs/plugins/{kind}.md" for kind in NAMES}
+    assert set(NAMES) == set(PLUGIN_KINDS)
+
+
 def test_every_example_is_tried_here_or_as_the_observer_in_test_hooks() -> None:
-    assert code_blocks(TUTORIAL, "python") == [ATTACK, DEFENSE, EARLY_LOSS, DATASET, MODEL, OBSERVER, TEST]
+    assert code_blocks(TUTORIAL, "python") == [OBSERVER, TEST]
 
 
-@pytest.mark.parametrize(
-    ("example", "attacks", "defenses"),
-    [(ATTACK, ["corner-dot"], []), (DEFENSE, [], ["plain-fine-tuning"]), (EARLY_LOSS, [], ["early-loss"])],
-)
-def test_the_attack_and_the_defense_run(
-    gatecrash: Gatecrash, small_grid: Callable[..., Path], tmp_path: Path, example: str, attacks: list[str], defenses: list[str]
-) -> None:
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_page_shows_what_gatecrash_new_writes(kind: NewKind) -> None:
+    written = files(kind, check_name(NAMES[kind]), Path("/somewhere"), package=False)
+    assert shown(kind) == next(text for path, text in written.items() if not path.name.startswith("test_"))
+    assert f"`gatecrash new {kind} {NAMES[kind]}`" in (ROOT / "docs" / "plugins" / f"{kind}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NAMES if PLUGIN_KINDS[kind] in {"attack", "defense"}])
+def test_an_attack_or_defense_passes_its_checks(gatecrash: Gatecrash, tmp_path: Path, kind: NewKind) -> None:
     plugin = tmp_path / "plugin.py"
-    plugin.write_text(example)
-    grid = small_grid(attacks=["none", *attacks], defenses=["none", *defenses])
-    called = gatecrash("run", grid, "--store", tmp_path / "s", "--plugins", plugin)
-    assert called.code == 0, called.err
-    assert "warning" not in called.err
-
-
-def test_the_defense_passes_its_checks(gatecrash: Gatecrash, tmp_path: Path) -> None:
-    plugin = tmp_path / "plain_fine_tuning.py"
-    plugin.write_text(DEFENSE)
-    called = gatecrash("check", plugin)
+    plugin.write_text(shown(kind))
+    called = gatecrash("check", "--quick", plugin)
     assert called.code == 0, called.out
+    assert "n/a" not in called.out
 
 
 def test_the_dataset_and_the_model_run(gatecrash: Gatecrash, write: Callable[[str, str], Path], tmp_path: Path) -> None:
@@ -56,8 +72,8 @@ def test_the_dataset_and_the_model_run(gatecrash: Gatecrash, write: Callable[[st
     np.savez(archive, x_train=images[:1000], y_train=labels[:1000], x_test=images[1000:], y_test=labels[1000:])
     grid = {"name": "own", "dataset": {"npz": {"path": str(archive)}}, "model": "tiny-net", "recipe": {"preset": "tiny", "epochs": 8}}
     file = write("own.yaml", yaml.safe_dump({**grid, "attacks": ["none"], "defenses": ["none", "fine-pruning"]}))
-    plugins = [argument for name, text in (("data", DATASET), ("net", MODEL)) for argument in ("--plugins", write(f"{name}.py", text))]
-    called = gatecrash("run", file, "--store", tmp_path / "s", *plugins)
+    written = [write(f"{kind}.py", shown(kind)) for kind in ("dataset", "model")]
+    called = gatecrash("run", file, "--store", tmp_path / "s", *(argument for path in written for argument in ("--plugins", path)))
     assert called.code == 0, called.err
     rows = list(csv.DictReader(gatecrash("results", "--store", tmp_path / "s", "--format", "csv").out.splitlines()))
     assert [(row["dataset"], row["model"], row["status"]) for row in rows] == [("npz", "tiny-net", "ok")] * 2
@@ -65,7 +81,7 @@ def test_the_dataset_and_the_model_run(gatecrash: Gatecrash, write: Callable[[st
 
 
 def test_the_conformance_test_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "corner_dot.py").write_text(ATTACK)
+    (tmp_path / "corner_square.py").write_text(shown("attack"))
     monkeypatch.syspath_prepend(tmp_path)
     names: dict[str, Any] = {}
     exec(TEST, names)
@@ -73,4 +89,4 @@ def test_the_conformance_test_passes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(mark.args[1]) > 20
     for case in mark.args[1]:
         names["test_it_keeps_the_contract"](*case.values)
-    sys.modules.pop("corner_dot")
+    sys.modules.pop("corner_square")

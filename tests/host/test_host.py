@@ -10,6 +10,7 @@ import pytest
 
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
+from support.paths import ROOT
 
 Write = Callable[[str, str], Path]
 
@@ -129,6 +130,12 @@ NO_DESCRIPTION = "the option strength of the defense 'mine' has no description; 
 def test_an_option_without_description_is_refused(write: Write) -> None:
     (problem,) = load_plugins([write("undescribed.py", UNDESCRIBED)]).problems
     assert problem.message == NO_DESCRIPTION
+
+
+def test_an_attack_that_declares_an_option_it_does_not_have_is_refused(write: Write) -> None:
+    text = (ROOT / "tests" / "support" / "preparing_plugin.py").read_text(encoding="utf-8").replace('{"strength", ', '{"strenght", ')
+    (problem,) = load_plugins([write("misspelt.py", text)]).problems
+    assert problem.message == "prepare_options of the attack 'encoding' has 'strenght', which is no option of it"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -98,6 +99,14 @@ class Rambling(Dot):
 class Dicing(Dot):
     def choose(self, train: ImageSet, goal: Goal, ctx: AttackContext) -> Tensor:
         return torch.randperm(len(train))[:9]
+
+
+class OneSeed(Dot):
+    """Draws from a generator of its own, which starts the same in every run."""
+
+    def choose(self, train: ImageSet, goal: Goal, ctx: AttackContext) -> Tensor:
+        rows = torch.nonzero(goal.eligible(train.labels)).flatten()
+        return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:22]].sort().values
 
 
 class WithReplacement(Dot):
@@ -236,6 +245,41 @@ def with_trigger(trigger: Trigger) -> Attack:
     return WithTrigger()
 
 
+class DigitsOnly(Dot):
+    """Knows no images but those of 16x16 pixels and one channel."""
+
+    def trigger(self, shape: tuple[int, int, int]) -> Trigger:
+        return super().trigger((1, 16, 16))
+
+
+class Choosy(Dot):
+    class Config(PoisonConfig):
+        """A choice of which one fails."""
+
+        corner: Literal["top", "bottom"] | None = Field("top", description="where the pixel lies")
+
+    config: Config
+
+    def trigger(self, shape: tuple[int, int, int]) -> Trigger:
+        if self.config.corner is None:
+            raise KeyError("corner")
+        return super().trigger(shape)
+
+
+class Hoarding(Dot):
+    """Keeps 0.6 GB in the class, as a cache would."""
+
+    kept: list[Tensor] = []
+
+    def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
+        self.kept.append(torch.ones(600 << 20, dtype=torch.uint8))
+        return super().poison(train, ctx)
+
+
+class Misspelt(Dot):
+    deviations = {"uses-it-seed": "the paper fixes the rows"}
+
+
 class Headless(Dot):
     def implant(self, train: ImageSet, ctx: AttackContext) -> Implant:
         return Implant(self.poison(train, ctx), nn.Flatten())  # type: ignore[arg-type]
@@ -253,6 +297,7 @@ BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
     ("is-documented", Uncited, r"gatecrash.Reference\(paper, year, url\); got None"),
     ("is-documented", Rambling, "summary to be one line"),
     ("is-deterministic", Dicing, "got other rows or roles, images, labels. To mend it: draw only from ctx.stream"),
+    ("uses-its-seed", OneSeed, "seeds 0 and 1 to poison different rows; got the same 22 rows"),
     ("poisons-exactly-its-rate", WithReplacement, r"expected 22 rows of role POISON \(poison_rate 0.05 of 450\); got 21"),
     ("leaves-its-inputs-alone", InPlace, "got changed images or labels in it. To mend it: work on train.images.clone"),
     ("leaves-its-inputs-alone", Meddling, "the benign victim to stay as it was"),
@@ -270,6 +315,10 @@ BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
     ("triggers-act-per-image", lambda: with_trigger(Scribbling()), "leave its input alone"),
     ("triggers-act-per-image", lambda: with_trigger(Invisible()), "to change images"),
     ("triggers-survive-storage", lambda: with_trigger(Brighten(by=50)), "act the same after it was stored"),
+    ("works-on-other-images", DigitsOnly, r"on the digits \(3x20x24\) to finish"),
+    ("every-choice-works", Choosy, "expected corner=None to work: .*KeyError"),
+    ("keeps-little-memory", Hoarding, r"at most 512 MiB of memory; got [56]\d\d MiB more"),
+    ("deviations-are-known", Misspelt, "got 'uses-it-seed'. To mend it: did you mean 'uses-its-seed'"),
     ("implants-a-classifier", Headless, "expected implant.* to return a gatecrash.Classifier; got Flatten"),
     ("honours-the-device", lambda: with_trigger(Anchored()), "a tensor in a plain attribute, pattern"),
     ("honours-the-device", lambda: with_trigger(Homesick()), "to work on the device of its images"),
@@ -277,6 +326,7 @@ BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
 
 
 @pytest.mark.parametrize(("name", "make", "said"), BROKEN_ATTACKS)
-def test_a_broken_attack_is_caught(name: str, make: Callable[[], Attack], said: str) -> None:
+def test_a_broken_attack_is_caught(name: str, make: Callable[[], Attack], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hoarding, "kept", [])
     with pytest.raises(CheckFailed, match=said):
         run_check(make(), name)

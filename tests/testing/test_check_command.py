@@ -55,10 +55,13 @@ def test_the_command_checks_every_plugin_of_a_file_and_tells_one_cause_once(gate
     called = gatecrash("check", file)
     assert called.code == 1
     assert "defense idle\n" in called.out
-    assert "  FAILED  uses-only-what-it-declares: expected defend() on the digits to finish; got ZeroDivisionError: oops" in called.out
+    assert (
+        "  FAILED  uses-only-what-it-declares: expected defend() on the digits (1x16x16) to finish; got ZeroDivisionError: oops"
+        in called.out
+    )
     assert "  FAILED  gives-a-valid-outcome: see uses-only-what-it-declares" in called.out
-    assert called.out.count("FAILED") == called.out.count("see ") + 2  # the run on the backdoored victim, and the one on the benign victim
-    assert "8 checks failed" in called.err
+    assert called.out.count("FAILED") == called.out.count("see ") + 1
+    assert "13 checks failed" in called.err
 
 
 def test_a_file_that_does_not_load_is_a_failed_check(gatecrash: Callable[..., Any], write: Any) -> None:

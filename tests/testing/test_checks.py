@@ -33,10 +33,17 @@ def shipped() -> list[Any]:
     return [plugin.configure(QUICK.get(plugin.name)) for kind in KINDS[:2] for plugin in host.all(kind)]
 
 
-@pytest.mark.slow
-@parametrize_with_checks(shipped())
+@parametrize_with_checks(shipped(), quick=True)
 def test_shipped_plugins_keep_the_contracts(plugin: Attack | Defense, check: Check) -> None:
     check(plugin)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plugin", shipped(), ids=lambda plugin: plugin.name)
+def test_shipped_plugins_pass_the_long_checks_too(plugin: Attack | Defense) -> None:
+    for check in checks_for(plugin):
+        if not check.quick:
+            check(plugin)
 
 
 @parametrize_with_checks([Dot(), Tuning()])

@@ -8,18 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from gatecrash import (
     Classifier,
     Defense,
     Evidence,
+    Give,
     Need,
     Network,
+    Options,
     Outcome,
     Recipe,
 )
-from gatecrash.testing import CheckFailed
+from gatecrash.testing import CheckFailed, checks_for
 from support.sound_plugins import Tuning, run_check
 
 
@@ -38,6 +41,90 @@ class Starting(Tuning):
 
     def defend(self, evidence: Evidence) -> Outcome:
         return Outcome(classifier=evidence.train(evidence.clean, recipe=Recipe(epochs=1)))
+
+
+class Overasking(Tuning):
+    """Is compared with defenses that retrain, and does not."""
+
+    needs = frozenset({Need.MODEL, Need.CLEAN_DATA, Need.RETRAIN})
+
+    def defend(self, evidence: Evidence) -> Outcome:
+        evidence.clean  # noqa: B018
+        return super().defend(evidence)
+
+
+FIXED = 7
+
+
+class OneSeed(Tuning):
+    def defend(self, evidence: Evidence) -> Outcome:
+        torch.manual_seed(FIXED)
+        network = evidence.network
+        network.head.weight.data += 1e-3 * torch.randn_like(network.head.weight)
+        return Outcome(classifier=network)
+
+
+class Filter(Defense):
+    """Suspects a tenth of the rows; the subclasses find another suspicion."""
+
+    name = "filter"
+    summary = "suspects some rows"
+    reference = Tuning.reference
+    needs = frozenset({Need.TRAINING_DATA})
+    gives = frozenset({Give.SUSPECTS})
+
+    def suspicion(self, rows: int) -> Tensor:
+        return torch.linspace(0, 1, rows)
+
+    def defend(self, evidence: Evidence) -> Outcome:
+        suspicion = self.suspicion(len(evidence.training_data))
+        return Outcome(suspects=suspicion > 0.9, suspicion=suspicion)
+
+
+class Paranoid(Filter):
+    def suspicion(self, rows: int) -> Tensor:
+        return torch.ones(rows)
+
+
+class Undefined(Filter):
+    def suspicion(self, rows: int) -> Tensor:
+        return torch.full((rows,), float("nan"))
+
+
+class DigitsOnly(Tuning):
+    needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
+
+    def defend(self, evidence: Evidence) -> Outcome:
+        evidence.classifier(evidence.clean.images * torch.ones(16, 16, dtype=torch.uint8))
+        return super().defend(evidence)
+
+
+class SmallCnnOnly(Tuning):
+    def defend(self, evidence: Evidence) -> Outcome:
+        evidence.network.backbone.block1  # noqa: B018
+        return super().defend(evidence)
+
+
+class Choosy(Tuning):
+    class Config(Options):
+        """A switch that breaks it."""
+
+        hard: bool = Field(False, description="whether to fail")
+
+    config: Config
+
+    def defend(self, evidence: Evidence) -> Outcome:
+        return Outcome() if self.config.hard else super().defend(evidence)
+
+
+class Hoarding(Tuning):
+    """Keeps 0.6 GB in the class, as a cache would."""
+
+    kept: list[Tensor] = []
+
+    def defend(self, evidence: Evidence) -> Outcome:
+        self.kept.append(torch.ones(600 << 20, dtype=torch.uint8))
+        return super().defend(evidence)
 
 
 class Noisy(Tuning):
@@ -133,6 +220,14 @@ BROKEN_DEFENSES: list[tuple[str, Callable[[], Defense], str]] = [
     ("can-be-registered", LooselyTyped, "needs to be a frozenset of gatecrash.Need"),
     ("uses-only-what-it-declares", Peeking, "got a look at evidence.clean. To mend it: add Need.CLEAN_DATA"),
     ("uses-only-what-it-declares", Starting, "got training from scratch. To mend it: add Need.RETRAIN"),
+    ("reads-what-it-needs", Overasking, "got no use of retrain. To mend it: take Need.RETRAIN out of needs"),
+    ("uses-its-seed", OneSeed, r"always starts the same \(line \d+: torch.manual_seed\(FIXED\)\)"),
+    ("suspects-some-rows-only", Paranoid, "got every row suspect"),
+    ("works-on-other-images", DigitsOnly, r"defend\(\) on the digits \(3x20x24\) to finish"),
+    ("works-on-other-images", SmallCnnOnly, "has no attribute 'block1'"),
+    ("every-choice-works", Choosy, "expected hard=True to work: a valid outcome .*declares a classifier but its outcome has none"),
+    ("keeps-little-memory", Hoarding, r"at most 512 MiB of memory; got [56]\d\d MiB more"),
+    ("gives-a-valid-outcome", Undefined, "suspicion has NaN"),
     ("is-deterministic", Noisy, "got another classifier. To mend it: draw only from evidence.stream"),
     ("leaves-its-inputs-alone", Wiping, "got another hold-out"),
     ("gives-a-valid-outcome", EmptyHanded, "declares a classifier but its outcome has none"),
@@ -148,6 +243,16 @@ BROKEN_DEFENSES: list[tuple[str, Callable[[], Defense], str]] = [
 
 @pytest.mark.parametrize(("name", "make", "said"), BROKEN_DEFENSES)
 def test_a_broken_defense_is_caught(name: str, make: Callable[[], Defense], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hoarding, "kept", [])
     monkeypatch.setattr(time, "perf_counter", time.perf_counter)  # put back after the one that stops the clock
     with pytest.raises(CheckFailed, match=said):
         run_check(make(), name)
+
+
+def test_scores_that_are_not_numbers_are_not_called_random() -> None:
+    run_check(Undefined(), "is-deterministic")
+
+
+def test_a_filter_that_suspects_some_rows_passes() -> None:
+    for check in checks_for(Filter(), quick=True):
+        check(Filter())

@@ -63,10 +63,10 @@ class Panel:
         return None
 
     def repairs(self, defense: str) -> bool:
-        """Whether the defense hands back a classifier; one that only detects leaves ACC and ASR as they were."""
+        """Whether the defense changes what a deployed classifier answers; one that only judges rows or models leaves ACC and ASR alone."""
         gives = self.gives(defense)
         if gives is not None:
-            return bool(gives & {"classifier", "reject"})
+            return bool(gives & {"classifier", "reject", "detector"})
         return defense != NONE
 
     def missing(self) -> list[tuple[str, str, int]]:

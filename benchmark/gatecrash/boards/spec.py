@@ -53,6 +53,9 @@ def dataset_label(result: Result) -> str:
 
 
 def _entry(stage: Stage) -> str | dict[str, Any]:
+    if stage.when:
+        entry = _entry(stage.model_copy(update={"when": None}))
+        return {**({entry: {}} if isinstance(entry, str) else entry), "when": stage.when}
     if not stage.config:
         return stage.name
     # a bare list would be read as a sweep

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from gatecrash.contracts.classifier import Classifier, Network
 from gatecrash.contracts.config import Options
 from gatecrash.contracts.data import ImageSet, Poisoned
+from gatecrash.contracts.portable import Portable
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.reference import Reference
@@ -63,6 +64,10 @@ class AttackContext:
     train: Train
     benign: Network | None = None
     """The benign victim of the same dataset, model, recipe and seed, for attacks with `needs_benign`."""
+    prepared: Portable | None = None
+    """What the attack's `prepare` returned, in eval mode on `device`."""
+    datasets: Mapping[str, ImageSet] = field(default_factory=dict)
+    """The second data sets that options of type `DatasetRef` name, by option, in the shape of the grid's images."""
 
     @property
     def num_classes(self) -> int:
@@ -81,10 +86,14 @@ class Attack(ABC):
     reference: ClassVar[Reference | None] = None
     version: ClassVar[int] = 1
     """Raise it whenever the numbers may change: it is part of every key."""
+    deviations: ClassVar[Mapping[str, str]] = {}
+    """Checks of `gatecrash check` that this method fails on purpose: name -> reason, which is shown instead of a failure."""
     controls: ClassVar[Literal["data", "training", "model"]] = "data"
     clean_label: ClassVar[bool] = False
     """Labels stay true: the poisoned rows are images of the target class."""
     needs_benign: ClassVar[bool] = False
+    prepare_options: ClassVar[frozenset[str]] = frozenset()
+    """Names of the options that `prepare` depends on; it can read no others."""
 
     class Config(Options):
         """No options."""
@@ -105,6 +114,20 @@ class Attack(ABC):
         """
         del info
         return ()
+
+    def prepare(self, train: ImageSet, ctx: AttackContext) -> Portable | None:
+        """What all values of the other options can share (an encoder, a surrogate), made once and kept in the store: `ctx.prepared` of
+        `poison` and `implant`.
+
+        It is made anew for other training images, another model, recipe or seed, for another version of the attack, and for other values
+        of `prepare_options`. `ctx` has streams of its own; `ctx.prepared` is None here.
+        """
+        raise NotImplementedError(f"{type(self).__name__} prepares nothing")  # pragma: no cover - never called where it is not defined
+
+    @classmethod
+    def prepares(cls) -> bool:
+        """Whether the attack defines `prepare`."""
+        return cls.prepare is not Attack.prepare
 
     @abstractmethod
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:

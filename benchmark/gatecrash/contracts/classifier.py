@@ -1,7 +1,7 @@
 """Classifiers: the form of victims and of what defenses return.
 
 A `Classifier` maps images to K logits, or to K + 1 where the last one rejects the input as poisoned. A `Network` also gives
-access to its inner layers by name: `points` (places with a readable activation and a channel mask), `norms` and `stages`.
+access to its inner layers by name: `points` (places with a readable activation and a channel mask), `norms`, `pairs` and `stages`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gatecrash.contracts.normalisation import Norm, use_group_norm
+from gatecrash.contracts.pairs import Pair, find_pairs
+from gatecrash.contracts.point import Point
 from gatecrash.contracts.portable import Portable
 from gatecrash.errors import ContractError
+
+HEAD = "head"
+"""What `Network.run` calls the head's input."""
 
 
 class Classifier(Portable):
@@ -29,38 +35,6 @@ class Classifier(Portable):
 
     def forward(self, images: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")  # pragma: no cover - abstract
-
-
-class Point(nn.Module):
-    """A named place in a backbone: the activation [N, C, ...] can be read there and channels can be switched off.
-
-    The mask, float [C], multiplies the activation. Place a point where no shortcut carries the channel around it (after a residual sum, or
-    at a convolution's output inside the branch), because there a mask of 0 switches the whole channel off.
-    """
-
-    mask: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.register_buffer("mask", torch.ones(channels))
-        self._open = True  # no channel is masked: the multiplication is skipped
-
-    def forward(self, activation: Tensor) -> Tensor:
-        if self._open:
-            return activation
-        return activation * self.mask.to(activation.dtype).view(-1, *[1] * (activation.ndim - 2))
-
-    def set_mask(self, mask: Tensor) -> None:
-        """Keep (1) or switch off (0) each channel; values between scale it."""
-        if mask.shape != self.mask.shape:
-            raise ContractError(f"mask must have shape {list(self.mask.shape)}; got {list(mask.shape)}")
-        self.mask.copy_(mask)
-        self._open = bool((self.mask == 1).all())
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        self._open = bool((self.mask == 1).all())
 
 
 class Backbone(Portable):
@@ -79,6 +53,10 @@ class Backbone(Portable):
         `images`: float [N, C, H, W], some of the images to be trained on as `forward` gets them.
         """
 
+    def find_pairs(self) -> tuple[Pair, ...]:
+        """What `Network.pairs` gives, by names inside the backbone. The default traces `forward`; write it out where that is refused."""
+        return find_pairs(self)
+
     def forward(self, images: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} defines no forward()")  # pragma: no cover - abstract
 
@@ -86,23 +64,40 @@ class Backbone(Portable):
 class Network(Classifier):
     """Normalisation + backbone: the form of every trained victim.
 
-    `mean` and `std` are per channel, in [0, 1] pixel units.
+    `mean` and `std` are per channel, in [0, 1] pixel units. `norm` "group" exchanges the backbone's BatchNorms for GroupNorms. `inserted`
+    are (point, Portable) as `insert` takes them.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, backbone: Backbone, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        mean: Sequence[float],
+        std: Sequence[float],
+        norm: Norm = "batch",
+        inserted: Sequence[tuple[str, Portable]] = (),
+    ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.norm = backbone, norm
         self.num_classes = backbone.head.out_features
         self.mean, self.std = tuple(mean), tuple(std)
         spread = torch.tensor(self.std).view(1, -1, 1, 1)
         self.register_buffer("scale", 1 / spread, persistent=False)
         self.register_buffer("shift", -torch.tensor(self.mean).view(1, -1, 1, 1) / spread, persistent=False)
+        if norm == "group":
+            if any(len(point.inserted) for point in self.points.values()):
+                raise ContractError("exchange a network's norms before modules are inserted into it")
+            use_group_norm(backbone)
+        for point, module in inserted:
+            self.insert(point, module)
 
     def config(self) -> dict[str, Any]:
-        return {"backbone": self.backbone, "mean": list(self.mean), "std": list(self.std)}
+        config: dict[str, Any] = {"backbone": self.backbone, "mean": list(self.mean), "std": list(self.std)}
+        inserted = [[name, module] for name, point in self.points.items() for module in point.inserted]
+        # Only where set: stored networks keep their description.
+        return config | ({"norm": self.norm} if self.norm != "batch" else {}) | ({"inserted": inserted} if inserted else {})
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.backbone(self.normalise(images))
@@ -138,21 +133,50 @@ class Network(Classifier):
     def head(self) -> nn.Linear:
         return self.backbone.head
 
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """Each convolution with the BatchNorm and the point that its channels pass through one by one, in the order of use.
+
+        Right for nets with the activation first, too. Raises NotApplicable where the backbone cannot be traced (see `Backbone.find_pairs`).
+        """
+        return self.backbone.find_pairs()
+
+    def insert(self, point: str, module: Portable) -> None:
+        """Let a module of your own work on the activation [N, C, ...] behind that point, after the mask and what was inserted before.
+
+        The network becomes another one: its logits, what is read at the point, its stored form and its parameters all include the module.
+        Give the module parameters that start as the identity if the network is to answer as before. Raises ContractError for an unknown
+        point, and for a module that cannot be stored or that the network has already.
+        """
+        if not isinstance(module, Portable):
+            raise ContractError(f"only a gatecrash.Portable can be inserted, since the network is stored; got {type(module).__name__}")
+        if any(part is module for part in self.modules()):
+            raise ContractError(f"this {type(module).__name__} is part of the network already; insert another one")
+        self._known([point])[point].inserted.append(module.to(self.scale.device).train(self.training))
+
+    def run(self, images: Tensor, names: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits [N, K], and the activations [N, C, ...] at the named points, from one forward pass.
+
+        The name "head" gives the head's input, float [N, F]. Raises ContractError for another name that is not among `points`.
+        """
+        with _capture(self._known([name for name in names if name != HEAD])) as seen, _capture({HEAD: self.head}, of_input=True) as last:
+            logits: Tensor = self(images)
+        return logits, {name: last[HEAD].flatten(1) if name == HEAD else seen[name] for name in names}
+
     def features(self, images: Tensor) -> Tensor:
         """The head's input, float [N, F]: the penultimate activations."""
-        with _capture({"head": self.head}, of_input=True) as seen:
-            self(images)
-        return seen["head"].flatten(1)
+        return self.run(images, [HEAD])[1][HEAD]
 
     def activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Activations [N, C, ...] at the named points, from one forward pass; ContractError for a name that is not among `points`."""
+        """Activations [N, C, ...] at the named points, from one forward pass; the rest is as in `run`."""
+        return self.run(images, names)[1]
+
+    def _known(self, names: Sequence[str]) -> dict[str, Point]:
         points = self.points
         unknown = [name for name in names if name not in points]
         if unknown:
             raise ContractError(f"no point {unknown[0]!r}; this network has {', '.join(points)}")
-        with _capture({name: points[name] for name in names}) as seen:
-            self(images)
-        return dict(seen)
+        return {name: points[name] for name in names}
 
 
 @contextmanager

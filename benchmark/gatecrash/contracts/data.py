@@ -115,6 +115,8 @@ class Poisoned:
         role: Role = Role.POISON,
     ) -> Poisoned:
         """`train` with the given rows (int64 [n]) exchanged for `images` and `labels`, without touching `train`."""
+        if images.dtype != torch.uint8 or images.shape != (len(rows), *train.shape):
+            raise ContractError(f"images must be uint8 [n, {', '.join(map(str, train.shape))}]; got {images.dtype} {list(images.shape)}")
         new_images, new_labels = train.images.clone(), train.labels.clone()
         new_images[rows] = images.to(new_images.device)
         new_labels[rows] = labels.to(new_labels.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from gatecrash.contracts.config import Options
@@ -22,6 +23,8 @@ class Defense(ABC):
     reference: ClassVar[Reference | None] = None
     version: ClassVar[int] = 1
     """Raise it whenever the numbers may change: it is part of every key."""
+    deviations: ClassVar[Mapping[str, str]] = {}
+    """Checks of `gatecrash check` that this method fails on purpose: name -> reason, which is shown instead of a failure."""
     needs: ClassVar[frozenset[Need]]
     gives: ClassVar[frozenset[Give]]
 
@@ -41,7 +44,7 @@ class Defense(ABC):
 
 def access_class(needs: frozenset[Need], gives: frozenset[Give]) -> Access:
     """The class in which a defense is ranked: the more it may use, the easier its task."""
-    if Give.REJECT in gives:
+    if gives & {Give.REJECT, Give.DETECTOR}:
         return "input-time"
     if Need.TRAINING_DATA in needs and not needs & {Need.MODEL, Need.FEATURES}:
         return "training-time"

@@ -5,8 +5,8 @@ The test set, the trigger, the goal and the attack's name are never part of it, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NoReturn
 
@@ -54,6 +54,8 @@ class Evidence:
     """How the victim's training images were changed at random: by default, what `train` fine-tunes with."""
     prior: Outcome | None = None
     """The outcome of the stage before, in a chain; `suspects` there refer to that stage's rows."""
+    datasets: Mapping[str, ImageSet] = field(default_factory=dict)
+    """The second data sets that options of type `DatasetRef` name, by option, in the shape of the grid's images."""
     _classifier: Classifier | None = None
     _clean: ImageSet | None = None
     _training_data: ImageSet | None = None

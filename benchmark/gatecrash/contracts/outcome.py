@@ -1,7 +1,8 @@
-"""What a defense returns: a classifier, suspects, a verdict, a trajectory."""
+"""What a defense returns: a classifier, a detector of inputs, suspects, a verdict, a trajectory."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.detector import InputDetector
 from gatecrash.errors import ContractError
 
 MAX_STEPS = 32
@@ -23,6 +25,8 @@ class Give(StrEnum):
     CLASSIFIER = "classifier"
     REJECT = "reject"
     """A classifier with a reject class."""
+    DETECTOR = "detector"
+    """A detector of poisoned inputs, from which the harness builds a classifier with a reject class."""
     SUSPECTS = "suspects"
     VERDICT = "verdict"
 
@@ -57,7 +61,8 @@ class Outcome:
     """What a defense returns; every field is optional.
 
     `suspects` bool [N] and `suspicion` float [N] (higher = more suspect) refer to the rows of `evidence.training_data`. `figures` are
-    uint8 images [1 or 3, H, W], kept as PNG files; `tables` are lists of flat records.
+    uint8 images [1 or 3, H, W], kept as PNG files; `tables` are lists of flat records. `detector` scores inputs of the deployed
+    classifier: of `classifier`, else of the one that the defense was given; in a chain of what the later stages make of it.
     """
 
     classifier: Classifier | None = None
@@ -67,6 +72,7 @@ class Outcome:
     trajectory: Sequence[Step] = ()
     figures: Mapping[str, Tensor] = field(default_factory=dict)
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    detector: InputDetector | None = None
 
     def check(self, gives: frozenset[Give], rows: int | None, num_classes: int) -> None:
         """Raise ContractError unless the outcome keeps what the defense declared.
@@ -75,6 +81,8 @@ class Outcome:
         """
         self._check_declared(gives)
         self._check_rows(rows)
+        if self.detector is not None:
+            _check_detector(self.detector)
         if self.verdict is not None:
             _check_verdict(self.verdict, num_classes)
         for name, image in self.figures.items():
@@ -90,6 +98,12 @@ class Outcome:
             raise ContractError("the defense declares a classifier but its outcome has none")
         if self.classifier is not None and not gives_classifier:
             raise ContractError("the outcome has a classifier but the defense does not declare CLASSIFIER or REJECT in gives")
+        if (self.detector is None) is (Give.DETECTOR in gives):
+            raise ContractError(
+                "the defense declares DETECTOR but its outcome has none"
+                if self.detector is None
+                else "the outcome has a detector but the defense does not declare DETECTOR in gives"
+            )
         if self.suspects is None and Give.SUSPECTS in gives:
             raise ContractError("the defense declares SUSPECTS but its outcome has none")
         if self.verdict is None and Give.VERDICT in gives:
@@ -109,6 +123,19 @@ def _check_per_row(what: str, values: Tensor | None, rows: int | None, dtypes: t
         raise ContractError(f"{what} refer to training rows, but the defense does not need TRAINING_DATA")
     if values.dtype not in dtypes or values.shape != (rows,):
         raise ContractError(f"{what} must be {dtypes[0]} [{rows}]; got {values.dtype} {list(values.shape)}")
+
+
+def _check_detector(detector: object) -> None:
+    if not isinstance(detector, InputDetector):
+        raise ContractError(f"the outcome's detector is a {type(detector).__name__}, not a gatecrash.InputDetector")
+    try:
+        threshold = float(detector.threshold)
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        threshold = math.nan
+    if not math.isfinite(threshold):
+        raise ContractError("a detector needs a finite threshold: one number of its config(), or a buffer of one element")
+    if detector.max_images is not None and detector.max_images < 2:
+        raise ContractError(f"a detector's max_images is None or at least 2; got {detector.max_images}")
 
 
 def _check_verdict(verdict: Verdict, num_classes: int) -> None:

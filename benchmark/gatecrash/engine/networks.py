@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cache, partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,23 +12,31 @@ from torch import Tensor
 from gatecrash.contracts.classifier import Network
 from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.model import Model
+from gatecrash.contracts.normalisation import Norm
 from gatecrash.errors import ContractError
 
 PREPARED = 256
 """Most images that a fresh network is prepared with: patches enough for their covariance."""
 
 
-def network_factory(model: Model, data: ImageSet, device: torch.device) -> Callable[[int], Network]:
-    """A function seed -> fresh network of `model`, normalised by the statistics of `data` and prepared with images spread over it."""
+class NetworkFactory(Protocol):
+    """Makes fresh networks of one model."""
+
+    def __call__(self, seed: int, *, norm: Norm = "batch") -> Network:
+        """The network of this seed; `norm` "group": with GroupNorm in place of BatchNorm. Its convolutions start the same."""
+
+
+def network_factory(model: Model, data: ImageSet, device: torch.device) -> NetworkFactory:
+    """A factory of networks of `model`, normalised by the statistics of `data` and prepared with images spread over it."""
     statistics = cache(partial(channel_statistics, data.images))  # takes a pass over the data: not for defenses that train nothing
 
-    def make(seed: int) -> Network:
+    def make(seed: int, *, norm: Norm = "batch") -> Network:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             backbone = model.build(data.num_classes, data.shape)
         if hasattr(backbone, "prepare"):
             raise ContractError(f"{type(backbone).__name__}.prepare is never called: its name is start_from now; rename it")
-        network = Network(backbone, *statistics())
+        network = Network(backbone, *statistics(), norm=norm)
         backbone.start_from(network.normalise(data.images[:: math.ceil(len(data.images) / PREPARED) or 1].cpu()))
         return network.to(device)
 

@@ -20,13 +20,14 @@ from torch.nn import functional as F
 from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier, Network
 from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.detector import InputDetector
 from gatecrash.contracts.portable import tensors_hash
 from gatecrash.engine.batching import evaluation_batch_size
 from gatecrash.engine.masking import MaskedHead, masked_head
 from gatecrash.errors import ContractError
-from gatecrash.evaluation.independence import FOR_WITNESS, SAMPLE, StoredForm, Witness, batch_complaint, witness_complaint
+from gatecrash.evaluation.independence import FOR_WITNESS, SAMPLE, Answer, StoredForm, Witness, batch_complaint, witness_complaint
 from gatecrash.evaluation.pile import Pile
-from gatecrash.evaluation.prediction import as_deployed, count_true, image_shape, predict_batches
+from gatecrash.evaluation.prediction import as_deployed, count_true, image_shape, predict_batches, score_batches
 from gatecrash.evaluation.scores import BackdoorClassCounts, BackdoorScores, ClassCounts, Scores
 
 
@@ -110,32 +111,56 @@ class Exam:
         same for `sample` of the images; else it gets the whole pile. `stored` is its stored form, by default as it is now. Raises
         ContractError as `evaluate` does.
         """
+        return self.scored(self.logits(classifier, batch_size, known, sample, stored))
+
+    def logits(
+        self,
+        classifier: Classifier,
+        batch_size: int | None,
+        known: Tensor | None = None,
+        sample: int = SAMPLE,
+        stored: StoredForm | None = None,
+    ) -> Tensor:
+        """The classifier's logits for the pile, float32 on the CPU: what `scores` scores."""
         if classifier.num_classes != self.num_classes:
             raise ContractError(f"the classifier has {classifier.num_classes} classes; the test set has {self.num_classes}")
         if self._witness is not None and stored is None:
             stored = StoredForm.of(classifier)
-        if known is not None and bool(torch.isfinite(known).all()) and self._complaint(classifier, stored, known, sample) is None:
-            return self._score(known)
-        logits = predict_batches(classifier.to(self.device), self.pile.images, self._batches(classifier, batch_size), self.device)
-        complaint = self._complaint(classifier, stored, logits, SAMPLE)
+        answer = partial(predict_batches, classifier.to(self.device), self.pile.images, device=self.device)
+        if known is not None and bool(torch.isfinite(known).all()) and self._complaint(answer, stored, known, sample) is None:
+            return known
+        logits = answer(self._batches(classifier, batch_size))
+        complaint = self._complaint(answer, stored, logits, SAMPLE)
         if complaint is not None:
             raise ContractError(complaint)
-        return self._score(logits)
+        return logits
+
+    def suspicion(self, detector: InputDetector, batch_size: int | None = None) -> Tensor:
+        """The detector's scores for the pile, float32 on the CPU. Raises ContractError as `evaluate` does."""
+        stored = StoredForm.of(detector) if self._witness is not None else None
+        answer = partial(score_batches, detector.to(self.device), self.pile.images, device=self.device)
+        size = batch_size or evaluation_batch_size(detector, image_shape(self.pile.images), self.device)
+        scores = answer(self.pile.batches(size))
+        complaint = self._complaint(answer, stored, scores, SAMPLE)
+        if complaint is not None:
+            raise ContractError(complaint)
+        return scores
 
     def _batches(self, classifier: Classifier, batch_size: int | None) -> list[Tensor]:
         size = batch_size or evaluation_batch_size(classifier.to(self.device), image_shape(self.pile.images), self.device)
         return self.pile.batches(size)
 
-    def _complaint(self, classifier: Classifier, stored: StoredForm | None, logits: Tensor, sample: int) -> str | None:
-        """What is wrong if the classifier gives other logits for `sample` images that are shown again; None if nothing is."""
+    def _complaint(self, answer: Answer, stored: StoredForm | None, answers: Tensor, sample: int) -> str | None:
+        """What is wrong if `sample` images that are shown again get other logits, or scores; None if nothing is."""
         if self._witness is None or stored is None:
-            return batch_complaint(classifier, self.pile.images, logits, self.device, self.pile.sample(sample))
+            return batch_complaint(answer, answers, self.pile.sample(sample))
         # The answers choose the sample: nobody knows it before they are given.
-        answers = tensors_hash({"logits": logits})
-        samples = [self.pile.sample(most, answers) for most in (sample // FOR_WITNESS, SAMPLE)]
-        return witness_complaint(self._witness, stored, self.pile.images, logits, samples)
+        chosen_by = tensors_hash({"logits": answers})
+        samples = [self.pile.sample(most, chosen_by) for most in (sample // FOR_WITNESS, SAMPLE)]
+        return witness_complaint(self._witness, stored, self.pile.images, answers, samples)
 
-    def _score(self, logits: Tensor) -> Scores:
+    def scored(self, logits: Tensor) -> Scores:
+        """The scores of these logits for the pile, [N, K or K + 1]."""
         rejects = logits.shape[1] > self.num_classes
         # float64: a mean over the test set must not depend on the order of its images.
         logits = logits.double()

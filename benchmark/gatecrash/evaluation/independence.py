@@ -6,17 +6,16 @@ may answer for it. A `Witness` shows each image alone to a copy that was rebuilt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from gatecrash.contracts.classifier import Classifier
-from gatecrash.contracts.portable import Spec, spec_of, state_of
+from gatecrash.contracts.portable import Portable, Spec, spec_of, state_of
 from gatecrash.contracts.randomness import stream
-from gatecrash.evaluation.prediction import count_true, in_batches, predict_batches
+from gatecrash.evaluation.prediction import count_true, in_batches
 
 SAMPLE = 256
 """Images that a classifier, or a trigger, gets twice, at most."""
@@ -33,21 +32,21 @@ NEAR_THRESHOLD = 0.01
 
 @dataclass(frozen=True)
 class StoredForm:
-    """All that a copy of a classifier is rebuilt from: JSON and tensors. To be taken before the classifier sees an image."""
+    """All that a copy of a classifier or detector is rebuilt from: JSON and tensors. To be taken before it sees an image."""
 
     spec: Spec
     state: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, classifier: Classifier) -> Self:
-        return cls(spec_of(classifier), state_of(classifier))
+    def of(cls, module: Portable) -> Self:
+        return cls(spec_of(module), state_of(module))
 
 
 class Witness(Protocol):
-    """Asks a copy of the classifier in a process that has seen none of its images."""
+    """Asks a copy of the classifier, or the detector, in a process that has seen none of its images."""
 
     def __call__(self, stored: StoredForm, images: Tensor) -> Tensor:
-        """Logits float32 [N, K or K + 1] for images uint8 [N, C, H, W], each shown alone and in that order.
+        """Logits float32 [N, K or K + 1], or scores float32 [N], for images uint8 [N, C, H, W], each shown alone and in that order.
 
         Raises ContractError where the copy cannot be rebuilt or does not answer.
         """
@@ -65,17 +64,21 @@ def in_small_batches(rows: Tensor) -> list[Tensor]:
     return in_batches(rows, max(1, min(37, len(rows) // 3)))
 
 
-def batch_complaint(classifier: Classifier, images: Tensor, logits: Tensor, device: torch.device, rows: Tensor) -> str | None:
-    """What is wrong if the classifier's logits for these rows of images uint8 [N, C, H, W] come out otherwise in other batches; None if
+Answer = Callable[[Sequence[Tensor]], Tensor]
+"""The answers for images in these batches of rows (int64)."""
+
+
+def batch_complaint(answer: Answer, answers: Tensor, rows: Tensor) -> str | None:
+    """What is wrong if these rows of the `answers`, logits [N, K or K + 1] or scores [N], come out otherwise in other batches; None if
     nothing is."""
     batches = in_small_batches(rows)
     if not batches:
         return None
-    return complaint(logits[rows], predict_batches(classifier, images, batches, device), "shown again in other batches")
+    return complaint(answers[rows], answer(batches), "shown again in other batches")
 
 
-def witness_complaint(witness: Witness, stored: StoredForm, images: Tensor, logits: Tensor, rows: Sequence[Tensor]) -> str | None:
-    """What is wrong if a copy in another process gives other logits; None if nothing is.
+def witness_complaint(witness: Witness, stored: StoredForm, images: Tensor, answers: Tensor, rows: Sequence[Tensor]) -> str | None:
+    """What is wrong if a copy in another process gives other logits, or scores; None if nothing is.
 
     `rows` are samples of images uint8 [N, C, H, W]: the next is shown where the copy disagrees on any image of the one before.
     """
@@ -83,7 +86,7 @@ def witness_complaint(witness: Witness, stored: StoredForm, images: Tensor, logi
     for chosen in rows:
         if not len(chosen):
             return None
-        before, after = logits[chosen], witness(stored, images[chosen.to(images.device)].cpu())
+        before, after = answers[chosen], witness(stored, images[chosen.to(images.device)].cpu())
         found = complaint(before, after, "shown again, each alone, to a copy in a new process")
         if before.shape == after.shape and not count_true(_moved(before, after)):
             return None
@@ -91,22 +94,30 @@ def witness_complaint(witness: Witness, stored: StoredForm, images: Tensor, logi
 
 
 def complaint(before: Tensor, after: Tensor, how: str) -> str | None:
-    """What is wrong if two answers, logits [N, K or K + 1] each, are not the same up to float noise; None if nothing is."""
+    """What is wrong if two answers, logits [N, K or K + 1] or scores [N] each, are not the same up to float noise; None if nothing is."""
     if before.shape != after.shape:
         return f"the classifier uses the batch: {before.shape[1]} logits in one, {after.shape[1]} in another"
     moved = _moved(before, after)
     # A rejecting classifier's threshold may lie within float noise of an image or two; one that uses the batch moves far more.
     if count_true(moved) <= len(moved) * NEAR_THRESHOLD:
         return None
+    images = f"of {len(moved)} test images {how}, {count_true(moved)} got"
+    if before.ndim == 1:
+        return f"the detector uses the batch or changes from call to call: {images} another score"
     changed = count_true(before.argmax(1) != after.argmax(1))
-    return (
-        f"the classifier uses the batch or changes from call to call: of {len(moved)} test images {how}, "
-        f"{count_true(moved)} got other logits and {changed} another class"
-    )
+    return f"the classifier uses the batch or changes from call to call: {images} other logits and {changed} another class"
 
 
 def _moved(before: Tensor, after: Tensor) -> Tensor:
-    return ((before - after).abs() > _tolerance(before)).any(1)
+    apart = (before - after).abs()
+    return apart > _score_tolerance(before) if before.ndim == 1 else (apart > _tolerance(before)).any(1)
+
+
+def _score_tolerance(scores: Tensor) -> Tensor:
+    """Float noise to allow per score [N]: relative to how far the scores lie apart, so that no offset and no factor hides a change."""
+    deviation = (scores - scores.median()).abs()
+    noise = RELATIVE_TOLERANCE * (deviation + deviation.median()) + 1e-6 * deviation.max().clamp(max=1)
+    return noise + 4 * torch.finfo(scores.dtype).eps * scores.abs()
 
 
 def _tolerance(logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Logits of a classifier, computed as deployed: eval mode, full float32, no gradients."""
+"""Logits of a classifier and scores of a detector, computed as deployed: eval mode, full float32, no gradients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.detector import InputDetector
 from gatecrash.errors import ContractError
 from gatecrash.process.settings import full_float32
 
@@ -39,6 +40,26 @@ def predict_batches(classifier: Classifier, images: Tensor, batches: Sequence[Te
     broken = count_true(~torch.isfinite(every).all(1))
     if broken:
         raise ContractError(f"the classifier gave NaN or infinite logits for {broken} of {len(every)} images")
+    return every
+
+
+def score_batches(detector: InputDetector, images: Tensor, batches: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Scores float32 [sum of batch sizes] on the CPU of images uint8 [N, C, H, W], as `predict_batches` computes logits.
+
+    Raises ContractError for scores of another shape or type, or with NaN or infinite values.
+    """
+    answers = [torch.empty(0)]
+    with as_deployed(detector, device):
+        for rows in batches:
+            scores: object = detector.score(images[rows.to(images.device)].to(device))
+            if not isinstance(scores, Tensor) or scores.dtype != torch.float32 or scores.shape != rows.shape:
+                got = f"{scores.dtype} {list(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+                raise ContractError(f"the detector's score() must give float32 [{len(rows)}]; got {got}")
+            answers.append(scores.detach().cpu())
+    every = torch.cat(answers)
+    broken = count_true(~torch.isfinite(every))
+    if broken:
+        raise ContractError(f"the detector gave NaN or infinite scores for {broken} of {len(every)} images")
     return every
 
 

@@ -35,7 +35,8 @@ def _config_fault(kind: PluginKind, name: str, cls: type[Any]) -> str | None:
     for option, field in config.model_fields.items():
         if not field.description:
             return f"the option {option} of the {kind} {name!r} has no description; write Field(..., description=...)"
-    return None
+    unknown = sorted(getattr(cls, "prepare_options", frozenset()) - config.model_fields.keys())
+    return f"prepare_options of the {kind} {name!r} has {unknown[0]!r}, which is no option of it" if unknown else None
 
 
 def _base(kind: PluginKind) -> type[Any]:

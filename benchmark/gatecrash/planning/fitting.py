@@ -61,6 +61,6 @@ def _with_numbers(configured: ConfiguredPlugin, classes: Sequence[str]) -> Confi
         return configured
     fields = {name: getattr(config, name) for name in type(config).model_fields} | numbers
     try:
-        return ConfiguredPlugin(configured.plugin, configured.plugin.configure(fields))
+        return replace(configured, instance=configured.plugin.configure(fields))
     except ValidationError as error:  # source and target may be one class by two names
         raise UserError(explain(error, configured.name, type(config).model_fields)) from None

@@ -67,8 +67,10 @@ def _victims(
         benign: str | None = None
         for (attack, notes), name in zip(attacks, names, strict=True):
             needs_benign = bool(attack.plugin.cls.needs_benign)
-            key = _digest("victim", shared, attack.identity, seed, [benign] if needs_benign else [])
-            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost, notes, name)
+            made_from = [seed, [benign] if needs_benign else []]
+            key = _digest("victim", shared, attack.identity, *made_from)
+            preparation = _digest("preparation", shared, attack.preparation_identity, *made_from) if attack.plugin.cls.prepares() else None
+            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost, notes, name, preparation)
             benign = benign or key
     return victims
 
@@ -115,6 +117,12 @@ def _check_chain(chain: Chain) -> None:
     names = [part.name for part in chain]
     if len(chain) > 1 and NONE in names:
         raise UserError(f"chain [{', '.join(names)}]: 'none' is no stage of a chain")
+    for index, part in enumerate(chain):
+        if part.when and not any("verdict" in before.plugin.cls.gives for before in chain[:index]):
+            raise UserError(
+                f"chain [{', '.join(names)}]: {part.name} runs when the model is accused, but no stage before it gives a verdict; "
+                "put a defense that gives one in front"
+            )
     for before, after in itertools.pairwise(chain):
         if "reject" in before.plugin.cls.gives and "model" in after.plugin.cls.needs:
             raise UserError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gatecrash.contracts.dataset import Progress
 from gatecrash.datasets.description import described
@@ -12,6 +13,7 @@ from gatecrash.datasets.preparation import PreparedDataset, prepare_dataset
 from gatecrash.host.host import Host
 from gatecrash.planning.grid import Grid
 from gatecrash.planning.plan import chosen_seeds, make_plan
+from gatecrash.planning.references import with_datasets
 from gatecrash.planning.resolve import resolve
 from gatecrash.records.plan import Plan
 
@@ -23,6 +25,8 @@ class PlannedGrid:
     plan: Plan
     prepared: PreparedDataset
     host: Host
+    datasets: Mapping[str, PreparedDataset] = field(default_factory=dict)
+    """The second data sets that options name, by fingerprint."""
 
     @property
     def dataset_line(self) -> str:
@@ -38,8 +42,11 @@ def plan_grid(
     seeds: Iterable[int] | None = None,
     progress: Progress | None = None,
 ) -> PlannedGrid:
-    """Resolve the grid, decode its dataset unless that is cached, and plan. Raises UserError; writes nothing but the dataset cache."""
+    """Resolve the grid, decode its datasets unless they are cached, and plan. Raises UserError; writes nothing but the dataset cache."""
     resolved = resolve(grid, host)
     seeds = chosen_seeds(resolved, seeds)  # a grid of too many cells is refused before images are decoded
     prepared = prepare_dataset(resolved.dataset.instance, progress=progress)
-    return PlannedGrid(make_plan(resolved, prepared, host, only=only, seeds=seeds), prepared, host)
+    resolved = with_datasets(resolved, prepared, host, progress)
+    plan = make_plan(resolved, prepared, host, only=only, seeds=seeds)
+    named = itertools.chain(resolved.attacks, *resolved.defenses)
+    return PlannedGrid(plan, prepared, host, {found.fingerprint: found for plugin in named for found in plugin.datasets.values()})

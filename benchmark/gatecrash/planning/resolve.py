@@ -6,22 +6,23 @@ import itertools
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from gatecrash.contracts.config import content_of, key_fields
 from gatecrash.contracts.recipe import Recipe, recipe_from
+from gatecrash.datasets.preparation import PreparedDataset
 from gatecrash.errors import UserError, counted, path_fault, shown
 from gatecrash.host.host import Host, Plugin
 from gatecrash.host.kinds import PluginKind
 from gatecrash.planning.grid import MAX_CELLS, Grid
 from gatecrash.planning.messages import ENTRY, explain
-from gatecrash.records.stage import PLUGIN_FILE, Stage
+from gatecrash.records.stage import DATASET, PLUGIN_FILE, Stage
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class ConfiguredPlugin:
 
     plugin: Plugin
     instance: Any
+    datasets: Mapping[str, PreparedDataset] = field(default_factory=dict)
+    """By option, the second data sets that the options name; `references.with_datasets` finds them."""
+    when: Literal["accused"] | None = None
+    """Of a stage of a chain: the verdict so far under which it runs; None for one that always does."""
 
     @property
     def name(self) -> str:
@@ -39,13 +44,28 @@ class ConfiguredPlugin:
     def stage(self) -> Stage:
         """As stored records name it: all options, defaults too."""
         config = self.instance.config
-        content = content_of(config) | ({PLUGIN_FILE: self.plugin.content} if self.plugin.content else {})
-        return Stage(name=self.name, version=self.plugin.cls.version, config=config.model_dump(mode="json"), content=content)
+        content = content_of(config) | self._fingerprints | ({PLUGIN_FILE: self.plugin.content} if self.plugin.content else {})
+        return Stage(
+            name=self.name, version=self.plugin.cls.version, config=config.model_dump(mode="json"), content=content, when=self.when
+        )
 
     @cached_property
     def identity(self) -> list[Any]:
         """What enters keys: name, version, the options that differ from their defaults, content of a `--plugins` file. JSON."""
-        return [self.name, self.plugin.cls.version, key_fields(self.instance.config), self.plugin.content]
+        when = [self.when] if self.when else []
+        return [self.name, self.plugin.cls.version, key_fields(self.instance.config) | self._fingerprints, self.plugin.content, *when]
+
+    @property
+    def _fingerprints(self) -> dict[str, str]:
+        """By option, what stands in keys and records for the data set that it names."""
+        return {option: f"{DATASET}{prepared.fingerprint}" for option, prepared in self.datasets.items()}
+
+    @property
+    def preparation_identity(self) -> list[Any]:
+        """What enters the key of what an attack prepares: its identity, without the options that this does not depend on."""
+        name, version, fields, *rest = self.identity
+        declared = self.plugin.cls.prepare_options
+        return [name, version, {option: value for option, value in fields.items() if option in declared}, *rest]
 
 
 Chain = tuple[ConfiguredPlugin, ...]
@@ -100,6 +120,7 @@ class _Asked:
     plugin: Plugin
     path: str
     axes: dict[str, list[Any]]
+    when: Literal["accused"] | None = None
 
     @property
     def count(self) -> int:
@@ -115,7 +136,7 @@ class _Asked:
             for option, value in instance.config:
                 if isinstance(value, Path) and (fault := path_fault(value)) is not None:
                     raise UserError(f"{self.path}.{self.plugin.name}.{option}: {shown(str(value))}: {fault}")
-            yield ConfiguredPlugin(self.plugin, instance)
+            yield ConfiguredPlugin(self.plugin, instance, when=self.when)
 
 
 def _count(entries: Iterable[Sequence[_Asked]]) -> int:
@@ -136,7 +157,16 @@ def _asked_chain(host: Host, entry: Any, path: str) -> list[_Asked]:
     stages = entry["chain"]
     if not isinstance(stages, list) or not stages:
         raise UserError(f"{path}.chain: needs a list of defenses")
-    return [_asked(host, "defense", stage, f"{path}.chain[{index}]") for index, stage in enumerate(stages)]
+    return [_asked_stage(host, stage, f"{path}.chain[{index}]") for index, stage in enumerate(stages)]
+
+
+def _asked_stage(host: Host, entry: Any, path: str) -> _Asked:
+    """A stage of a chain: as any defense, or `{name: {option: value}, when: accused}`."""
+    if not (isinstance(entry, dict) and len(entry) == 2 and "when" in entry):
+        return _asked(host, "defense", entry, path)
+    if entry["when"] != "accused":
+        raise UserError(f"{path}.when: {shown(str(entry['when']))} is no condition; write when: accused, or leave it out")
+    return replace(_asked(host, "defense", {name: options for name, options in entry.items() if name != "when"}, path), when="accused")
 
 
 def _asked(host: Host, kind: PluginKind, entry: Any, path: str) -> _Asked:

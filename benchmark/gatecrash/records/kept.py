@@ -1,4 +1,5 @@
-"""What a defense produced, kept in files beside its result: the training rows that it suspects, and the classifier that it handed back."""
+"""What a defense produced, kept in files beside its result: the training rows that it suspects, the classifier and the detector of inputs
+that it handed back."""
 
 from __future__ import annotations
 
@@ -8,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUSPECTS, CLASSIFIER = "suspects.safetensors.gz", "classifier.safetensors"
+SUSPECTS, CLASSIFIER, DETECTOR = "suspects.safetensors.gz", "classifier.safetensors", "detector.safetensors"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Produced:
     """The spec of a Portable."""
     state: Mapping[str, Tensor] = field(default_factory=dict)
     """The classifier's tensors."""
+    detector: dict[str, Any] | None = None
+    """The spec of a Portable."""
+    detector_state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Kept(BaseModel):
@@ -42,6 +46,16 @@ class Kept(BaseModel):
     """Path relative to the store."""
     classifier_digest: str | None = None
     classifier_spec: dict[str, Any] | None = None
+    detector: str | None = None
+    """Path relative to the store."""
+    detector_digest: str | None = None
+    detector_spec: dict[str, Any] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_detector(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Results from before detectors were kept stay as they are."""
+        fields: dict[str, Any] = fields_of(self)
+        return fields if self.detector else {name: value for name, value in fields.items() if not name.startswith("detector")}
 
 
 def files_of(produced: Produced) -> dict[str, bytes]:
@@ -58,6 +72,8 @@ def files_of(produced: Produced) -> dict[str, bytes]:
         files[SUSPECTS] = gzip.compress(save(rows), mtime=0)
     if produced.classifier is not None:
         files[CLASSIFIER] = save({name: tensor.contiguous() for name, tensor in produced.state.items()})
+    if produced.detector is not None:
+        files[DETECTOR] = save({name: tensor.contiguous() for name, tensor in produced.detector_state.items()})
     return files
 
 
@@ -67,14 +83,16 @@ def kept(produced: Produced, files: Mapping[str, bytes], folder: str) -> Kept | 
         return None
     named = {name.partition(".")[0]: f"{folder}/{name}" for name in files}
     digests = {f"{name.partition('.')[0]}_digest": hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    return Kept.model_validate({**named, **digests, "classifier_spec": produced.classifier})
+    return Kept.model_validate({**named, **digests, "classifier_spec": produced.classifier, "detector_spec": produced.detector})
 
 
-def produced_from(kept: Kept, suspects: bytes | None, classifier: bytes | None) -> Produced:
+def produced_from(kept: Kept, suspects: bytes | None, classifier: bytes | None, detector: bytes | None = None) -> Produced:
     """The other way round. Raises ValueError where a file's content is not what its digest says."""
     from safetensors.torch import load
 
-    for name, content, digest in (("suspects", suspects, kept.suspects_digest), ("classifier", classifier, kept.classifier_digest)):
+    contents = {"suspects": suspects, "classifier": classifier, "detector": detector}
+    for name, content in contents.items():
+        digest = getattr(kept, f"{name}_digest")
         if content is not None and hashlib.sha256(content).hexdigest() != digest:
             raise ValueError(f"the {name} do not match their digest")
     rows = load(gzip.decompress(suspects)) if suspects is not None else {}
@@ -84,6 +102,8 @@ def produced_from(kept: Kept, suspects: bytes | None, classifier: bytes | None) 
         suspicion.double() if suspicion is not None else None,
         kept.classifier_spec if classifier is not None else None,
         load(classifier) if classifier is not None else {},
+        kept.detector_spec if detector is not None else None,
+        load(detector) if detector is not None else {},
     )
 
 

@@ -27,7 +27,7 @@ def canonical(value: Any) -> str:
 
 def identity(stages: Iterable[Stage]) -> str:
     """Name and options of each stage, files by their content where it is known. Versions do not count."""
-    return canonical([(stage.name, {**stage.config, **_files(stage)}) for stage in stages])
+    return canonical([(stage.name, {**stage.config, **_files(stage)}, *([stage.when] if stage.when else [])) for stage in stages])
 
 
 def labels(plugins: Sequence[Stages]) -> list[str]:
@@ -53,7 +53,7 @@ def options_of(stages: Stages) -> dict[str, Any]:
     prefixes = [name if names.count(name) == 1 else f"{name}#{names[: index + 1].count(name)}" for index, name in enumerate(names)]
     return {
         f"{prefix}.{key}": value for prefix, stage in zip(prefixes, stages, strict=True) for key, value in flattened(stage.config).items()
-    }
+    } | {f"{prefix} when": stage.when for prefix, stage in zip(prefixes, stages, strict=True) if stage.when}
 
 
 def varying(options: Sequence[Mapping[str, Any]]) -> list[str]:

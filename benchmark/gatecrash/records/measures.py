@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import PlainSerializer
 
 from gatecrash.evaluation.detection import DetectionScores
+from gatecrash.evaluation.inputs import InputScores
 from gatecrash.evaluation.scores import Scores
 from gatecrash.records.record import Record
 
@@ -68,6 +69,15 @@ class Measures(Record):
     detection_tpr: Annotated[Number, Measure("TPR", "poisoned training rows that are flagged", better="high")] = None
     detection_fpr: Annotated[Number, Measure("FPR", "clean training rows that are flagged", better="low")] = None
     detection_auroc: Annotated[Number, Measure("AUROC", "area under the ROC curve over training rows", "ratio", "high")] = None
+    input_tpr: Annotated[Number, Measure("input TPR", "triggered test images that are flagged", better="high")] = None
+    input_fpr: Annotated[Number, Measure("input FPR", "clean test images that are flagged", better="low")] = None
+    input_auroc: Annotated[Number, Measure("input AUROC", "area under the ROC curve over test images", "ratio", "high")] = None
+    input_tpr_at_fpr_1: Annotated[
+        Number, Measure("TPR at 1% FPR", "triggered test images that are flagged where 1% of the clean ones are", better="high")
+    ] = None
+    input_tpr_at_fpr_5: Annotated[
+        Number, Measure("TPR at 5% FPR", "triggered test images that are flagged where 5% of the clean ones are", better="high")
+    ] = None
     verdict: Annotated[bool | None, Measure("verdict", "whether the model is called backdoored", "")] = None
     verdict_targets: Annotated[list[int] | None, Measure("accused classes", "classes called targets of a backdoor", "")] = None
     poison_share: Annotated[Number, Measure("poisoned", "share of the training set that is poisoned")] = None
@@ -92,6 +102,18 @@ class Measures(Record):
     ] = None
     detection_tpr_minus_fpr: Annotated[Number, Measure("TPR - FPR", "TPR minus FPR over training rows", better="high", column=False)] = None
     cover_flagged: Annotated[Number, Measure("covers flagged", "cover rows that are flagged", column=False)] = None
+    input_tpr_successful: Annotated[
+        Number, Measure("input TPR, successful", "input TPR where the attack succeeds", better="high", column=False)
+    ] = None
+    input_auroc_successful: Annotated[
+        Number, Measure("input AUROC, successful", "input AUROC where the attack succeeds", "ratio", "high", column=False)
+    ] = None
+    input_tpr_at_fpr_1_successful: Annotated[
+        Number, Measure("TPR at 1% FPR, successful", "TPR at 1% FPR where the attack succeeds", better="high", column=False)
+    ] = None
+    input_tpr_at_fpr_5_successful: Annotated[
+        Number, Measure("TPR at 5% FPR, successful", "TPR at 5% FPR where the attack succeeds", better="high", column=False)
+    ] = None
     verdict_probability: Annotated[Number, Measure("P(backdoored)", "probability that the model is backdoored", "ratio", column=False)] = (
         None
     )
@@ -110,6 +132,7 @@ class Measures(Record):
     detection_scores: Annotated[
         DetectionScores | None, Measure("detection counts", "the counts of flagged training rows", "", column=False)
     ] = None
+    input_scores: Annotated[InputScores | None, Measure("input counts", "the counts of flagged test images", "", column=False)] = None
 
     def value(self, name: MeasureName) -> float | None:
         """The measure of this name; its declaration is `MEASURES[name]`."""
@@ -117,7 +140,9 @@ class Measures(Record):
         return number
 
     def limits(self, name: MeasureName) -> Limits | None:
-        """The Wilson interval of `acc` or `asr` over test images; None for the others, which have none."""
+        """The 95% interval over test images of `acc`, `asr` or a measure of a detector of inputs; None for the others, which have none."""
+        if name.startswith("input_"):
+            return self.input_scores.limits(name.removeprefix("input_")) if self.input_scores is not None else None
         return {"acc": self.acc_interval, "asr": self.asr_interval}.get(name)
 
 
@@ -139,6 +164,15 @@ MeasureName = Literal[
     "detection_auroc",
     "detection_precision",
     "detection_tpr_minus_fpr",
+    "input_tpr",
+    "input_fpr",
+    "input_auroc",
+    "input_tpr_at_fpr_1",
+    "input_tpr_at_fpr_5",
+    "input_tpr_successful",
+    "input_auroc_successful",
+    "input_tpr_at_fpr_1_successful",
+    "input_tpr_at_fpr_5_successful",
     "poison_share",
     "seconds_victim",
     "seconds_defense",

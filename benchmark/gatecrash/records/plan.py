@@ -29,6 +29,8 @@ class Victim:
     """What a reader of this attack's numbers on this dataset should know."""
     label: str = ""
     """The attack with the options in which it differs from its namesakes in the grid."""
+    preparation: str | None = None
+    """Key of what the attack prepares, which several victims may share; None where it prepares nothing."""
 
     @property
     def title(self) -> str:

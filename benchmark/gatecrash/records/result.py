@@ -52,6 +52,8 @@ class Result(BaseModel):
     tables: dict[str, list[dict[str, Any]]] = Field(default_factory=dict)
     figures: dict[str, str] = Field(default_factory=dict)
     """Path of each picture, relative to the store."""
+    skipped: list[int] = Field(default_factory=list)
+    """Places in `defense` of the conditional stages that did not run."""
     kept: Kept | None = None
     """What the defense produced, in files of their own; None where there is nothing, or an older version computed the cell."""
     provenance: Provenance = Provenance()
@@ -65,13 +67,16 @@ class Result(BaseModel):
         """The stage's options; for a chain, those of each stage under its name."""
         if len(self.defense) == 1:
             return self.defense[0].config
-        return {f"{index}:{stage.name}": stage.config for index, stage in enumerate(self.defense)}
+        return {
+            f"{index}:{stage.name}": {**stage.config, **({"when": stage.when} if stage.when else {})}
+            for index, stage in enumerate(self.defense)
+        }
 
     @model_serializer(mode="wrap")
-    def _without_empty_notes(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Results from before notes were kept stay as they are, to the digest: pictures of published boards name it."""
+    def _without_what_is_empty(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Results from before these fields stay as they are, to the digest: pictures of published boards name it."""
         fields: dict[str, Any] = fields_of(self)
-        return fields if self.notes else {name: value for name, value in fields.items() if name != "notes"}
+        return {name: value for name, value in fields.items() if name not in {"notes", "skipped"} or value}
 
     def to_text(self) -> str:
         """The stored form, with a digest."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from gatecrash.errors import UserError
 from gatecrash.records.claims import Claims
 from gatecrash.records.files import file_name, png, write
-from gatecrash.records.folder import Folder
-from gatecrash.records.kept import CLASSIFIER, SUSPECTS, Produced, files_of, kept, produced_from
+from gatecrash.records.kept import CLASSIFIER, DETECTOR, SUSPECTS, Produced, files_of, kept, produced_from
+from gatecrash.records.preparation import PreparationFolder
 from gatecrash.records.result import Result
 from gatecrash.records.victim import SCHEMA as VICTIM_SCHEMA
 from gatecrash.records.victim import StoredVictim, VictimRecord
@@ -30,8 +30,8 @@ def default_store() -> Path:
     return Path(os.environ.get("GATECRASH_STORE") or "gatecrash-store")
 
 
-class Store(Folder):
-    """The results and victims of one folder. Every method raises UserError where the folder cannot be used."""
+class Store(PreparationFolder):
+    """The results and victims of one folder, and what attacks prepared. Every method raises UserError where the folder cannot be used."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -63,7 +63,7 @@ class Store(Folder):
                 write(folder / name, content)
             write(self.result_path(result.key), result.to_text().encode())
             for path in folder.glob("*"):
-                if path.name not in files and path.name.endswith((".png", SUSPECTS, CLASSIFIER)):
+                if path.name not in files and path.name.endswith((".png", SUSPECTS, CLASSIFIER, DETECTOR)):
                     path.unlink(missing_ok=True)
         return result
 
@@ -77,13 +77,13 @@ class Store(Folder):
         """What the cell's defense produced, as far as it was kept. Raises UserError where its files are damaged or gone."""
         if result.kept is None:
             return Produced()
-        contents = {}
-        for path in (result.kept.suspects, result.kept.classifier):
-            if path is not None and (content := self._read(self.root / path)) is None:
+        contents: list[bytes | None] = []
+        for path in (result.kept.suspects, result.kept.classifier, result.kept.detector):
+            contents.append(self._read(self.root / path) if path is not None else None)
+            if path is not None and contents[-1] is None:
                 raise UserError(f"{self.root / path} is gone; compute the cell again: gatecrash run GRID --rerun cells")
-            contents[path] = content if path is not None else None
         try:
-            return produced_from(result.kept, contents[result.kept.suspects], contents[result.kept.classifier])
+            return produced_from(result.kept, *contents)
         except ValueError as error:
             folder = self.result_path(result.key).with_suffix("")
             raise UserError(f"{folder} is damaged ({error}); compute the cell again: gatecrash run GRID --rerun cells") from None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
 
+from gatecrash.datasets.adapting import adapted
 from gatecrash.running.caches import WhileNeeded
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.features import Features
@@ -16,14 +17,17 @@ from gatecrash.running.tasks.ground import Ground, TrainPart
 from gatecrash.running.tasks.protocol import Artifact
 
 if TYPE_CHECKING:
-    from gatecrash.contracts.data import Splits
+    from collections.abc import Iterable
+
+    from gatecrash.contracts.data import ImageSet, Splits
     from gatecrash.planning.planned import PlannedGrid
     from gatecrash.records.plan import Cell, Victim
+    from gatecrash.records.stage import Stage
     from gatecrash.records.store import Store
     from gatecrash.records.victim import StoredVictim
     from gatecrash.running.options import RunOptions
 
-VICTIMS, DEFENDER_INPUTS = 4, 2
+VICTIMS, DEFENDER_INPUTS, DATASETS = 4, 2, 2
 """How many of the last ones stay in memory."""
 
 
@@ -41,6 +45,7 @@ class Inputs:
         """Of the defenses that ended, by cell, until the cell is evaluated."""
         self._planned, self._store = planned, store
         self._victims: LRUCache[str, StoredVictim] = LRUCache(VICTIMS)
+        self._datasets: LRUCache[str, ImageSet] = LRUCache(DATASETS)
         self._defender_inputs: LRUCache[str, DefenderInput] = LRUCache(DEFENDER_INPUTS)
 
     def train_part(self) -> Artifact:
@@ -48,6 +53,13 @@ class Inputs:
 
     def test_part(self) -> Artifact:
         return Artifact(f"test:{self._planned.plan.fingerprint}", self._splits.test)
+
+    def datasets(self, stages: Iterable[Stage]) -> Artifact | None:
+        """The second data sets that these plugins' options name, by fingerprint, in the shape of the grid's images; None for none."""
+        named = sorted({fingerprint for stage in stages for fingerprint in stage.datasets.values()})
+        if not named:
+            return None
+        return Artifact(f"datasets:{','.join(named)}", {fingerprint: self._dataset(fingerprint) for fingerprint in named})
 
     def victim(self, key: str) -> Artifact | None:
         """The stored victim, or None where it is damaged (the store has set it aside then)."""
@@ -75,6 +87,13 @@ class Inputs:
         """Nothing of this cell is needed any more."""
         self.outcomes.pop(cell.key, None)
         self.features.done(cell.victim.key, f"defend:{cell.key}")
+
+    def _dataset(self, fingerprint: str) -> ImageSet:
+        made = self._datasets.get(fingerprint)
+        if made is None:
+            made = adapted(self._planned.datasets[fingerprint].splits().train, self._planned.prepared.shape)
+            self._datasets[fingerprint] = made
+        return made
 
     @cached_property
     def _splits(self) -> Splits:

@@ -19,6 +19,7 @@ from gatecrash.running.observers import Observers
 if TYPE_CHECKING:
     from gatecrash.host.kinds import PluginKind
     from gatecrash.planning.planned import PlannedGrid
+    from gatecrash.records.preparation import StoredPreparation
     from gatecrash.records.stage import Stage
     from gatecrash.records.store import Store
     from gatecrash.records.victim import StoredVictim, VictimRecord
@@ -61,6 +62,19 @@ class Ledger:
         """Whether the store has this victim, and it need not be trained again."""
         return self.store.has_victim(key) and (self.options.rerun != "all" or key in self._made)
 
+    def has_preparation(self, key: str) -> bool:
+        """Whether the store has what an attack prepares, and it need not be made again."""
+        return self.store.has_preparation(key) and (self.options.rerun != "all" or key in self._made)
+
+    def prepared(self, key: str, value: StoredPreparation) -> None:
+        self.store.save_preparation(key, replace(value, record=value.record.model_copy(update={"dataset": self.plan.dataset})))
+        self._made.add(key)
+        self.store.release(key)
+
+    def preparation_failed(self, key: str, title: str, failure: Failure) -> None:
+        self.store.release(key)
+        self._fail(title, failure)
+
     def victim_made(self, victim: Victim, value: StoredVictim) -> None:
         made_from = {"attack": victim.attack, "dataset": self.plan.dataset, "seed": victim.seed}
         value = replace(value, record=value.record.model_copy(update=made_from))
@@ -85,7 +99,10 @@ class Ledger:
     ) -> None:
         """`found` is None where it did not come to the evaluation; `outcome` too where there is no defense, or it has not ended."""
         figures = found.figures if found else {}
-        result = self.store.save_result(self._result(cell, status, failure, found), figures, self._produced(outcome) if found else None)
+        result = self._result(cell, status, failure, found)
+        if found and outcome is not None:
+            result = result.model_copy(update={"skipped": list(outcome.skipped)})
+        result = self.store.save_result(result, figures, self._produced(outcome) if found else None)
         self._made.add(cell.key)
         self.store.release(cell.key)
         self.summary.results[cell.key] = result
@@ -136,7 +153,8 @@ class Ledger:
             return None
         if not self.options.keep_models:
             return Produced(outcome.suspects, outcome.suspicion)
-        return Produced(outcome.suspects, outcome.suspicion, outcome.spec, outcome.state)
+        models = (outcome.spec, outcome.state, outcome.detector_spec, outcome.detector_state)
+        return Produced(outcome.suspects, outcome.suspicion, *models)
 
     def _record(self, key: str) -> VictimRecord | None:
         if self._records.get(key) is None:

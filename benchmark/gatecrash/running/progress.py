@@ -72,7 +72,7 @@ class PlainDisplay(TerminalDisplay):
         )
 
     def task_ended(self, task_id: str, title: str, failure: str | None, seconds: float) -> None:
-        if task_id.startswith("implant") or failure:
+        if task_id.startswith(("implant", "prepare")) or failure:
             self._say(f"{'FAILED' if failure else 'done'}  {title}  {seconds:.1f} s{f'  {failure}' if failure else ''}")
 
     def cell_ended(self, result: Result) -> None:
@@ -163,7 +163,7 @@ class LiveDisplay(TerminalDisplay):
 
     def _render(self) -> Group:
         tasks = dict(self._tasks)
-        victims = sum(task_id.startswith("implant:") for task_id in tasks)
+        victims = sum(task_id.startswith(("implant:", "prepare:")) for task_id in tasks)
         for bar, running in ((self._victims, victims), (self._cells, len(tasks) - victims)):
             failed = self._failed[bar]
             self._bars.update(bar, note=f"{running} running" + (f", {failed} failed" if failed else ""))

@@ -6,7 +6,8 @@
           │                                   ▲
           └──► evaluate(cell without defense) ┘     (its scores are the cell's `before`; needs the benign victim for the floor)
 
-A node starts as soon as what it needs is there, the longest first. A failed victim marks its cells once.
+An attack's `prepare` comes before the victims that share what it makes. A node starts as soon as what it needs is there, the longest
+first. A failed victim marks its cells once.
 """
 
 from __future__ import annotations
@@ -102,5 +103,7 @@ class Scheduler:
 
     def release(self) -> None:
         """Let other drivers have what this one did not finish."""
-        for key in (*self._work.plan.victims, *self._work.plan.cells):
+        victims = self._work.plan.victims
+        prepared = [victim.preparation for victim in victims.values() if victim.preparation is not None]
+        for key in (*prepared, *victims, *self._work.plan.cells):
             self._work.store.release(key)

@@ -14,12 +14,13 @@ On the command line the same checks are `gatecrash check NAME|FILE`.
 from __future__ import annotations
 
 from gatecrash.testing.builders import make_context, make_evidence, model_factory
-from gatecrash.testing.check import Check, CheckFailed
+from gatecrash.testing.check import Check, CheckFailed, CheckNotApplicable
 from gatecrash.testing.suite import attack_checks, checks_for, defense_checks, parametrize_with_checks
 
 __all__ = [
     "Check",
     "CheckFailed",
+    "CheckNotApplicable",
     "attack_checks",
     "checks_for",
     "defense_checks",

@@ -12,16 +12,17 @@ from gatecrash.contracts.attack import Attack
 from gatecrash.contracts.data import Poisoned, Role
 from gatecrash.contracts.portable import spec_of
 from gatecrash.testing.attack_trial import trial
+from gatecrash.testing.attack_variations import every_choice_works, keeps_little_memory, uses_its_seed, works_on_other_images
 from gatecrash.testing.check import Check, require
 from gatecrash.testing.class_checks import CLASS_CHECKS
 from gatecrash.testing.implant_checks import honours_the_device, implants_a_classifier, triggers_act_per_image, triggers_survive_storage
 from gatecrash.testing.setting import same_module
-from gatecrash.testing.trial import or_raise
+from gatecrash.testing.trial import Case
 
 
 def is_deterministic(attack: Attack) -> None:
     """The same seed gives the same rows, images, labels, triggers and weights, whatever the global random generators hold."""
-    first, second = trial(attack).work, or_raise(trial(attack).second)
+    first, second = trial(attack).work, trial(attack).run(Case(noise=2))
     differing = [
         what
         for what, same in (
@@ -54,7 +55,7 @@ def poisons_exactly_its_rate(attack: Attack) -> str:
         expected = round(rate * total)
         if not expected:
             continue  # a rate of no image is refused
-        work = trial(attack).work if config == attack.config else trial(attack).run(config)
+        work = trial(attack).work if config == attack.config else trial(attack).run(Case(config=config))
         got = int((work.poisoned.role == Role.POISON).sum())
         require(
             got == expected,
@@ -220,6 +221,7 @@ def _has_rate(attack: Attack) -> bool:
 ATTACK_CHECKS = (
     *(Check(function) for function in CLASS_CHECKS),
     Check(is_deterministic),
+    Check(uses_its_seed),
     Check(poisons_exactly_its_rate, _has_rate),
     Check(leaves_its_inputs_alone),
     Check(keeps_dtype_and_shape),
@@ -230,6 +232,9 @@ ATTACK_CHECKS = (
     Check(labels_stay_true, lambda attack: bool(attack.clean_label)),
     Check(triggers_act_per_image),
     Check(triggers_survive_storage),
+    Check(works_on_other_images),
+    Check(every_choice_works, quick=False),
     Check(implants_a_classifier),
     Check(honours_the_device),
+    Check(keeps_little_memory),
 )

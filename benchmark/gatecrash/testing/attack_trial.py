@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +12,10 @@ from gatecrash.contracts.attack import Attack, DatasetInfo
 from gatecrash.contracts.classifier import Classifier
 from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.portable import state_of
-from gatecrash.testing.builders import make_context
+from gatecrash.testing.builders import RunSettings, make_context
 from gatecrash.testing.check import finishing
-from gatecrash.testing.setting import copied, disturbed, same_data, same_tensors
-from gatecrash.testing.trial import Trial
+from gatecrash.testing.setting import CheckSetup, copied, disturbed, same_data, same_tensors, setting, stand_ins
+from gatecrash.testing.trial import Case, Trial, mend_run
 
 SAMPLE = 48
 """Test images that a trigger is tried on."""
@@ -36,16 +35,11 @@ class AttackRun:
 class AttackTrial(Trial[AttackRun]):
     """One attack and its runs."""
 
-    def __init__(self, attack: Attack) -> None:
-        self.attack = attack
-        super().__init__()
+    plugin: Attack
 
     @property
     def train(self) -> ImageSet:
         return self.setting.train
-
-    def make(self, number: int) -> AttackRun:
-        return self.run(self.attack.config, number)
 
     @property
     def poisoned(self) -> Poisoned:
@@ -56,32 +50,43 @@ class AttackTrial(Trial[AttackRun]):
         """uint8 [SAMPLE, C, H, W]: a copy of test images, for triggers."""
         return self.setting.test.images[:SAMPLE].clone()
 
-    def run(self, config: Any, number: int = 1, device: str = "cpu", train_victim: bool | None = None) -> AttackRun:
-        """A fresh instance at work on a copy of the training set, with global random generators in a state given by `number`.
+    @property
+    def trains(self) -> bool:
+        """Whether the attack has a say in training."""
+        return type(self.plugin).implant is not Attack.implant
 
-        A victim is trained if the attack has a say in that, or `train_victim`.
-        """
-        attack = type(self.attack)(config)
-        train = copied(self.train).to(device)
-        benign = self.setting.benign.duplicate().to(device) if attack.needs_benign else None
-        context = make_context(attack, train, self.setting.model, recipe=self.setting.recipe, benign=benign, device=torch.device(device))
-        info = DatasetInfo("digits", train.classes, train.shape, train.class_counts())
-        if train_victim is None:
-            train_victim = type(attack).implant is not Attack.implant
+    def prepare(self, shared: CheckSetup) -> None:
+        if self.plugin.needs_benign:
+            shared.benign  # noqa: B018 - made on demand
+
+    def check_place(self, case: Case) -> None:
+        """Raises UserError where the attack says, when a grid is planned, that its options do not suit these images."""
+        train = setting(case.place).train
+        self._attack(case).check(DatasetInfo("digits", train.classes, train.shape, train.class_counts()))
+
+    def make(self, case: Case, shared: CheckSetup) -> AttackRun:
+        """A fresh instance at work on a copy of the training set."""
+        attack, device = self._attack(case), case.device
+        train = copied(shared.train).to(device)
+        benign = shared.benign.duplicate().to(device) if attack.needs_benign else None
+        settings = RunSettings(recipe=shared.recipe, seed=case.seed, device=torch.device(device))
         classifier: Classifier | None = None
-        step = "implant()" if train_victim else "poison()"
-        with finishing(
-            f"{step} on the digits", "read the traceback (`--debug`, or pytest); give the checks options that suit 16x16 images"
-        ):
-            attack.check(info)
-            with disturbed(number):
+        train_victim = case.train_victim or self.trains
+        with finishing(f"{'implant()' if train_victim else 'poison()'} on {shared.described}", mend_run):
+            self.check_place(case)
+            with disturbed(case.noise):
+                datasets = {option: data.to(device) for option, data in stand_ins(attack.config, shared).items()}
+                context = make_context(attack, train, shared.model, benign=benign, datasets=datasets, **settings)
                 if train_victim:
                     implant = attack.implant(train, context)
                     poisoned, classifier = implant.poisoned, implant.classifier
                 else:
                     poisoned = attack.poison(train, context)
-        benign_kept = benign is None or same_tensors(state_of(benign), state_of(self.setting.benign))
-        return AttackRun(poisoned, classifier, same_data(train.to("cpu"), self.train), benign_kept)
+        benign_kept = benign is None or same_tensors(state_of(benign), state_of(shared.benign))
+        return AttackRun(poisoned, classifier, same_data(train.to("cpu"), shared.train), benign_kept)
+
+    def _attack(self, case: Case) -> Attack:
+        return type(self.plugin)(case.config if case.config is not None else self.plugin.config)
 
 
 @lru_cache(maxsize=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypedDict, Unpack
 
@@ -15,11 +15,13 @@ from gatecrash.contracts.defense import Defense
 from gatecrash.contracts.evidence import Evidence, Need
 from gatecrash.contracts.model import Model
 from gatecrash.contracts.outcome import Outcome
+from gatecrash.contracts.portable import rebuild, spec_of, state_of
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.engine.networks import network_factory
 from gatecrash.engine.precision import auto_precision
 from gatecrash.engine.trainer import TrainingSetup
 from gatecrash.running.tasks.given import StageInput, attack_context, evidence_for
+from gatecrash.running.tasks.prepare import prepared_by
 
 CPU = torch.device("cpu")
 
@@ -45,13 +47,24 @@ def model_factory(model: Model, data: ImageSet, seed: int = 0, device: torch.dev
 
 
 def make_context(
-    attack: Attack, train: ImageSet, model: Model, *, benign: Network | None = None, **settings: Unpack[RunSettings]
+    attack: Attack,
+    train: ImageSet,
+    model: Model,
+    *,
+    benign: Network | None = None,
+    datasets: Mapping[str, ImageSet] | None = None,
+    **settings: Unpack[RunSettings],
 ) -> AttackContext:
     """The context that `attack` gets for `train` in a run with these settings (see `RunSettings`): the same streams, networks and batches.
 
-    `train` is the training set without the hold-out.
+    `train` is the training set without the hold-out; `datasets` are those that options of type `DatasetRef` name, by option. An attack that
+    defines `prepare` has it called here.
     """
-    return attack_context(attack, train, model, _setup(settings), benign)
+    setup, prepared = _setup(settings), None
+    if attack.prepares():
+        made = prepared_by(attack, train, attack_context(attack, train, model, setup, benign, datasets=datasets, purpose="prepare"))
+        prepared = None if made is None else rebuild(spec_of(made), state_of(made)).to(setup.device)
+    return attack_context(attack, train, model, _setup(settings), benign, prepared, datasets)
 
 
 def make_evidence(
@@ -62,6 +75,7 @@ def make_evidence(
     training_data: ImageSet | None = None,
     model: Model | None = None,
     prior: Outcome | None = None,
+    datasets: Mapping[str, ImageSet] | None = None,
     **settings: Unpack[RunSettings],
 ) -> Evidence:
     """The evidence that `defense` gets in a run with these settings (see `RunSettings`): copies of what its `needs` name, and nothing else.
@@ -74,7 +88,7 @@ def make_evidence(
     if Need.RETRAIN in defense.needs and model is None:
         raise ValueError(f"{defense.name} needs a model to retrain")
     stage = StageInput(lambda: classifier, clean, training_data if wants_training_data else None, prior=prior)
-    return evidence_for(defense, stage, model, _setup(settings))
+    return evidence_for(defense, stage, model, _setup(settings), datasets)
 
 
 def _setup(settings: RunSettings) -> TrainingSetup:

@@ -12,6 +12,7 @@ from gatecrash.testing.attack_trial import trial
 from gatecrash.testing.check import CheckFailed, finishing, require
 from gatecrash.testing.devices import DEVICES, require_movable
 from gatecrash.testing.setting import stored
+from gatecrash.testing.trial import Case
 
 NEAR = 0.01
 """Share of pixels that a trigger may give one grey level off in another batch: float noise, rounded (as the evaluation allows)."""
@@ -22,7 +23,7 @@ def triggers_act_per_image(attack: Attack) -> None:
     images = trial(attack).images
     for backdoor in trial(attack).poisoned.backdoors:
         given = images.clone()
-        whole = _stamped(backdoor, given)
+        whole = stamped(backdoor, given)
         require(
             given.equal(images),
             f"the trigger of {backdoor.name!r} to leave its input alone",
@@ -36,11 +37,11 @@ def triggers_act_per_image(attack: Attack) -> None:
             "check the mask and the opacity; a trigger that shows nowhere cannot be scored",
         )
         order = torch.arange(len(images)).flip(0)
-        singly = torch.cat([_stamped(backdoor, image.unsqueeze(0)) for image in images])
+        singly = torch.cat([stamped(backdoor, image.unsqueeze(0)) for image in images])
         for company, other in (
             ("one by one", singly),
-            ("in reverse order", _stamped(backdoor, images[order])[order]),
-            ("a second time", _stamped(backdoor, images)),
+            ("in reverse order", stamped(backdoor, images[order])[order]),
+            ("a second time", stamped(backdoor, images)),
         ):
             apart = (whole.int() - other.int()).abs()
             require(
@@ -57,7 +58,7 @@ def triggers_survive_storage(attack: Attack) -> None:
     for backdoor in trial(attack).poisoned.backdoors:
         again = stored(backdoor.trigger, f"the trigger of {backdoor.name!r}")
         require(
-            _stamped(backdoor, images).equal(_stamped(Backdoor(backdoor.name, backdoor.goal, again), images)),  # type: ignore[arg-type]
+            stamped(backdoor, images).equal(stamped(Backdoor(backdoor.name, backdoor.goal, again), images)),  # type: ignore[arg-type]
             f"the trigger of {backdoor.name!r} to act the same after it was stored",
             "other images",
             "return every constructor argument from config(), and register every tensor that forward() uses as a buffer",
@@ -68,7 +69,7 @@ def implants_a_classifier(attack: Attack) -> str:
     """implant() ends with a trained classifier that can be stored; a note says how well it does on clean test images."""
     work = trial(attack).work
     if work.classifier is None:
-        work = trial(attack).run(attack.config, train_victim=True)
+        work = trial(attack).run(Case(train_victim=True))
     classifier = work.classifier
     if not isinstance(classifier, Classifier):
         raise CheckFailed("implant() to return a gatecrash.Classifier", type(classifier).__name__, "return Implant(poisoned, network)")
@@ -97,7 +98,7 @@ def honours_the_device(attack: Attack) -> str:
     for backdoor in work.poisoned.backdoors:
         require_movable(backdoor.trigger, trial(attack).images, f"the trigger of {backdoor.name!r}")
     for device in DEVICES:
-        again = work if device == "cpu" else trial(attack).run(attack.config, device=device)
+        again = work if device == "cpu" else trial(attack).run(Case(device=device))
         require(
             again.poisoned.role.cpu().equal(work.poisoned.role.cpu()),
             f"the same rows on {device} as on the CPU",
@@ -109,7 +110,7 @@ def honours_the_device(attack: Attack) -> str:
     return f"tried on {', '.join(DEVICES)}"
 
 
-def _stamped(backdoor: Backdoor, images: Tensor) -> Tensor:
+def stamped(backdoor: Backdoor, images: Tensor) -> Tensor:
     """The trigger's output, moved to the CPU; raises CheckFailed for what is no image of the same shape."""
     with finishing(f"the trigger of {backdoor.name!r}", "let forward() take any number of uint8 images"), torch.no_grad():
         made: object = backdoor.trigger.cpu().eval()(images)

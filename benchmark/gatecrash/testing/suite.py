@@ -7,36 +7,50 @@ from typing import TypeVar
 
 from gatecrash.contracts.attack import Attack
 from gatecrash.contracts.defense import Defense
+from gatecrash.errors import did_you_mean
 from gatecrash.testing.attack_checks import ATTACK_CHECKS
-from gatecrash.testing.check import Check
+from gatecrash.testing.check import Check, require
 from gatecrash.testing.defense_checks import DEFENSE_CHECKS
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
 
+def deviations_are_known(plugin: Attack | Defense) -> None:
+    """Every deviation that the class declares names a check and gives a reason."""
+    known = {check.name for check in (*ATTACK_CHECKS, *DEFENSE_CHECKS)}
+    for name, reason in type(plugin).deviations.items():
+        require(name in known, "deviations to name checks", repr(name), did_you_mean(str(name), known))
+        require(bool(str(reason).strip()), f"a reason for the deviation {name!r}", "none", "say in one line why the method differs")
+
+
 def attack_checks() -> tuple[Check, ...]:
     """Every check of an attack, cheap ones first."""
-    return ATTACK_CHECKS
+    return Check(deviations_are_known), *ATTACK_CHECKS
 
 
 def defense_checks() -> tuple[Check, ...]:
     """Every check of a defense, cheap ones first."""
-    return DEFENSE_CHECKS
+    return Check(deviations_are_known), *DEFENSE_CHECKS
 
 
-def checks_for(plugin: Attack | Defense) -> list[Check]:
-    """The checks of what this plugin promises: an exact poison rate, say, is asked only of attacks that have one."""
+def checks_for(plugin: Attack | Defense, quick: bool = False) -> list[Check]:
+    """The checks of what this plugin promises: an exact poison rate, say, is asked only of attacks that have one.
+
+    `quick`: without those that try every option or train on all digits.
+    """
     if not isinstance(plugin, Attack | Defense):
         raise TypeError(f"checks take a configured attack or defense, such as MyAttack(); got {plugin!r}")
-    return [check for check in (attack_checks() if isinstance(plugin, Attack) else defense_checks()) if check.applies(plugin)]
+    every = attack_checks() if isinstance(plugin, Attack) else defense_checks()
+    return [check for check in every if check.applies(plugin) and (check.quick or not quick)]
 
 
-def parametrize_with_checks(plugins: Iterable[Attack | Defense]) -> Callable[[Test], Test]:
+def parametrize_with_checks(plugins: Iterable[Attack | Defense], *, quick: bool = False) -> Callable[[Test], Test]:
     """Decorator for a test with the arguments `plugin` and `check`: one test per plugin and check, named for both.
 
-    `plugins` are configured instances; give slow methods options that make them quick. Raises TypeError for anything else.
+    `plugins` are configured instances; give slow methods options that make them quick, or take the `quick` checks only. Raises TypeError
+    for anything else.
     """
     import pytest
 
-    cases = [pytest.param(plugin, check, id=f"{plugin.name}-{check.name}") for plugin in plugins for check in checks_for(plugin)]
+    cases = [pytest.param(plugin, check, id=f"{plugin.name}-{check.name}") for plugin in plugins for check in checks_for(plugin, quick)]
     return pytest.mark.parametrize(("plugin", "check"), cases)

@@ -24,13 +24,11 @@ step add up to twice that). Hold-out images are not augmented, and are drawn wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from gatecrash import (
@@ -39,8 +37,7 @@ from gatecrash import (
     Give,
     ImageSet,
     Need,
-    Network,
-    NotApplicable,
+    Neurons,
     Options,
     Outcome,
     Reference,
@@ -51,67 +48,6 @@ from gatecrash import (
 
 Cut = dict[str, float | int]
 """How many neurons to prune: `{"threshold": t}` or `{"number": n}`."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The neurons `start:stop` of the flat mask; `weight` and `bias` are names in the network's state dict."""
-
-    name: str
-    start: int
-    stop: int
-    weight: str
-    bias: str | None
-
-
-class Neurons:
-    """All neurons of a network, numbered layer by layer in definition order."""
-
-    def __init__(self, network: Network) -> None:
-        """Raises NotApplicable if the network has neither a BatchNorm with weights nor a convolution."""
-        norms = {name: norm for name, norm in network.norms.items() if norm.affine}
-        modules = norms or network.convolutions
-        if not modules:
-            raise NotApplicable("the network has neither a BatchNorm nor a convolution whose neurons could be perturbed")
-        self.network = network
-        self._device = network.scale.device
-        self.layers: list[Layer] = []
-        self.count = 0
-        for name, module in modules.items():
-            stop = self.count + len(module.weight)
-            bias = None if module.bias is None else f"backbone.{name}.bias"
-            self.layers.append(Layer(name, self.count, stop, f"backbone.{name}.weight", bias))
-            self.count = stop
-        # Detached: only the factors get gradients.
-        self._tensors = {name: tensor.detach() for name, tensor in (*network.named_parameters(), *network.named_buffers())}
-        self._spare: dict[str, Tensor] = {}
-
-    def use_batch_statistics(self, on: bool) -> None:
-        """Let the norms normalise by the batch (or by their own statistics, as at first); all else stays in eval mode."""
-        for norm in self.network.norms.values():
-            norm.train(on)
-        # BatchNorm then updates its statistics in place: copies take it, so that the network's own stay as they are.
-        self._spare = {name: tensor.clone() for name, tensor in self.network.named_buffers()} if on else {}
-
-    def scaled(self, weight: Tensor, bias: Tensor | None = None) -> dict[str, Tensor]:
-        """The layers' tensors with factors float [count] on each neuron's weight and, if given, on its bias."""
-        changed = {}
-        for layer in self.layers:
-            tensor = self._tensors[layer.weight]
-            changed[layer.weight] = tensor * weight[layer.start : layer.stop].view(-1, *[1] * (tensor.ndim - 1))
-            if layer.bias is not None and bias is not None:
-                changed[layer.bias] = self._tensors[layer.bias] * bias[layer.start : layer.stop]
-        return changed
-
-    def __call__(self, images: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Logits of the network with these factors, differentiable in them; the network itself stays as it is."""
-        logits: Tensor = functional_call(self.network, {**self._tensors, **self._spare, **self.scaled(weight, bias)}, (images,))
-        return logits
-
-    def pruned(self, chosen: Tensor) -> dict[str, Tensor]:
-        """State-dict entries of the layers in which some neuron of `chosen`, bool [count], is: their weights are 0, biases untouched."""
-        tensors = self.scaled((~chosen).float().to(self._device))
-        return {layer.weight: tensors[layer.weight].contiguous() for layer in self.layers if bool(chosen[layer.start : layer.stop].any())}
 
 
 class ANP(Defense):

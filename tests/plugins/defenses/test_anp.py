@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gatecrash import ImageSet, Network, NotApplicable
+from gatecrash import ImageSet, Network, Neurons, NotApplicable
 from gatecrash_plugins.defenses import anp
-from gatecrash_plugins.defenses.anp import ANP, Neurons
+from gatecrash_plugins.defenses.anp import ANP
 from support.planted_neurons import (
     TRIGGER_NEURON,
     NoNeurons,

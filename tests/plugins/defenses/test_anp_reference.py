@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gatecrash import Network
+from gatecrash import Network, Neurons
 from gatecrash_plugins.defenses import anp
-from gatecrash_plugins.defenses.anp import ANP, Neurons
+from gatecrash_plugins.defenses.anp import ANP
 from gatecrash_plugins.models.small_cnn import SmallCnn
 
 

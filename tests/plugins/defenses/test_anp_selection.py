@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from gatecrash import Backbone, ContractError, ImageSet, Network
+from gatecrash import Backbone, ContractError, ImageSet, Network, Neurons
 from gatecrash_plugins.defenses import anp
-from gatecrash_plugins.defenses.anp import ANP, Neurons
+from gatecrash_plugins.defenses.anp import ANP
 from support.planted_neurons import clean_data, config, evidence_for, images_of, masks, planted
 
 

@@ -1,6 +1,6 @@
-"""What `gatecrash new` writes: a working method in one file, its test, and a package around them if asked for.
+"""What `gatecrash new` writes: a working plugin in one file, its test, and a package around them if asked for.
 
-The templates are plain text with `$names`; the methods in them are real and pass every check as they are.
+The templates are plain text with `$names`; the plugins in them are real and pass every check as they are. docs/plugins/ explains them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,22 @@ from string import Template
 from typing import Literal
 
 from gatecrash.errors import UserError
+from gatecrash.host.kinds import PluginKind
 from gatecrash.records.files import write as write_whole
 
-NewKind = Literal["attack", "defense"]
+NewKind = Literal["attack", "training-attack", "defense", "filter", "input-detector", "model-detector", "dataset", "model"]
 
+PLUGIN_KINDS: dict[NewKind, PluginKind] = {
+    "attack": "attack",
+    "training-attack": "attack",
+    "defense": "defense",
+    "filter": "defense",
+    "input-detector": "defense",
+    "model-detector": "defense",
+    "dataset": "dataset",
+    "model": "model",
+}
+"""What `gatecrash new` can write, and the kind of plugin that each is."""
 
 SHIPPED = Path("plugins", "gatecrash_plugins")
 LONGEST_NAME = 60
@@ -62,20 +74,22 @@ def checkout(start: Path) -> Path | None:
 
 def files(kind: NewKind, names: Names, start: Path, *, package: bool) -> dict[Path, str]:
     """What to write where: into the repository that `start` lies in, beside `start`'s own files, or as a package below it."""
-    root = checkout(start)
+    root, folder = checkout(start), f"{PLUGIN_KINDS[kind]}s"
     if package:
         home = start / f"gatecrash-{names.name}"
         module = f"gatecrash_{names.module}"
         return {
             home / "pyproject.toml": _filled("pyproject", kind, names, module),
-            home / module / "__init__.py": _filled(kind, kind, names, module),
+            home / "README.md": _filled("readme", kind, names, module),
+            home / ".github" / "workflows" / "test.yml": _filled("workflow", kind, names, module),
+            home / "src" / module / "__init__.py": _filled(kind, kind, names, module),
             home / "tests" / f"test_{names.module}.py": _filled(f"test_{kind}", kind, names, module),
         }
     if root is not None:
-        module = f"gatecrash_plugins.{kind}s.{names.module}"
+        module = f"gatecrash_plugins.{folder}.{names.module}"
         return {
-            root / SHIPPED / f"{kind}s" / f"{names.module}.py": _filled(kind, kind, names, module),
-            root / "tests" / "plugins" / f"{kind}s" / f"test_{names.module}.py": _filled(f"test_{kind}", kind, names, module),
+            root / SHIPPED / folder / f"{names.module}.py": _filled(kind, kind, names, module),
+            root / "tests" / "plugins" / folder / f"test_{names.module}.py": _filled(f"test_{kind}", kind, names, module),
         }
     return {
         start / f"{names.module}.py": _filled(kind, kind, names, names.module),
@@ -100,6 +114,5 @@ def write(contents: Mapping[Path, str]) -> None:
 
 def _filled(template: str, kind: NewKind, names: Names, module: str) -> str:
     text = resources.files("gatecrash.authoring.scaffold").joinpath("templates", f"{template}.txt").read_text(encoding="utf-8")
-    return Template(text).substitute(
-        name=names.name, cls=names.cls, title=names.title, module=module, kind=kind, stem=module.rpartition(".")[2]
-    )
+    kind_of_plugin = PLUGIN_KINDS[kind]
+    return Template(text).substitute(name=names.name, cls=names.cls, title=names.title, module=module, kind=kind_of_plugin)

@@ -4,9 +4,9 @@ One Ray task per Gatecrash task, as many in flight as the cluster can hold. Larg
 each worker copies what it needs. A worker says when it starts (time limits count from there) and how far it is; its output comes
 back with its result, or is fetched from its node when it died. A task whose worker or node dies is submitted once more, then it has failed.
 
-Tasks run in workers of two kinds, told apart by their environment: `features` and `defend` never share a process with `implant` and
-`evaluate`, which hold the ground truth. Tasks that run the code of `--plugins` files, and all under `isolate`, do so alone: in a process
-that ran nothing before, runs nothing after, and loads no other such file.
+Tasks run in workers of two kinds, told apart by their environment: `features` and `defend` never share a process with `prepare`,
+`implant` and `evaluate`, which hold the ground truth. Tasks that run the code of `--plugins` files, and all under `isolate`, do so alone:
+in a process that ran nothing before, runs nothing after, and loads no other such file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ GRACE = 0.5
 ATTEMPTS = 2
 """A task that lost its worker is tried once more."""
 
-ROLES: Mapping[TaskFunction, str] = {"implant": "trusted", "evaluate": "trusted", "features": "defend", "defend": "defend"}
+ROLES: Mapping[TaskFunction, str] = {
+    **dict.fromkeys(("prepare", "implant", "evaluate"), "trusted"),
+    **dict.fromkeys(("features", "defend"), "defend"),
+}
 """Ray starts separate workers for separate environments."""
 
 
@@ -272,7 +275,8 @@ def _request(options: RunOptions) -> ResourceRequest:
 
 def _limits(options: RunOptions) -> dict[str, float]:
     """Seconds by task function, where there is a limit."""
-    limits = {"implant": options.victim_time_limit} | dict.fromkeys(("features", "defend", "evaluate"), options.cell_time_limit)
+    limits = dict.fromkeys(("prepare", "implant"), options.victim_time_limit)
+    limits |= dict.fromkeys(("features", "defend", "evaluate"), options.cell_time_limit)
     return {function: limit for function, limit in limits.items() if limit is not None}
 
 

@@ -35,6 +35,7 @@ class DefendNode(CellNode):
             return None
         defender_input = work.inputs.defender_input(cell.victim, stored.value, with_training_data=self._wants_training_data)
         arguments: dict[str, Any] = {"stages": cell.defense, "seed": cell.victim.seed, "defender_input": defender_input}
+        arguments["datasets"] = work.inputs.datasets(cell.defense)
         if self._wants_features:
             arguments["features"] = Artifact(f"features:{cell.victim.key}", work.inputs.features[cell.victim.key])
         plugins: list[tuple[PluginKind, str]] = [("model", work.plan.model.name), *(("defense", stage.name) for stage in cell.defense)]

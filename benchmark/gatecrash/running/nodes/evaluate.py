@@ -55,7 +55,7 @@ class EvaluateNode(CellNode):
         if cell.baseline is not None:
             outcome = work.inputs.outcomes[cell.key]
             arguments |= {"outcome": outcome, "before": work.ledger.summary.results[cell.baseline].measures}
-            stored_specs += [outcome.spec, outcome.steps_spec]
+            stored_specs += [outcome.spec, outcome.steps_spec, outcome.detector_spec]
         elif cell.victim.benign is not None:
             arguments["benign"] = victim_for(self, cell.victim.benign)
             if arguments["benign"] is None:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.defense import Defense
+from gatecrash.contracts.detector import InputDetector
 from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.outcome import Outcome, Verdict
 from gatecrash.contracts.portable import spec_of, state_of
@@ -24,7 +26,7 @@ from gatecrash.records.sealed import printable_json
 from gatecrash.records.stage import Stage
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.features import Features
-from gatecrash.running.tasks.given import StageInput, evidence_for
+from gatecrash.running.tasks.given import StageInput, evidence_for, named
 from gatecrash.running.tasks.ground import Ground
 
 
@@ -36,20 +38,27 @@ def defend(
     defender_input: DefenderInput,
     report: ReportProgress,
     features: Features | None = None,
+    datasets: Mapping[str, ImageSet] | None = None,
 ) -> DefenseOutput:
     """Run one defense, or a chain: each stage gets the last classifier and the training set minus the suspects so far.
 
+    A detector of inputs changes neither: later stages repair the classifier that stands behind it. A stage with `when` is skipped unless
+    the last verdict so far is that.
+
     `features` are the victim's on the whole training set; without them, or once a stage has changed the classifier, a stage that needs
-    features has them computed here.
+    features has them computed here. `datasets` are those that the stages' options name, by fingerprint.
     """
     setup = ground.setup(seed, flip=defender_input.flip, report=report)
     model = ground.configured_model(host)
     chain = _Chain(defender_input, features)
     meter = Meter(setup.device)
     with meter:
-        for stage in stages:
+        for place, stage in enumerate(stages):
+            if stage.when is not None and not chain.accused:
+                chain.skipped.append(place)
+                continue
             defense: Defense = host.get("defense", stage.name).configure(stage.config)
-            chain.take(defense, defense.defend(evidence_for(defense, chain.next_input(), model, setup)))
+            chain.take(defense, defense.defend(evidence_for(defense, chain.next_input(), model, setup, named(stage, datasets))))
     return chain.output(meter, setup.precision)
 
 
@@ -68,6 +77,14 @@ class _Chain:
         """The classifier that the last stage was given."""
         self._changed = False
         self._prior: Outcome | None = None
+        self._verdict: Verdict | None = None
+        self._detector: InputDetector | None = None
+        self.skipped: list[int] = []
+
+    @property
+    def accused(self) -> bool:
+        """Whether the last verdict is that the model is backdoored."""
+        return self._verdict is not None and bool(self._verdict.backdoored)
 
     def next_input(self) -> StageInput:
         data = self._input.training_data.subset(self._kept) if self._input.training_data is not None else None
@@ -88,6 +105,7 @@ class _Chain:
             suspects = self._suspects if self._suspects is not None else torch.zeros(self._total, dtype=torch.bool, device="cpu")
             suspects[self._kept[outcome.suspects.cpu()]] = True
             self._suspects, self._kept = suspects, torch.nonzero(~suspects).flatten()
+        self._verdict, self._detector = outcome.verdict or self._verdict, outcome.detector or self._detector
         if outcome.classifier is not None:
             self._classifier, self._changed = cache(partial(_same, outcome.classifier)), True
 
@@ -101,10 +119,13 @@ class _Chain:
             state=state_of(self._classifier()) if self._changed else {},
             suspects=self._suspects,
             suspicion=_finite(self._suspicion) if self._suspicion is not None else None,
-            verdict=_described(last.verdict) if last.verdict is not None else None,
+            verdict=_described(self._verdict) if self._verdict is not None else None,
             steps=[(_plain(step.params), {name: t.detach().cpu() for name, t in step.changes.items()}) for step in last.trajectory],
             steps_spec=spec_of(self._given()) if last.trajectory else None,
             steps_state=state_of(self._given()) if last.trajectory else {},
+            detector_spec=spec_of(self._detector) if self._detector is not None else None,
+            detector_state=state_of(self._detector) if self._detector is not None else {},
+            skipped=tuple(self.skipped),
             figures={str(name): image.cpu() for name, image in last.figures.items()},
             tables={printable(str(name)): [_plain(row) for row in rows] for name, rows in last.tables.items()},
             seconds=meter.seconds + (self._features.seconds if self._features is not None else 0.0),

@@ -63,6 +63,10 @@ class DefenseOutput:
     steps_spec: dict[str, Any] | None
     steps_state: dict[str, Tensor]
     """The classifier that the steps' changes refer to: the one that the stage was given."""
+    detector_spec: dict[str, Any] | None = None
+    detector_state: dict[str, Tensor] = field(default_factory=dict)
+    skipped: tuple[int, ...] = ()
+    """Places in the chain of the conditional stages that did not run."""
     figures: dict[str, Tensor] = field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: float = 0.0

@@ -13,14 +13,17 @@ from torch import Tensor
 from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier
 from gatecrash.contracts.data import ImageSet, Role
+from gatecrash.contracts.detector import InputDetector
 from gatecrash.contracts.outcome import Step
 from gatecrash.contracts.portable import rebuild
 from gatecrash.engine.device import choose_device
 from gatecrash.engine.trainer import ReportProgress
 from gatecrash.errors import ContractError
 from gatecrash.evaluation.detection import detection, verdict_scores
+from gatecrash.evaluation.detector_exam import evaluate_detector
 from gatecrash.evaluation.exam import evaluate as evaluate_classifier
 from gatecrash.evaluation.independence import Witness
+from gatecrash.evaluation.inputs import InputScores
 from gatecrash.evaluation.metrics import der, mitigation_score
 from gatecrash.evaluation.scores import Scores
 from gatecrash.evaluation.steps import evaluate_steps
@@ -61,11 +64,16 @@ def evaluate(
     device = choose_device(ground.device)
     backdoors = backdoors_of(victim)
     report({"note": "evaluating"})
-    if outcome is not None and outcome.spec is None and before is not None and before.scores is not None:
-        scores = before.scores  # a detector leaves the victim as it is
+    inputs: InputScores | None = None
+    if outcome is not None and outcome.detector_spec is not None:
+        scores, inputs = _detecting(victim, outcome, test, backdoors, device, witness)
+    elif outcome is not None and outcome.spec is None and before is not None and before.scores is not None:
+        scores = before.scores  # what finds rows or judges the model leaves the victim as it is
     else:
         scores = evaluate_classifier(_judged(victim, outcome).to(device), test, backdoors, device=device, witness=witness)
     measures = {**_rates(scores), **_costs(victim, outcome)}
+    if inputs is not None:
+        measures |= {**inputs.measures(), "input_scores": inputs}
     if before is None:
         floor = None
         if benign and backdoors:
@@ -123,6 +131,22 @@ def _judged(victim: StoredVictim, outcome: DefenseOutput | None) -> Classifier:
     if not isinstance(defended, Classifier):
         raise ContractError(f"the outcome's classifier is a {type(defended).__name__}, not a gatecrash.Classifier")
     return defended
+
+
+def _detecting(
+    victim: StoredVictim,
+    outcome: DefenseOutput,
+    test: ImageSet,
+    backdoors: Sequence[Backdoor],
+    device: torch.device,
+    witness: Witness | None,
+) -> tuple[Scores, InputScores]:
+    detector = rebuild(outcome.detector_spec or {}, outcome.detector_state)
+    if not isinstance(detector, InputDetector):
+        raise ContractError(f"the outcome's detector is a {type(detector).__name__}, not a gatecrash.InputDetector")
+    judged = _judged(victim, outcome).to(device)
+    undefended = judged if outcome.spec is None else classifier_of(victim).to(device)
+    return evaluate_detector(judged, detector, undefended, test, backdoors, device=device, witness=witness)
 
 
 def _detection(victim: StoredVictim, outcome: DefenseOutput) -> dict[str, Any]:

@@ -5,9 +5,10 @@ Built here for the tasks of a run and for `gatecrash.testing` alike, so that a p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from torch import Tensor
 
@@ -18,32 +19,46 @@ from gatecrash.contracts.defense import Defense
 from gatecrash.contracts.evidence import Evidence, Need, no_retraining
 from gatecrash.contracts.model import Model
 from gatecrash.contracts.outcome import Outcome
+from gatecrash.contracts.portable import Portable
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Augmentation
 from gatecrash.contracts.train import NewModel
 from gatecrash.engine import batching
 from gatecrash.engine.networks import network_factory
 from gatecrash.engine.trainer import TrainingSetup, new_models, trainer
+from gatecrash.records.stage import Stage
 from gatecrash.running.tasks.features import penultimate
 
 
-def attack_context(attack: Attack, train: ImageSet, model: Model, setup: TrainingSetup, benign: Network | None = None) -> AttackContext:
-    """The context in which `attack` poisons `train` and trains a victim.
+def attack_context(
+    attack: Attack,
+    train: ImageSet,
+    model: Model,
+    setup: TrainingSetup,
+    benign: Network | None = None,
+    prepared: Portable | None = None,
+    datasets: Mapping[str, ImageSet] | None = None,
+    purpose: Literal["victim", "prepare"] = "victim",
+) -> AttackContext:
+    """The context in which `attack` poisons `train` and trains a victim, or prepares what its victims share.
 
-    Initialisation and batch order are the same for every attack, so that cells can be compared in pairs.
+    Initialisation and batch order are the same for every attack, so that cells can be compared in pairs. A preparation has others than a
+    victim: what it trains must not begin as the victim does.
     """
-    streams = Streams("victim", setup.dataset, model.name, setup.recipe.model_dump(mode="json"), setup.seed)
+    streams = Streams(purpose, setup.dataset, model.name, setup.recipe.model_dump(mode="json"), setup.seed)
     new_model = new_models(network_factory(model, train, setup.device), streams)
     return AttackContext(
         classes=train.classes,
         shape=train.shape,
         recipe=setup.recipe,
         device=setup.device,
-        stream=Streams("attack", attack.name, setup.seed),
+        stream=Streams("attack" if purpose == "victim" else purpose, attack.name, setup.seed),
         new_model=new_model,
         batches=partial(batching.batches, device=setup.device),
         train=trainer(new_model, streams, setup),
         benign=benign,
+        prepared=prepared,
+        datasets=datasets or {},
     )
 
 
@@ -62,7 +77,14 @@ class StageInput:
     """What the stage before handed back."""
 
 
-def evidence_for(defense: Defense, stage: StageInput, model: Model | None, setup: TrainingSetup) -> Evidence:
+def named(stage: Stage, datasets: Mapping[str, ImageSet] | None) -> dict[str, ImageSet]:
+    """By option, a copy of each second data set that the plugin's options name; `datasets` are by fingerprint."""
+    return {option: _copy((datasets or {})[fingerprint]) for option, fingerprint in stage.datasets.items()}
+
+
+def evidence_for(
+    defense: Defense, stage: StageInput, model: Model | None, setup: TrainingSetup, datasets: Mapping[str, ImageSet] | None = None
+) -> Evidence:
     """Exactly what the defense declares in `needs`; data and classifier are copies, so that it cannot change another stage's.
 
     A model trained from scratch is normalised by the training data, where there are any, else by the hold-out. Without `model`, nothing
@@ -89,6 +111,7 @@ def evidence_for(defense: Defense, stage: StageInput, model: Model | None, setup
         flip=setup.flip,
         augmentation=Augmentation(setup.recipe.crop, setup.recipe.flip and setup.flip, setup.recipe.rotation),
         prior=stage.prior,
+        datasets={option: data.to(device) for option, data in (datasets or {}).items()},
         _classifier=stage.classifier().duplicate().to(device).eval() if Need.MODEL in needs else None,
         _clean=_copy(stage.clean).to(device) if Need.CLEAN_DATA in needs else None,
         _training_data=_copy(stage.training_data).to(device) if Need.TRAINING_DATA in needs and stage.training_data is not None else None,

@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 from gatecrash.contracts.attack import Attack, Implant
 from gatecrash.contracts.backdoor import Backdoor
+from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.portable import spec_of, state_of, tensors_hash
 from gatecrash.engine.device import device_name
 from gatecrash.engine.trainer import ReportProgress, TrainingSetup
 from gatecrash.errors import ContractError
 from gatecrash.host.host import Host
 from gatecrash.process.measuring import Meter
+from gatecrash.records.preparation import StoredPreparation
 from gatecrash.records.stage import Stage
 from gatecrash.records.victim import BackdoorRecord, GoalRecord, StoredVictim, TrainingRecord, VictimRecord
-from gatecrash.running.tasks.given import attack_context
+from gatecrash.running.tasks.given import attack_context, named
 from gatecrash.running.tasks.ground import Ground, TrainPart
+from gatecrash.running.tasks.prepare import rebuilt_preparation
 from gatecrash.running.tasks.stored import network_of
 
 
 def implant(
-    host: Host, ground: Ground, attack: Stage, seed: int, data: TrainPart, benign: StoredVictim | None, report: ReportProgress
+    host: Host,
+    ground: Ground,
+    attack: Stage,
+    seed: int,
+    data: TrainPart,
+    benign: StoredVictim | None,
+    report: ReportProgress,
+    prepared: StoredPreparation | None = None,
+    datasets: Mapping[str, ImageSet] | None = None,
 ) -> StoredVictim:
-    """Poison and train one victim."""
+    """Poison and train one victim. What its attack prepared counts among its seconds."""
     train, _ = data.cut(ground, seed)
     instance: Attack = host.get("attack", attack.name).configure(attack.config)
     setup = ground.setup(seed, flip=data.flip, report=report)
     network = network_of(benign, setup.device) if benign is not None else None
-    context = attack_context(instance, train, ground.configured_model(host), setup, network)
+    model, shared = ground.configured_model(host), rebuilt_preparation(prepared, setup.device)
+    context = attack_context(instance, train, model, setup, network, shared, named(attack, datasets))
     meter = Meter(setup.device)
     with meter:
         made = instance.implant(replace(train, images=train.images.clone(), labels=train.labels.clone()), context)
     made.poisoned.check(train)
     _check_backdoors(made.poisoned.backdoors)
-    return _stored(made, setup, meter, ground.threads)
+    seconds = meter.seconds + (prepared.record.seconds if prepared is not None else 0.0)
+    return _stored(made, setup, seconds, meter.peak_mb, ground.threads)
 
 
-def _stored(made: Implant, setup: TrainingSetup, meter: Meter, threads: int) -> StoredVictim:
+def _stored(made: Implant, setup: TrainingSetup, seconds: float, peak_mb: float, threads: int) -> StoredVictim:
     poisoned, classifier = made.poisoned, made.classifier
     state = state_of(classifier)
     weights = {f"classifier.{name}": tensor for name, tensor in state.items()}
@@ -61,8 +74,8 @@ def _stored(made: Implant, setup: TrainingSetup, meter: Meter, threads: int) -> 
         train_size=len(poisoned.labels),
         weights=tensors_hash(weights),
         history=[TrainingRecord.model_validate(asdict(history)) for history in setup.histories],
-        seconds=meter.seconds,
-        peak_memory_mb=meter.peak_mb,
+        seconds=seconds,
+        peak_memory_mb=peak_mb,
         device=device_name(setup.device),
         precision=setup.precision,
         threads=threads,

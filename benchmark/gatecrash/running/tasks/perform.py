@@ -19,6 +19,7 @@ from gatecrash.running.tasks.defend import defend
 from gatecrash.running.tasks.evaluate import evaluate
 from gatecrash.running.tasks.features import features
 from gatecrash.running.tasks.implant import implant
+from gatecrash.running.tasks.prepare import prepare
 from gatecrash.running.tasks.protocol import Artifact, Failure, Finished, Task, TaskReport
 
 
@@ -35,6 +36,7 @@ def perform(
         ground = replace(ground, checkpoints=f"{ground.checkpoints}-{task.id.replace(':', '-')}")
     arguments["ground"] = replace(ground, device=device) if device is not None else ground
     functions: Mapping[str, Callable[..., Any]] = {
+        "prepare": partial(prepare, host),
         "implant": partial(implant, host),
         "features": features,
         "defend": partial(defend, host),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-TaskFunction = Literal["implant", "features", "defend", "evaluate"]
+TaskFunction = Literal["prepare", "implant", "features", "defend", "evaluate"]
 
 TaskReport = Callable[[str, Mapping[str, Any]], None]
 """`report(task id, progress)`: called while a task runs."""

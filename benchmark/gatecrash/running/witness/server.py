@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load, save
 
 from gatecrash.contracts.classifier import Classifier
+from gatecrash.contracts.detector import InputDetector
 from gatecrash.contracts.portable import rebuild
 from gatecrash.errors import ContractError, one_line
-from gatecrash.evaluation.prediction import in_batches, predict_batches
+from gatecrash.evaluation.prediction import in_batches, predict_batches, score_batches
 from gatecrash.host.host import Host
 from gatecrash.host.loading import load_files, load_plugins
 from gatecrash.host.plugin_file import PluginFile
@@ -28,7 +29,7 @@ from gatecrash.running.witness.process import PATIENCE
 from gatecrash.running.witness.wire import receive, send
 
 STATE, IMAGES, LOGITS = "state.", "images", "logits"
-"""Names of the tensors in a question's bytes (the classifier's after a prefix), and in an answer's."""
+"""Names of the tensors in a question's bytes (the module's after a prefix), and in an answer's: logits, or a detector's scores."""
 
 
 def serve(descriptor: int) -> None:
@@ -63,7 +64,7 @@ def _answer(stream: BufferedIOBase) -> None:
     head, body = receive(stream)
     try:
         with fresh_process_state(head["threads"]):
-            answer = {LOGITS: _logits(head, body).contiguous()}
+            answer = {LOGITS: _answers(head, body).contiguous()}
     except ContractError as error:
         send(stream, ({"contract": one_line(error)}, b""))
     except (Exception, SystemExit) as error:
@@ -72,14 +73,17 @@ def _answer(stream: BufferedIOBase) -> None:
         send(stream, ({}, save(answer)))
 
 
-def _logits(head: dict[str, Any], body: bytes) -> torch.Tensor:
+def _answers(head: dict[str, Any], body: bytes) -> torch.Tensor:
     with tempfile.TemporaryDirectory(prefix="gatecrash-plugins-") as folder:
         files = [PluginFile.from_json(file).written_to(Path(folder) / str(number)) for number, file in enumerate(head["files"])]
         load_files(Host(), files)
     fence.close()
     tensors = load(body)
     images = tensors.pop(IMAGES)
-    classifier = rebuild(head["spec"], {name.removeprefix(STATE): tensor for name, tensor in tensors.items()})
-    if not isinstance(classifier, Classifier):
-        raise ContractError(f"{type(classifier).__name__} is not a Classifier")
-    return predict_batches(classifier, images, in_batches(torch.arange(len(images)), 1), torch.device("cpu"))
+    asked = rebuild(head["spec"], {name.removeprefix(STATE): tensor for name, tensor in tensors.items()})
+    one_by_one, cpu = in_batches(torch.arange(len(images)), 1), torch.device("cpu")
+    if isinstance(asked, InputDetector):
+        return score_batches(asked, images, one_by_one, cpu)
+    if not isinstance(asked, Classifier):
+        raise ContractError(f"{type(asked).__name__} is neither a Classifier nor an InputDetector")
+    return predict_batches(asked, images, one_by_one, cpu)
