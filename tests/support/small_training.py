@@ -83,7 +83,7 @@ def seen_batches(options: Recipe, *, flip: bool = False, **more: Any) -> list[tu
 
     def loss(net: Network, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         seen.append((images.clone(), labels.clone(), rows.clone()))
-        return F.cross_entropy(net(images), labels)
+        return F.cross_entropy(net(images[0] if images.ndim == 5 else images), labels)
 
     run(network(), options, flip=flip, loss=loss, diverges=True, **more)
     return seen
