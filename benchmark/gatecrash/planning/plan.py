@@ -66,7 +66,7 @@ def _victims(
     for seed in seeds:
         benign: str | None = None
         for (attack, notes), name in zip(attacks, names, strict=True):
-            needs_benign = bool(attack.plugin.cls.needs_benign)
+            needs_benign = bool(attack.instance.needs_benign)
             key = _digest("victim", shared, attack.identity, seed, [benign] if needs_benign else [])
             victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost, notes, name)
             benign = benign or key

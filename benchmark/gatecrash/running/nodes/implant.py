@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from gatecrash.host.kinds import PluginKind
 from gatecrash.records.result import Status
 from gatecrash.records.victim import StoredVictim
 from gatecrash.running.nodes.node import Node, Work
@@ -55,7 +54,8 @@ class ImplantNode(Node):
             if benign is None:
                 return None
         arguments = {"attack": victim.attack, "seed": victim.seed, "data": self.work.inputs.train_part(), "benign": benign}
-        plugins: list[tuple[PluginKind, str]] = [("attack", victim.attack.name), ("model", self.work.plan.model.name)]
+        plugins = self.work.host.named_by("attack", victim.attack.name, victim.attack.config)
+        plugins.append(("model", self.work.plan.model.name))
         return self.make_task(f"train {victim.title} (seed {victim.seed})", arguments, plugins)
 
     def succeed(self, value: StoredVictim) -> None:
