@@ -101,9 +101,10 @@ class Attack(ABC):
     Backdoor); untouched images of some classes sent to others (targeted: each Backdoor has a name and a goal alone)."""
     clean_label: ClassVar[bool] = False
     """Labels stay true: the poisoned rows are images of the target class."""
-    needs_benign: ClassVar[bool] = False
     prepare_options: ClassVar[frozenset[str]] = frozenset()
     """Names of the options that `prepare` depends on; it can read no others."""
+    needs_benign: bool = False
+    """Of the class or, where the options decide it, of the instance."""
 
     class Config(Options):
         """No options."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from gatecrash.contracts.attack import Attack, AttackContext, DatasetInfo
@@ -21,6 +21,8 @@ from gatecrash.errors import UserError
 
 class GoalConfig(Options):
     """Options of attacks with one goal."""
+
+    NEWER = frozenset({"sources"})
 
     goal: Literal["all-to-one", "all-to-all", "one-to-one", "many-to-one"] = Field(
         "all-to-one", description="what triggered images become: one class, the next class, or that of one or several sources the target"
@@ -42,12 +44,6 @@ class GoalConfig(Options):
         if self.target in (self.source, *(self.sources or ())):
             raise ValueError("source and target are the same class")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_newer_default(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """`sources` was added later: stored results tell attacks apart by this form, which must not change because there is one more."""
-        fields: dict[str, Any] = fields_of(self)
-        return {name: value for name, value in fields.items() if name != "sources" or value is not None}
 
     def make_goal(self, num_classes: int) -> Goal:
         """The goal for a dataset of `num_classes` classes; UserError where target or source is not one of them."""
@@ -94,6 +90,24 @@ def poison_count(rate: float, candidates: int, total: int, who: str) -> int:
     return count
 
 
+def minority_note(who: str, goal: Goal, rate: float, candidates: Tensor, info: DatasetInfo) -> Sequence[str]:
+    """One line where a class that the poison is labelled as has fewer images of its own than poisoned ones; `candidates` float [classes]
+    counts the images that may be poisoned."""
+    poisoned = candidates * (poison_count(rate, int(candidates.sum()), info.train_size, who) / candidates.sum())
+    own = torch.tensor(info.train_counts) - poisoned
+    arriving = torch.zeros(info.num_classes).index_add_(0, goal.labels(torch.arange(info.num_classes)), poisoned)
+    rarer = torch.nonzero(arriving > own).flatten().tolist()
+    if not rarer:
+        return ()
+    first = max(rarer, key=lambda label: float(arriving[label] - own[label]))
+    others = f" and {len(rarer) - 1} more" if len(rarer) > 1 else ""
+    return (
+        f"{who} (poison_rate {rate:g}): target class {info.classes[first]!r} ({first}){others} has about "
+        f"{round(float(own[first])):,} images of its own and {round(float(arriving[first])):,} poisoned ones; defenses that look for a "
+        "minority in a class then find the wrong part. Take a larger class or a lower rate.",
+    )
+
+
 def _rate_for(count: int, total: int) -> str:
     """The shortest decimal that, as a poison rate, gives exactly `count` of `total` images."""
     decimals = (f"{count / total:.{digits}g}" for digits in range(1, 18))
@@ -129,20 +143,7 @@ class TriggerAttack(Attack):
     def notes(self, info: DatasetInfo) -> Sequence[str]:
         """One line where a class that the poison is labelled as has fewer images of its own than poisoned ones."""
         goal, candidates = self._candidate_counts(info)
-        share = poison_count(self.config.poison_rate, int(candidates.sum()), info.train_size, self.name) / candidates.sum()
-        poisoned = candidates * share
-        own = torch.tensor(info.train_counts) - poisoned
-        arriving = torch.zeros(info.num_classes).index_add_(0, goal.labels(torch.arange(info.num_classes)), poisoned)
-        rarer = torch.nonzero(arriving > own).flatten().tolist()
-        if not rarer:
-            return ()
-        first = max(rarer, key=lambda label: float(arriving[label] - own[label]))
-        others = f" and {len(rarer) - 1} more" if len(rarer) > 1 else ""
-        return (
-            f"{self.name} (poison_rate {self.config.poison_rate:g}): target class {info.classes[first]!r} ({first}){others} has about "
-            f"{round(float(own[first])):,} images of its own and {round(float(arriving[first])):,} poisoned ones; defenses that look for a "
-            "minority in a class then find the wrong part. Take a larger class or a lower rate.",
-        )
+        return minority_note(self.name, goal, self.config.poison_rate, candidates, info)
 
     def _candidate_counts(self, info: DatasetInfo) -> tuple[Goal, Tensor]:
         """The goal, and how many images of each class may be poisoned: float [classes]."""

@@ -6,14 +6,10 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from gatecrash.contracts.config import Options
 from gatecrash.errors import UserError, did_you_mean
-
-NEWER = frozenset({"bias_lr", "lookahead", "rotation"})
-"""Fields that were added later. They are serialised only where they differ from their defaults: that form is part of random streams, keys
-and results, and none of these may change because a recipe has one more field."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +29,8 @@ class Recipe(Options):
 
     Defaults are the recipe `standard`: BackdoorBench's settings (Wu et al. 2022, appendix), comparable with the literature.
     """
+
+    NEWER = frozenset({"bias_lr", "lookahead", "rotation"})
 
     epochs: int = Field(100, ge=1, le=10_000, description="passes over the training set")
     batch_size: int = Field(128, ge=1, le=65_536, description="images per step")
@@ -59,11 +57,6 @@ class Recipe(Options):
     precision: Literal["auto", "float32"] = Field(
         "auto", description="auto: bfloat16 autocast where the machine was measured to be faster in it, else float32"
     )
-
-    @model_serializer(mode="wrap")
-    def _without_newer_defaults(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        stored: dict[str, Any] = fields_of(self)
-        return {name: value for name, value in stored.items() if name not in NEWER or value != Recipe.model_fields[name].default}
 
     def augmented_as(self, other: Recipe) -> Recipe:
         """This recipe with the crop, flip and rotation of another one where it does not state them itself."""
