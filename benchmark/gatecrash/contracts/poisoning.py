@@ -47,16 +47,17 @@ class GoalConfig(Options):
 
     def make_goal(self, num_classes: int) -> Goal:
         """The goal for a dataset of `num_classes` classes; UserError where target or source is not one of them."""
-        target = self._class("target", self.target, num_classes)
+        target = self.class_number("target", self.target, num_classes)
         if self.goal == "all-to-all":
             return Goal.all_to_all(num_classes)
         if self.goal == "all-to-one":
             return Goal.all_to_one(num_classes, target)
         sources = self.sources if self.source is None else (self.source,)
-        return Goal.many_to_one(num_classes, [self._class("source", label, num_classes) for label in sources or ()], target)
+        return Goal.many_to_one(num_classes, [self.class_number("source", label, num_classes) for label in sources or ()], target)
 
     @staticmethod
-    def _class(role: str, label: int | str, num_classes: int) -> int:
+    def class_number(role: str, label: int | str, num_classes: int) -> int:
+        """The number of the class that an option names for this role; UserError where it is a name, or no class of the dataset."""
         if isinstance(label, str):
             raise UserError(f"{role} {label!r} is a name; only grids know class names: use the number of the class here")
         if label >= num_classes:
