@@ -94,7 +94,8 @@ class Attack(ABC):
     controls: ClassVar[Literal["data", "training", "model"]] = "data"
     clean_label: ClassVar[bool] = False
     """Labels stay true: the poisoned rows are images of the target class."""
-    needs_benign: ClassVar[bool] = False
+    needs_benign: bool = False
+    """Of the class or, where the options decide it, of the instance."""
     prepare_options: ClassVar[frozenset[str]] = frozenset()
     """Names of the options that `prepare` depends on; it can read no others."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from gatecrash.host.kinds import PluginKind
 from gatecrash.records.plan import Victim
 from gatecrash.records.preparation import StoredPreparation
 from gatecrash.records.result import Status
@@ -168,7 +167,7 @@ def _attack_task(node: Node, title: str, arguments: dict[str, Any]) -> Task | No
             return None
     given = {"attack": victim.attack, "seed": victim.seed, "data": work.inputs.train_part(), "benign": benign}
     given["datasets"] = work.inputs.datasets([victim.attack])
-    plugins: list[tuple[PluginKind, str]] = [("attack", victim.attack.name), ("model", work.plan.model.name)]
+    plugins = [*work.host.named_by("attack", victim.attack.name, victim.attack.config), ("model", work.plan.model.name)]
     return node.make_task(title, given | arguments, plugins)
 
 
