@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -40,6 +41,8 @@ class TriggerMaker(Nested):
     reference: ClassVar[Reference | None] = None
     version: ClassVar[int] = 1
     """Raise it whenever the trigger may change: it is part of every key."""
+    deviations: ClassVar[Mapping[str, str]] = {}
+    """Checks of `gatecrash check` that this trigger fails on purpose: name -> reason, which is shown instead of a failure."""
     needs_data: ClassVar[bool] = False
     needs_benign: ClassVar[bool] = False
 

@@ -1,4 +1,4 @@
-"""The checks that attacks and defenses share: of the class, its options and its documentation. They run nothing."""
+"""The checks that attacks, defenses and triggers share: of the class, its options and its documentation. They run nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.model import Model
 from gatecrash.contracts.outcome import Give
 from gatecrash.contracts.reference import Reference
+from gatecrash.contracts.trigger_maker import TriggerMaker
 from gatecrash.host.hookspecs import hookimpl
 from gatecrash.host.host import Host
 from gatecrash.testing.check import CheckFailed, finishing, require
 
-Plugin = Attack | Defense
+Plugin = Attack | Defense | TriggerMaker
 LONGEST_SUMMARY = 120
 
 
@@ -40,6 +41,10 @@ class Announcement:
     @hookimpl
     def register_models(self, register: Callable[[type[Any]], None]) -> None:
         self._announce(Model, register)
+
+    @hookimpl
+    def register_triggers(self, register: Callable[[type[Any]], None]) -> None:
+        self._announce(TriggerMaker, register)
 
     def _announce(self, base: type[Any], register: Callable[[type[Any]], None]) -> None:
         for cls in self._classes:
@@ -67,6 +72,7 @@ def can_be_registered(plugin: Plugin) -> None:
             repr(plugin.controls),
             "say what the attacker controls: an attack that overrides implant() controls training or the model",
         )
+    if not isinstance(plugin, Defense):
         return
     for what, kind in (("needs", Need), ("gives", Give)):
         declared = getattr(cls, what)

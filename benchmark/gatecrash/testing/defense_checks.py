@@ -10,14 +10,13 @@ from typing import Any
 import torch
 
 from gatecrash.contracts.defense import Defense
-from gatecrash.contracts.detector import Rejecting
 from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.outcome import Give, Outcome
-from gatecrash.contracts.portable import Portable, rebuild
-from gatecrash.evaluation.exam import evaluate
+from gatecrash.contracts.portable import Portable
 from gatecrash.evaluation.steps import evaluate_steps
 from gatecrash.testing.check import Check, CheckFailed, finishing, require
 from gatecrash.testing.class_checks import CLASS_CHECKS
+from gatecrash.testing.defense_cells import benign_victim_survives, time_and_memory_are_reported
 from gatecrash.testing.defense_trial import trial
 from gatecrash.testing.defense_variations import (
     every_choice_works,
@@ -30,11 +29,8 @@ from gatecrash.testing.defense_variations import (
     works_on_other_images,
 )
 from gatecrash.testing.devices import DEVICES, require_movable
-from gatecrash.testing.setting import same_module, same_tensor, same_tensors, setting, stored
+from gatecrash.testing.setting import same_module, same_tensor, same_tensors, stored
 from gatecrash.testing.trial import Case
-
-LARGEST_DROP = 0.2
-"""Clean accuracy (absolute) that a defense may cost a benign victim before the check calls it broken."""
 
 
 def uses_only_what_it_declares(defense: Defense) -> str:
@@ -136,23 +132,6 @@ def outcome_can_be_stored(defense: Defense) -> None:
             )
 
 
-def benign_victim_survives(defense: Defense) -> str:
-    """A victim without a backdoor, with a grid's recipe and hold-out, keeps most of its accuracy; the note gives what it lost."""
-    shared = setting("grid")
-    cell = trial(defense).cell("grid")
-    after: Any = shared.benign if cell.spec is None else rebuild(cell.spec, cell.state)
-    if cell.detector_spec is not None:
-        after = Rejecting(after, rebuild(cell.detector_spec, cell.detector_state))  # type: ignore[arg-type]
-    old, new = (evaluate(classifier, shared.test, device="cpu").acc or 0.0 for classifier in (shared.benign, after))
-    require(
-        old - new <= LARGEST_DROP,
-        f"a benign victim to lose at most {LARGEST_DROP:.0%} accuracy (absolute)",
-        f"ACC {old:.3f} before, {new:.3f} after",
-        "watch the accuracy on the hold-out and stop in time; a purifier is applied to victims that may be benign",
-    )
-    return f"ACC {old:.3f} -> {new:.3f}"
-
-
 def honours_the_device(defense: Defense) -> str:
     """Works on the device it is given; its classifier and its detector move with `.to(device)`."""
     work = trial(defense).work
@@ -170,18 +149,6 @@ def honours_the_device(defense: Defense) -> str:
             "create and move tensors with device=evidence.device",
         )
     return f"tried on {', '.join(DEVICES)}"
-
-
-def time_and_memory_are_reported(defense: Defense) -> str:
-    """The defend task of a grid runs it and says what it cost."""
-    cell = trial(defense).cell()
-    require(
-        cell.seconds > 0 and cell.peak_memory_mb > 0,
-        "positive seconds and peak memory",
-        f"{cell.seconds} s, {cell.peak_memory_mb} MB",
-        "leave clocks and memory statistics of the process alone",
-    )
-    return f"{cell.seconds:.2f} s"
 
 
 def _require_plain(outcome: Outcome) -> None:
