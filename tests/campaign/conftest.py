@@ -15,21 +15,7 @@ from campaign.case import Case, fault
 from gatecrash.records.summary import Summary
 from gatecrash.running.run import run
 from support.grids import SMALL_GRID
-
-PLUGIN = """
-import gatecrash
-
-class Mine(gatecrash.Attack):
-    name = "mine"
-    summary = "does nothing"
-
-    def poison(self, train, ctx):
-        return gatecrash.Poisoned.untouched(train)
-
-@gatecrash.hookimpl
-def register_attacks(register):
-    register(Mine)
-"""
+from support.plugin_files import attack_file
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +51,7 @@ def places(pristine: Path, tmp_path: Path) -> dict[str, Path]:
         shutil.copytree(pristine / name, tmp_path / name)
     home = tmp_path / "home"
     (home / "folder").mkdir(parents=True)
-    _written(home / "plugin.py", PLUGIN)
+    _written(home / "plugin.py", attack_file())
     _written(home / "broken.py", "def broken(:")
     (home / "bytes.yaml").write_bytes(b"name: \xff\xfe")
     (home / "locked.yaml").touch(mode=0)

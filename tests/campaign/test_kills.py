@@ -74,6 +74,7 @@ def test_a_killed_driver_loses_nothing_and_changes_no_number(tmp_path: Path, cam
                 kills += 1
             process.wait()
             now = set(numbers(store))
+            print(f"{executor}, store {stores}, kill {kills} of {wanted}: {len(now)} of {len(expected)} cells finished", flush=True)
             assert finished <= now
             finished = now
         runs.whole(store, executor)

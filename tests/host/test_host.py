@@ -11,23 +11,9 @@ import pytest
 from gatecrash.errors import UserError
 from gatecrash.host.loading import load_plugins
 from support.paths import ROOT
+from support.plugin_files import attack_file
 
 Write = Callable[[str, str], Path]
-
-ATTACK = """
-    import gatecrash
-
-    class Mine(gatecrash.Attack):
-        name = "{name}"
-        summary = "does nothing"
-
-        def poison(self, train, ctx):
-            return gatecrash.Poisoned.untouched(train)
-
-    @gatecrash.hookimpl
-    def register_attacks(register):
-        register(Mine)
-"""
 
 
 def test_shipped_plugins_are_found_without_registration_and_none_is_broken() -> None:
@@ -40,7 +26,7 @@ def test_shipped_plugins_are_found_without_registration_and_none_is_broken() -> 
 
 
 def test_a_file_given_by_path_is_a_plugin_whose_content_counts(write: Write) -> None:
-    file = write("mine.py", ATTACK.format(name="mine"))
+    file = write("mine.py", attack_file("mine"))
     first = load_plugins([file]).get("attack", "mine")
     assert first.origin == str(file)
     file.write_text(file.read_text() + "\n# changed\n")
@@ -48,8 +34,8 @@ def test_a_file_given_by_path_is_a_plugin_whose_content_counts(write: Write) -> 
 
 
 def test_a_folder_gives_all_its_files_but_helpers_and_tests(write: Write, tmp_path: Path) -> None:
-    write("folder/one.py", ATTACK.format(name="one"))
-    write("folder/two.py", ATTACK.format(name="two"))
+    write("folder/one.py", attack_file("one"))
+    write("folder/two.py", attack_file("two"))
     for name in ("_helper", "test_one", "conftest", "two_test"):
         write(f"folder/{name}.py", "raise RuntimeError('never imported')")
     host = load_plugins([tmp_path / "folder"])
@@ -71,12 +57,12 @@ def test_a_folder_gives_all_its_files_but_helpers_and_tests(write: Write, tmp_pa
         ("import gatecrash\n@gatecrash.hookimpl\ndef register_attacks(register): raise ValueError('oops')", "register_attacks failed"),
         ("import gatecrash\n@gatecrash.hookimpl\ndef register_attacks(wrong): pass", "Argument(s) {'wrong'}"),
         ("def register_attacks(register): pass", "register_attacks is not marked with @gatecrash.hookimpl"),
-        (ATTACK.format(name="Bad Name"), "name must be lower-case words"),
+        (attack_file("Bad Name"), "name must be lower-case words"),
     ],
 )
 def test_a_broken_plugin_is_named_and_the_others_load(write: Write, text: str, said: str) -> None:
     broken = write("broken.py", text)
-    good = write("good.py", ATTACK.format(name="good"))
+    good = write("good.py", attack_file("good"))
     host = load_plugins([broken, good])
     assert host.get("attack", "good")
     assert host.get("attack", "badnets")
@@ -87,8 +73,8 @@ def test_a_broken_plugin_is_named_and_the_others_load(write: Write, text: str, s
 
 
 def test_two_plugins_with_one_name_is_an_error_that_names_both_origins(write: Write) -> None:
-    first = write("a/first.py", ATTACK.format(name="twin"))
-    second = write("b/second.py", ATTACK.format(name="twin"))
+    first = write("a/first.py", attack_file("twin"))
+    second = write("b/second.py", attack_file("twin"))
     host = load_plugins([first, second])
     with pytest.raises(UserError, match=f"two plugins claim the attack 'twin': {first} and {second}"):
         host.get("attack", "twin")
@@ -97,7 +83,7 @@ def test_two_plugins_with_one_name_is_an_error_that_names_both_origins(write: Wr
 
 
 def test_an_outside_plugin_cannot_replace_a_shipped_one_silently(write: Write) -> None:
-    host = load_plugins([write("badnets.py", ATTACK.format(name="badnets"))])
+    host = load_plugins([write("badnets.py", attack_file("badnets"))])
     with pytest.raises(UserError, match=r"gatecrash_plugins\.attacks\.badnets"):
         host.get("attack", "badnets")
 
@@ -163,5 +149,5 @@ def test_a_path_that_does_not_exist_is_the_users_error(tmp_path: Path) -> None:
 
 
 def test_equal_file_names_in_two_folders_do_not_collide(write: Write) -> None:
-    host = load_plugins([write("a/mine.py", ATTACK.format(name="one")), write("b/mine.py", ATTACK.format(name="two"))])
+    host = load_plugins([write("a/mine.py", attack_file("one")), write("b/mine.py", attack_file("two"))])
     assert host.get("attack", "one").cls is not host.get("attack", "two").cls

@@ -17,28 +17,9 @@ from gatecrash.running.executors import plugin_files
 from gatecrash.running.options import RunOptions
 from gatecrash.running.run import run
 from support.grids import SMALL_GRID
+from support.plugin_files import attack_file
 
 Write = Callable[[str, str], Path]
-
-ATTACK = """
-    import gatecrash
-    {imports}
-
-    class Mine(gatecrash.Attack):
-        name = "mine"
-        summary = "{summary}"
-
-        def poison(self, train, ctx):
-            return gatecrash.Poisoned.untouched(train)
-
-    @gatecrash.hookimpl
-    def register_attacks(register):
-        register(Mine)
-"""
-
-
-def attack(imports: str, summary: str = "x") -> str:
-    return ATTACK.format(imports=imports.replace("\n", "\n    "), summary=summary)
 
 
 def taken(file: Path) -> list[str]:
@@ -47,7 +28,7 @@ def taken(file: Path) -> list[str]:
 
 def test_a_file_on_its_own_is_known_by_its_bytes(write: Write) -> None:
     write("unrelated.py", "x = 1")
-    file = write("mine.py", attack("import math, torch"))
+    file = write("mine.py", attack_file(imports="import math, torch"))
     assert load_plugins([file]).get("attack", "mine").content == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -83,7 +64,7 @@ def test_what_a_file_takes_along(write: Write, imports: str, expected: list[str]
     write("written.csv", "")
     for name in ("data/x.png", "mine.npy", "other.png"):
         write(name, "data")
-    file = write("mine.py", attack(imports))
+    file = write("mine.py", attack_file(imports=imports))
     assert taken(file) == expected
     host = load_plugins([file], installed=False)
     assert host.problems == []
@@ -94,7 +75,9 @@ def test_what_a_file_takes_along(write: Write, imports: str, expected: list[str]
 
 
 def test_a_changed_helper_is_another_module_in_the_same_process(write: Write) -> None:
-    file = write("mine.py", attack("from _helper import value\nimport package.part as part", '" + value + part.value + "'))
+    file = write(
+        "mine.py", attack_file(summary='" + value + part.value + "', imports="from _helper import value\nimport package.part as part")
+    )
     write("package/__init__.py", "from . import part")
     write("package/part.py", "value = '!'")
     for said in ("first", "second"):
@@ -106,7 +89,7 @@ def test_helpers_of_one_name_in_two_folders_do_not_meet(write: Write) -> None:
     files = []
     for name in ("one", "two"):
         write(f"{name}/_helper.py", f"NAME = {name!r}")
-        text = attack("import _helper", "a").replace('name = "mine"', "name = _helper.NAME")
+        text = attack_file(imports="import _helper").replace('"mine"', "_helper.NAME")
         files.append(write(f"{name}/plugin.py", text))
     host = load_plugins(files, installed=False)
     assert host.problems == []
@@ -117,7 +100,7 @@ def test_the_file_and_its_helpers_are_the_same_modules_on_another_machine(write:
     write("_helper.py", "class Thing: pass")
     write("data/x.txt", "seven")
     imports = "from pathlib import Path\nfrom _helper import Thing\nDATA = (Path(__file__).parent / 'data' / 'x.txt').read_text()"
-    here = load_plugins([write("mine.py", attack(imports, '" + DATA + Thing.__module__ + "'))], installed=False)
+    here = load_plugins([write("mine.py", attack_file(summary='" + DATA + Thing.__module__ + "', imports=imports))], installed=False)
     there = plugin_files.host_with(plugin_files.among(tuple(here.files), [file.content for file in here.files]))
     one, other = here.get("attack", "mine"), there.get("attack", "mine")
     assert one.content == other.content
@@ -127,7 +110,10 @@ def test_the_file_and_its_helpers_are_the_same_modules_on_another_machine(write:
 
 def test_a_helper_that_is_missing_or_broken_is_named(write: Write) -> None:
     write("_helper.py", "raise ValueError('oops')")
-    missing, broken = write("missing.py", attack("import _no_helper")), write("broken.py", attack("import _helper"))
+    missing, broken = (
+        write("missing.py", attack_file(imports="import _no_helper")),
+        write("broken.py", attack_file(imports="import _helper")),
+    )
     said = [problem.message for problem in load_plugins([missing, broken], installed=False).problems]
     assert said == ["cannot be imported: ModuleNotFoundError: No module named '_no_helper'", "cannot be imported: ValueError: oops"]
 
@@ -135,7 +121,7 @@ def test_a_helper_that_is_missing_or_broken_is_named(write: Write) -> None:
 def test_big_data_beside_a_file_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatecrash.host.plugin_file.LIMIT", 100)
     write("big.npy", "x" * 101)
-    file = write("mine.py", attack("from pathlib import Path\nBIG = Path(__file__).with_name('big.npy')"))
+    file = write("mine.py", attack_file(imports="from pathlib import Path\nBIG = Path(__file__).with_name('big.npy')"))
     with pytest.raises(UserError, match=r"mine.py takes along more than .* give big files by a `gatecrash.File` option"):
         read_plugin_file(file)
     (problem,) = load_plugins([file], installed=False).problems

@@ -16,6 +16,7 @@ from gatecrash.planning.grid import parse_grid
 from gatecrash.planning.planned import plan_grid
 from gatecrash.records.plan import Plan
 from support.grids import SMALL_GRID
+from support.plugin_files import attack_file
 
 HOST = load_plugins(installed=False)
 
@@ -95,17 +96,7 @@ def test_a_new_version_of_a_plugin_changes_its_keys(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_plugin_files_content_is_part_of_its_keys(write: Any) -> None:
-    text = """
-        import gatecrash
-        class Mine(gatecrash.Attack):
-            name, summary = "mine", "x"
-            def poison(self, train, ctx):
-                return gatecrash.Poisoned.untouched(train)
-        @gatecrash.hookimpl
-        def register_attacks(register):
-            register(Mine)
-    """
-    file = write("mine.py", text)
+    file = write("mine.py", attack_file())
     before = planned(load_plugins([file]), attacks=["mine"])
     file.write_text(file.read_text() + "\n# edited\n")
     after = planned(load_plugins([file]), attacks=["mine"])

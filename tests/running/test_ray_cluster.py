@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from gatecrash.records.store import Store
+from support.ray_nodes import ENVIRONMENT, Nodes, install_plugin
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -44,73 +44,13 @@ def register_defenses(register):
     register(Slow)
 """
 CELLS = 10
-ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-"""One who runs these tests may have a token of Ray's at home, which would be taken for the cluster's."""
-
-CLUSTER = """
-import os, sys
-from ray.cluster_utils import Cluster
-
-cluster, nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}), []
-print("READY", cluster.address, flush=True)
-for line in sys.stdin:
-    if line.strip() == "add":
-        nodes.append(cluster.add_node(num_cpus=1))
-        print("READY", nodes[-1].node_id, flush=True)
-    else:
-        cluster.remove_node(nodes.pop(), allow_graceful=False)
-        print("READY", "removed", flush=True)
-cluster.shutdown()
-os._exit(0)
-"""
-
-
-class Nodes:
-    """A cluster in a process of its own: Ray ends a process that made a cluster a minute after that cluster's end."""
-
-    def __init__(self, packages: Path) -> None:
-        """`packages` is a folder on every node's path."""
-        self.environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(packages), *filter(None, [os.environ.get("PYTHONPATH")])])}
-        # as README says of clusters started by hand: workers that wait for their turn are kept
-        environment = {**self.environment, "RAY_idle_worker_killing_time_threshold_ms": "3600000"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", CLUSTER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.address = self._answer()
-
-    def add(self) -> str:
-        """The new node's id."""
-        return self._ask("add")
-
-    def kill_last(self) -> None:
-        self._ask("kill")
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(60)
-        finally:
-            self._process.kill()
-
-    def _ask(self, command: str) -> str:
-        assert self._process.stdin is not None
-        print(command, file=self._process.stdin, flush=True)
-        return self._answer()
-
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return next(line.split()[1] for line in self._process.stdout if line.startswith("READY "))
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Every node has the plugin installed, as pip would leave it."""
     packages = tmp_path_factory.mktemp("packages")
-    (packages / "slow_plugin.py").write_text(PLUGIN)
-    (packages / "slow_plugin-1.0.dist-info").mkdir()
-    (packages / "slow_plugin-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-plugin\nVersion: 1.0\n")
-    (packages / "slow_plugin-1.0.dist-info" / "entry_points.txt").write_text("[gatecrash]\nslow = slow_plugin\n")
+    install_plugin(packages, "slow_plugin", PLUGIN)
     nodes = Nodes(packages)
     yield nodes
     nodes.close()

@@ -24,6 +24,7 @@ from gatecrash import (
 )
 from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses.activation_pruning import ActivationPruning
+from support.defending import defended, switched_off
 from support.planted_networks import (
     Pooled,
     network,
@@ -37,15 +38,7 @@ from support.planted_networks import (
 
 
 def run(network: Network, clean: ImageSet, **options: Any) -> Outcome:
-    defense = ActivationPruning(ActivationPruning.Config(**options))
-    outcome = defense.defend(make_evidence(defense, network, clean))
-    outcome.check(defense.gives, None, clean.num_classes)
-    return outcome
-
-
-def off(outcome: Outcome) -> list[int]:
-    assert isinstance(outcome.classifier, Network)
-    return torch.nonzero(outcome.classifier.points["last"].mask == 0).flatten().tolist()
+    return defended(ActivationPruning(ActivationPruning.Config(**options)), network, clean)
 
 
 class TestWhereItStops:
@@ -58,33 +51,33 @@ class TestWhereItStops:
         [(0.02, [1]), (0.05, [1]), (0.06, [1, 2]), (0.15, [1, 2]), (0.16, [1, 2, 3]), (0.3, [1, 2, 3]), (0.5, [1, 2, 3, 4])],
     )
     def test_the_channel_that_brings_accuracy_down_to_the_line_goes_too(self, max_drop: float, pruned: list[int]) -> None:
-        assert off(run(one_channel_per_class(), self.clean, max_drop=max_drop)) == pruned
+        assert switched_off(run(one_channel_per_class(), self.clean, max_drop=max_drop)) == pruned
 
     @pytest.mark.parametrize(("max_drop", "pruned"), [(0.02, [0]), (0.5, [0]), (0.51, [0, 4]), (0.71, [0, 3, 4])])
     def test_decreasing_order_starts_with_the_most_active(self, max_drop: float, pruned: list[int]) -> None:
-        assert off(run(one_channel_per_class(), self.clean, order="decreasing", max_drop=max_drop)) == pruned
+        assert switched_off(run(one_channel_per_class(), self.clean, order="decreasing", max_drop=max_drop)) == pruned
 
     @pytest.mark.parametrize("order", ["increasing", "decreasing"])
     def test_ties_go_to_the_lowest_channel(self, order: str) -> None:
         clean = one_pixel_per_class((2, 2, 2, 2, 2))
-        assert off(run(one_channel_per_class(), clean, order=order, max_drop=0.4)) == [0, 1]
+        assert switched_off(run(one_channel_per_class(), clean, order=order, max_drop=0.4)) == [0, 1]
 
     def test_the_last_channel_stays_if_accuracy_never_falls_so_far(self) -> None:
-        assert off(run(one_channel_per_class(), self.clean, max_drop=1.0)) == [1, 2, 3, 4]
+        assert switched_off(run(one_channel_per_class(), self.clean, max_drop=1.0)) == [1, 2, 3, 4]
 
     def test_a_dormant_channel_that_costs_nothing_goes_even_at_zero(self) -> None:
-        assert off(run(planted_backdoor(), planted_clean(), max_drop=0.0)) == [4]
+        assert switched_off(run(planted_backdoor(), planted_clean(), max_drop=0.0)) == [4]
 
     @pytest.mark.parametrize(("activations", "pruned"), [("after-pooling", [2]), ("before-pooling", [0])])
     def test_the_order_is_that_of_the_activations_that_count(self, activations: str, pruned: list[int]) -> None:
-        assert off(run(network(Pooled()), spot_and_haze(), activations=activations, max_drop=0.25)) == pruned
+        assert switched_off(run(network(Pooled()), spot_and_haze(), activations=activations, max_drop=0.25)) == pruned
 
 
 class TestBackdoor:
     @pytest.mark.parametrize("shortcut", [False, True])
     def test_increasing_order_removes_a_backdoor_on_a_dormant_channel(self, shortcut: bool) -> None:
         outcome = run(planted_backdoor(shortcut), planted_clean(), max_drop=0.1)
-        assert off(outcome) == [1, 3, 4]  # 1 crossed the line
+        assert switched_off(outcome) == [1, 3, 4]  # 1 crossed the line
         assert outcome.classifier is not None
         assert planted_asr(outcome.classifier, planted_clean()) == 0.0
 
@@ -219,8 +212,7 @@ class TestLastActivations:
 
 def test_on_digits_both_orders_stop_at_the_line(badnets_on_digits: Any) -> None:
     for order in ("increasing", "decreasing"):
-        defense = ActivationPruning(ActivationPruning.Config(order=order, max_drop=0.1))
-        outcome = defense.defend(make_evidence(defense, badnets_on_digits.network, badnets_on_digits.clean))
+        outcome = run(badnets_on_digits.network, badnets_on_digits.clean, order=order, max_drop=0.1)
         table = outcome.tables["pruning"]
         (chosen,) = [int(step.params["pruned"]) for step in outcome.trajectory if step.params["chosen"]]
         line = table[0]["holdout_acc"] - 0.1

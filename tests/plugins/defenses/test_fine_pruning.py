@@ -15,6 +15,7 @@ from gatecrash.evaluation.steps import evaluate_steps
 from gatecrash.host.loading import load_plugins
 from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses.fine_pruning import FinePruning
+from support.defending import defended, switched_off
 from support.planted_networks import (
     Pooled,
     network,
@@ -28,16 +29,7 @@ from support.planted_networks import (
 
 
 def run(network: Classifier, clean: ImageSet, **options: Any) -> Outcome:
-    defense = FinePruning(FinePruning.Config(**options))
-    outcome = defense.defend(make_evidence(defense, network, clean))
-    outcome.check(defense.gives, None, clean.num_classes)
-    return outcome
-
-
-def off(outcome: Outcome, point: str = "last") -> list[int]:
-    """Channels that are switched off in the outcome."""
-    assert isinstance(outcome.classifier, Network)
-    return torch.nonzero(outcome.classifier.points[point].mask == 0).flatten().tolist()
+    return defended(FinePruning(FinePruning.Config(**options)), network, clean)
 
 
 def state(classifier: Classifier | None) -> dict[str, Tensor]:
@@ -55,7 +47,7 @@ class TestLastConvolution:
         [(0.0, []), (0.04, []), (0.05, [1]), (0.14, [1]), (0.15, [1, 2]), (0.3, [1, 2, 3]), (0.49, [1, 2, 3]), (1.0, [1, 2, 3, 4])],
     )
     def test_prunes_until_the_holdout_has_lost_more_than_max_drop(self, max_drop: float, pruned: list[int]) -> None:
-        assert off(run(one_channel_per_class(), self.clean, max_drop=max_drop, epochs=0)) == pruned
+        assert switched_off(run(one_channel_per_class(), self.clean, max_drop=max_drop, epochs=0)) == pruned
 
     def test_the_curve_is_a_table_of_holdout_accuracies(self) -> None:
         rows = run(one_channel_per_class(), self.clean, epochs=0).tables["pruning"]
@@ -76,13 +68,13 @@ class TestLastConvolution:
 
     def test_ties_go_to_the_lowest_channel(self) -> None:
         clean = one_pixel_per_class((2, 2, 2, 2, 2))
-        assert off(run(one_channel_per_class(), clean, max_drop=0.4, epochs=0)) == [0, 1]
+        assert switched_off(run(one_channel_per_class(), clean, max_drop=0.4, epochs=0)) == [0, 1]
 
     def test_channels_that_an_earlier_stage_switched_off_stay_off(self) -> None:
         network = one_channel_per_class()
         network.points["last"].set_mask(torch.tensor([1.0, 1, 1, 1, 0]))
         outcome = run(network, self.clean, max_drop=0.05, epochs=0)
-        assert off(outcome) == [1, 4]  # 4 is dead already and costs nothing more
+        assert switched_off(outcome) == [1, 4]  # 4 is dead already and costs nothing more
         assert outcome.tables["pruning"][0]["holdout_acc"] == 0.8
 
     @pytest.mark.parametrize(("options", "pruned", "order"), [({}, [2], [2, 0]), ({"activations": "before-pooling"}, [], [0, 2])])
@@ -91,7 +83,7 @@ class TestLastConvolution:
     ) -> None:
         """Without channel 2 a quarter of the hold-out is lost, without channel 0 half of it."""
         outcome = run(network(Pooled()), spot_and_haze(), max_drop=0.25, epochs=0, **options)
-        assert off(outcome) == pruned
+        assert switched_off(outcome) == pruned
         assert [row["channel"] for row in outcome.tables["pruning"][1:]] == order
 
     def test_masks_are_those_of_a_loop_over_the_channels(self, badnets_on_digits: Any) -> None:
@@ -109,7 +101,7 @@ class TestLastConvolution:
             right.append(int((victim.head(kept).argmax(1) == clean.labels).sum()))
         allowed = right[0] - 0.1 * len(clean)
         expected = next(number for number, hits in enumerate(right) if hits < allowed) - 1
-        assert off(run(victim, clean, max_drop=0.1, epochs=0), last) == sorted(order[:expected].tolist())
+        assert switched_off(run(victim, clean, max_drop=0.1, epochs=0), last) == sorted(order[:expected].tolist())
 
 
 class TestThreshold:
@@ -131,15 +123,15 @@ class TestThreshold:
     )
     def test_prunes_below_the_multiple_of_each_layers_mean(self, threshold: float, first: list[int], last: list[int]) -> None:
         outcome = run(one_channel_per_class(self.gains), self.clean, threshold=threshold, epochs=0)
-        assert (off(outcome, "first"), off(outcome, "last")) == (first, last)
+        assert (switched_off(outcome, "first"), switched_off(outcome, "last")) == (first, last)
 
     @pytest.mark.parametrize("each", [1, 2, 3, 7])
     def test_channels_on_the_line_stay(self, each: int) -> None:
-        assert off(run(one_channel_per_class(), one_pixel_per_class((each,) * 5), threshold=1.0, epochs=0)) == []
+        assert switched_off(run(one_channel_per_class(), one_pixel_per_class((each,) * 5), threshold=1.0, epochs=0)) == []
 
     def test_a_layer_of_equal_channels_keeps_one(self) -> None:
         outcome = run(one_channel_per_class(), one_pixel_per_class((2, 2, 2, 2, 2)), threshold=2.0, epochs=0)
-        assert off(outcome) == [1, 2, 3, 4]
+        assert switched_off(outcome) == [1, 2, 3, 4]
 
     def test_the_trajectory_goes_over_thresholds_from_0_to_2(self) -> None:
         outcome = run(one_channel_per_class(), self.clean, threshold=0.75, epochs=0)
@@ -155,10 +147,10 @@ class TestFraction:
     @pytest.mark.parametrize(("fraction", "pruned"), [(0.0, []), (0.39, [1]), (0.4, [1, 2]), (0.6, [1, 2, 3]), (0.99, [1, 2, 3, 4])])
     def test_prunes_the_weakest_of_every_layer(self, fraction: float, pruned: list[int]) -> None:
         outcome = run(one_channel_per_class(), self.clean, fraction=fraction, epochs=0)
-        assert off(outcome, "first") == off(outcome, "last") == pruned
+        assert switched_off(outcome, "first") == switched_off(outcome, "last") == pruned
 
     def test_ties_go_to_the_lowest_channel(self) -> None:
-        assert off(run(one_channel_per_class(), one_pixel_per_class((2, 2, 2, 2, 2)), fraction=0.4, epochs=0)) == [0, 1]
+        assert switched_off(run(one_channel_per_class(), one_pixel_per_class((2, 2, 2, 2, 2)), fraction=0.4, epochs=0)) == [0, 1]
 
 
 class TestBackdoor:
@@ -168,7 +160,7 @@ class TestBackdoor:
         network, clean = planted_backdoor(shortcut), planted_clean()
         assert planted_asr(network, clean) == 1.0
         outcome = run(network, clean, max_drop=0.04, epochs=epochs)
-        assert off(outcome) == [3, 4]
+        assert switched_off(outcome) == [3, 4]
         assert outcome.classifier is not None
         assert planted_asr(outcome.classifier, clean) == 0.0
         assert float((outcome.classifier(clean.images).argmax(1) == clean.labels).float().mean()) == 1.0
@@ -188,7 +180,7 @@ class TestFineTuning:
 
     def test_without_pruning_it_is_training_on_the_holdout_and_nothing_else(self) -> None:
         defense = FinePruning(FinePruning.Config(prune=False, epochs=2, lr=0.1))
-        outcome = defense.defend(make_evidence(defense, one_channel_per_class(), self.clean))
+        outcome = defended(defense, one_channel_per_class(), self.clean)
         evidence = make_evidence(defense, one_channel_per_class(), self.clean)
         expected = evidence.train(evidence.clean, network=evidence.network, recipe=defense.recipe)
         assert state(outcome.classifier).keys() == expected.state_dict().keys()
@@ -203,14 +195,14 @@ class TestFineTuning:
     def test_pruned_channels_stay_off_while_the_rest_learns(self) -> None:
         pruned = run(one_channel_per_class(), self.clean, max_drop=0.15, epochs=0)
         tuned = run(one_channel_per_class(), self.clean, max_drop=0.15, epochs=3, lr=0.5)
-        assert off(tuned) == off(pruned) == [1, 2]
+        assert switched_off(tuned) == switched_off(pruned) == [1, 2]
         assert isinstance(tuned.classifier, Network)
         assert tuned.classifier.activations(self.clean.images, ["last"])["last"][:, [1, 2]].abs().max() == 0
         assert not torch.equal(tuned.classifier.head.weight, one_channel_per_class().head.weight)
 
     def test_a_network_pruned_too_far_to_recover_is_a_result(self) -> None:
         outcome = run(one_channel_per_class(), self.clean, threshold=2.0, epochs=1, lr=1e-4)
-        assert off(outcome) == [1, 2, 3, 4]
+        assert switched_off(outcome) == [1, 2, 3, 4]
         assert outcome.tables["summary"] == [{"holdout_acc_before": 1.0, "holdout_acc_pruned": 0.5}]
 
     def test_the_victim_is_left_as_it_was(self) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gatecrash import Classifier, NotApplicable
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
-from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses.activation_pruning import ActivationPruning
 from gatecrash_plugins.defenses.goodnet import GoodNet, GoodNetDefense
+from support.defending import defended
 from support.planted_networks import planted_backdoor, planted_clean
 from support.predicting import predict
 
@@ -68,9 +68,7 @@ def test_on_every_digit_it_rejects_exactly_where_the_two_differ(badnets_on_digit
     victim, clean, test = badnets_on_digits.network, badnets_on_digits.clean, badnets_on_digits.test
     options = {"max_drop": 0.1, **options}
     goodnet, pruning = GoodNetDefense(GoodNetDefense.Config(**options)), ActivationPruning(ActivationPruning.Config(**options))
-    made = goodnet.defend(make_evidence(goodnet, victim, clean))
-    made.check(goodnet.gives, None, clean.num_classes)
-    pruned = pruning.defend(make_evidence(pruning, victim, clean)).classifier
+    made, pruned = defended(goodnet, victim, clean), defended(pruning, victim, clean).classifier
     assert isinstance(made.classifier, GoodNet)
     assert pruned is not None
     triggered = badnets_on_digits.backdoors[0].trigger(test.images)
@@ -84,7 +82,7 @@ def test_on_every_digit_it_rejects_exactly_where_the_two_differ(badnets_on_digit
 
 def test_a_planted_backdoor_is_rejected_and_so_is_the_class_that_pruning_lost() -> None:
     clean, defense = planted_clean(), GoodNetDefense(GoodNetDefense.Config(max_drop=0.1))
-    classifier = defense.defend(make_evidence(defense, planted_backdoor(), clean)).classifier
+    classifier = defended(defense, planted_backdoor(), clean).classifier
     assert classifier is not None
     triggered = clean.images.clone()
     triggered[..., 3] = 255
@@ -96,8 +94,7 @@ def test_a_planted_backdoor_is_rejected_and_so_is_the_class_that_pruning_lost() 
 
 
 def test_it_is_stored_and_rebuilt_with_both_networks(badnets_on_digits: Any) -> None:
-    defense = GoodNetDefense()
-    made = defense.defend(make_evidence(defense, badnets_on_digits.network, badnets_on_digits.clean)).classifier
+    made = defended(GoodNetDefense(), badnets_on_digits.network, badnets_on_digits.clean).classifier
     assert made is not None
     again = rebuild(spec_of(made), state_of(made))
     assert torch.equal(again(badnets_on_digits.test.images), made(badnets_on_digits.test.images))
@@ -115,4 +112,4 @@ def test_gradients_flow_to_the_image() -> None:
 def test_it_comes_last_in_a_chain() -> None:
     goodnet, pruning = GoodNet(planted_backdoor(), planted_backdoor()), ActivationPruning()
     with pytest.raises(NotApplicable, match="GoodNet"):
-        pruning.defend(make_evidence(pruning, goodnet, planted_clean()))
+        defended(pruning, goodnet, planted_clean())

@@ -204,7 +204,7 @@ class Workers:
     def __init__(self, session: RaySession, reports: Any, files: plugin_files.PluginFiles, limits: Mapping[str, float]) -> None:
         request = session.request
         versions = None if session.is_local else Versions.here()
-        self._common = Job(reports, files, request.cpus, bool(request.gpus), limits, _witnesses(), versions)
+        self._common = Job(reports, files, request.cpus, bool(request.gpus), limits, _witnesses(session.node), versions)
         self._jobs: dict[frozenset[str], Any] = {}
         resources = {"num_cpus": request.cpus, "num_gpus": request.gpus, "max_retries": 0}
         # max_calls=0: GPU workers are reused too, since importing torch and making a CUDA context takes seconds
@@ -257,14 +257,17 @@ class Listener:
             ray.kill(self.reports)
 
 
-def _witnesses() -> dict[str, Any]:
-    """An actor on each node that asks classifiers again in new processes: a node must not import torch anew for every cell."""
+def _witnesses(here: str) -> dict[str, Any]:
+    """An actor on each node that asks classifiers again in new processes: a node must not import torch anew for every cell.
+
+    That of the node `here`, without which there is no run, comes first: nodes that join later ask it.
+    """
     actor = ray.remote(WitnessProcess)
     return {
         node.id: actor.options(
             num_cpus=0, max_concurrency=256, max_restarts=-1, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
         ).remote()
-        for node in alive_nodes()
+        for node in sorted(alive_nodes(), key=lambda node: node.id != here)
     }
 
 

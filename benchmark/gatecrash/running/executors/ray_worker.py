@@ -38,7 +38,7 @@ class Job:
     on_gpu: bool
     limits: Mapping[str, float]
     witnesses: Mapping[str, Any]
-    """By node: the actor there that asks classifiers again in new processes."""
+    """By node, the driver's first: the actor there that asks classifiers again in new processes."""
     versions: Versions | None
     """What a node must run that joins a cluster later than this job did; None on a Ray of our own."""
 
@@ -92,7 +92,7 @@ def _perform(job: Job, task: Task, shared: Mapping[str, Parcel]) -> Finished:
 
 
 def _ask(witnesses: Mapping[str, Any], question: Message) -> Message:
-    """Ask on this node; a node that joined later asks on another."""
+    """Ask on this node; a node that joined later asks on the driver's, which comes first."""
     here = ray.get_runtime_context().get_node_id()
     actor = witnesses.get(here) or next(iter(witnesses.values()))
     try:
