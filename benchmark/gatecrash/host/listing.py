@@ -1,7 +1,7 @@
-"""What is installed, without importing it: names and summaries are kept in the cache folder until a file that was imported for them changes.
+"""What is installed, without importing it: names and summaries, kept in the cache folder until a file changes that was imported for them.
 
-What a plugin registers is known only once it has run, which takes torch. So all that was imported then is remembered by size and time of change,
-torch's own files included, and so are the folders that Python searches: a change to any, another plugin module, entry point or
+What a plugin registers is known only once it has run, which takes torch. So all that was imported then is remembered by size and time of
+change, torch's own files included, and so are the folders that Python searches: a change to any, another plugin module, entry point or
 `--plugins` file, and the plugins are loaded again. Where one is broken nothing is kept: what mends it may lie anywhere.
 """
 
