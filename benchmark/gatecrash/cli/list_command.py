@@ -19,16 +19,17 @@ def command(kind: str | None, plugin_paths: tuple[Path, ...]) -> None:
     """List what is installed: all kinds, or one."""
     from tabulate import tabulate
 
-    from gatecrash.host.loading import load_plugins
+    from gatecrash.host.listing import list_plugins
     from gatecrash.planning.grid import shipped_grids
 
     if kind != GRIDS:
-        host = load_plugins(plugin_paths)
-        warn_of_problems(host)
+        listing = list_plugins(plugin_paths)
+        warn_of_problems(listing)
         for plugin_kind in KINDS:
             if kind in {None, f"{plugin_kind}s"}:
                 _heading(f"{plugin_kind}s", kind)
-                click.echo(tabulate([(plugin.name, plugin.cls.summary) for plugin in host.all(plugin_kind)], tablefmt="plain"))
+                rows = [(plugin.name, plugin.summary) for plugin in listing.plugins if plugin.kind == plugin_kind]
+                click.echo(tabulate(rows, tablefmt="plain"))
     if kind in {None, GRIDS}:
         _heading(GRIDS, kind)
         click.echo("\n".join(shipped_grids()))

@@ -33,30 +33,37 @@ def command(names: tuple[str, ...], overrides: tuple[str, ...], plugin_paths: tu
         raise UserError(f"show takes one name, or {CLASSES} and a name; got {' '.join(names)}")
     if len(names) == 1 and overrides:
         raise UserError(f"-o goes with gatecrash show {CLASSES} {names[0]}")
-    host = load_plugins(plugin_paths)
-    warn_of_problems(host)
     if len(names) == 2:
+        host = load_plugins(plugin_paths)
+        warn_of_problems(host)
         click.echo(_classes(names[1], overrides, host))
         return
-    found = _texts(names[0], host)
+    found = _texts(names[0], plugin_paths)
     for index, text in enumerate(found):
         click.echo(("\n" if index else "") + text())
 
 
-def _texts(name: str, host: Any) -> list[Callable[[], str]]:
-    """What is called so, described. Raises UserError for an unknown name."""
+def _texts(name: str, plugin_paths: tuple[Path, ...]) -> list[Callable[[], str]]:
+    """What is called so, described. Raises UserError for an unknown name. Plugins are loaded only for one of their names."""
     from gatecrash.contracts.recipe import ADAPTIVE, PRESETS
     from gatecrash.host.kinds import KINDS
+    from gatecrash.host.listing import list_plugins
+    from gatecrash.host.loading import load_plugins
     from gatecrash.planning.grid import shipped_grids
 
-    plugins = [plugin for kind in KINDS for plugin in host.all(kind)]
-    recipes = [*PRESETS, ADAPTIVE]
+    listing = list_plugins(plugin_paths)
+    warn_of_problems(listing)
+    recipes, known = [*PRESETS, ADAPTIVE], [plugin.name for plugin in listing.plugins]
     found: list[Callable[[], str]] = [lambda: _grid(name)] if name in shipped_grids() else []
-    found += [lambda plugin=plugin: _describe(plugin) for plugin in plugins if plugin.name == name]  # type: ignore[misc]
+    if name in known:
+        host = load_plugins(plugin_paths)
+        plugins = [plugin for kind in KINDS for plugin in host.all(kind) if plugin.name == name]
+        found += [lambda plugin=plugin: _describe(plugin) for plugin in plugins]  # type: ignore[misc]
     found += [lambda: _recipe(name)] if name in recipes else []
     if not found:
-        host.check_refused(name)
-        raise UserError(f"nothing is called {name!r}; {did_you_mean(name, [*(it.name for it in plugins), *shipped_grids(), *recipes])}")
+        if listing.problems:
+            load_plugins(plugin_paths).check_refused(name)
+        raise UserError(f"nothing is called {name!r}; {did_you_mean(name, [*known, *shipped_grids(), *recipes])}")
     return found
 
 

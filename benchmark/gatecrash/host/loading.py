@@ -30,7 +30,7 @@ def load_plugins(paths: Sequence[Path | str] = (), *, shipped: bool = True, inst
     """
     host = Host(tuple(Path(path) for path in paths))
     if shipped:
-        for name in _shipped_modules():
+        for name in shipped_modules():
             _load(host, name, partial(importlib.import_module, name))
     if installed:
         for entry in sorted(importlib.metadata.entry_points(group="gatecrash"), key=lambda entry: entry.name):
@@ -66,7 +66,7 @@ def _load(host: Host, origin: str, importer: Callable[[], Any], content: str | N
     host.add(module, origin, content)
 
 
-def _shipped_modules() -> Iterator[str]:
+def shipped_modules() -> Iterator[str]:
     package = importlib.import_module(SHIPPED)
     for info in pkgutil.walk_packages(package.__path__, f"{SHIPPED}."):
         if not info.ispkg and not info.name.rpartition(".")[2].startswith("_"):
