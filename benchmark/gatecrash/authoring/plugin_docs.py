@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatecrash.contracts.config import Nested
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -61,13 +63,17 @@ def options_of(config: type[BaseModel]) -> list[Option]:
         Option(
             name=name,
             type=_type_name(info.annotation),
-            default="required" if info.is_required() else json.dumps(info.get_default(call_default_factory=True), default=str),
+            default="required" if info.is_required() else json.dumps(info.get_default(call_default_factory=True), default=_default),
             limits=tuple(_limits(info.metadata)),
             description=info.description or "",
             is_number=_is_number(info.annotation),
         )
         for name, info in config.model_fields.items()
     ]
+
+
+def _default(value: Any) -> Any:
+    return value.name if isinstance(value, Nested) else str(value)
 
 
 def needs_of(plugin: Plugin) -> str:
