@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,12 @@ def test_rates_of_a_detector_are_judged_by_its_counts_of_rows() -> None:
 def test_a_long_value_is_cut_in_what_is_said() -> None:
     found = compare(changed(VICTIM, asr_by_backdoor={"a" * 60: 0.98}), elsewhere(VICTIM))
     assert f"asr_by_backdoor {{'{'a' * 38} -> {{'mark': 0.98}}" in found.detail
+
+
+def test_a_result_from_before_leak_was_counted_is_equal_to_one_of_today() -> None:
+    counts = scores((95, 91), 98)
+    older = counted()
+    leaky = replace(counts, backdoors=(replace(counts.backdoors[0], kept=50, leaked=23),))
+    fresh = changed(older, scores=leaky, leak=0.46)
+    assert compare(older, fresh).outcome == "equal"
+    assert compare(fresh, changed(fresh, leak=0.44)).outcome == "differs"
