@@ -41,8 +41,12 @@ SUBJECTS = {
 
 INTERNAL = frozenset(
     {
+        "Attack.check_aim",
         "Measures.detection_scores",
         "Measures.floor_scores",
+        "Measures.harm",
+        "Measures.harm_interval",
+        "Measures.harm_scores",
         "Measures.limits",
         "Measures.scores",
         "Measures.value",

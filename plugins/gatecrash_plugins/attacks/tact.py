@@ -34,7 +34,7 @@ class TaCT(gatecrash.TriggerAttack):
 
         goal: Literal["one-to-one"] = Field("one-to-one", description="images of the source become the target")
         source: gatecrash.ClassLabel = Field(1, description="source class, by number or name")
-        covers: tuple[gatecrash.ClassLabel, ...] = Field((5, 7), min_length=1, description="classes of the covers, by number or name")
+        covers: gatecrash.ClassLabels = Field((5, 7), min_length=1, description="classes of the covers, by number or name")
         poison_rate: float = Field(0.003, gt=0, le=1, description="poisoned share of the whole training set, drawn from the source")
         cover_rate: float = Field(0.003, ge=0, le=1, description="covers' share of the whole training set, drawn from their classes")
         size: int = Field(3, ge=1, le=1024, description="side of the white patch in the bottom right corner, in pixels")
