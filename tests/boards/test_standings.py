@@ -7,6 +7,7 @@ import re
 import pytest
 
 from gatecrash.boards.panel import arrange
+from gatecrash.boards.recount import recount
 from gatecrash.boards.standings import attack_standings, defense_standings
 from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.metrics import LANDED, landed
@@ -138,6 +139,16 @@ def test_an_attack_on_accuracy_lands_and_survives_by_the_accuracy_that_it_costs(
     assert re.search(r"\| disrupt .*\| 30\.0 .*\| 3 of 3 ", shown)
     assert "## Attacks without a trigger" in shown
     assert "Attacks without a trigger" not in page_text(undefended())
+
+
+def test_a_cell_without_the_harm_of_its_victim_or_with_impossible_counts_of_it_does_not_stop_a_board() -> None:
+    results = [*undefended(), *(harmful("none", seed, 0.3) for seed in range(3)), cell("disrupt", "good", 0, measures={"asr": None})]
+    assert "| disrupt" in page_text(results)
+    impossible = HarmCounts(10, 11, 0)
+    results = [*undefended(), cell("disrupt", "none", 0, measures={"asr_before": None, "acc_lost": 1.1, "harm_scores": impossible})]
+    assert arrange(results).harmed == frozenset()
+    assert "| disrupt" in page_text(results)
+    assert "more images harmed than shown" in recount(results)["disrupt-none-0"]
 
 
 def test_little_harm_has_not_landed() -> None:
