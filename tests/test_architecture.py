@@ -127,4 +127,4 @@ def test_plugins_import_public_names_and_each_other_only() -> None:
     plugins = ROOT / "plugins" / "gatecrash_plugins"
     for path, other in itertools.product(plugins.rglob("*.py"), ("gatecrash",)):
         names = [target for target in imported(ast.parse(path.read_text(encoding="utf-8"))) if target.partition(".")[0] == other]
-        assert all(name.count(".") == 1 for name in names), path
+        assert all(name.count(".") <= 1 for name in names), path

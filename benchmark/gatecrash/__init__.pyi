@@ -7,6 +7,7 @@ from .contracts.backdoor import Backdoor as Backdoor
 from .contracts.backdoor import Goal as Goal
 from .contracts.backdoor import GoalKind as GoalKind
 from .contracts.class_label import ClassLabel as ClassLabel
+from .contracts.class_label import ClassLabels as ClassLabels
 from .contracts.classifier import Backbone as Backbone
 from .contracts.classifier import Classifier as Classifier
 from .contracts.classifier import Network as Network

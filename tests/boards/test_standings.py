@@ -7,7 +7,9 @@ import re
 import pytest
 
 from gatecrash.boards.panel import arrange
+from gatecrash.boards.recount import recount
 from gatecrash.boards.standings import attack_standings, defense_standings
+from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.metrics import LANDED, landed
 from gatecrash.records.result import Result
 from support.boards import leaderboard_text, page_text
@@ -112,3 +114,42 @@ def test_the_worst_attack_is_the_one_with_the_lowest_mean_der() -> None:
     cells += [cell(attack, "d", seed, asr=asr) for attack, asr in (("easy", 0.0), ("hard", 0.8)) for seed in range(3)]
     ((standing,),) = defense_standings(arrange(cells)).values()
     assert (standing.worst, standing.worst_der) == ("hard", pytest.approx(0.6))  # ASR drop 0.2: (0.2 + 1) / 2
+
+
+def harmful(defense: str, seed: int, lost: float, images: int = 1000) -> Result:
+    counts = HarmCounts(images, round(lost * images), 0)
+    measures = {"asr": None, "asr_before": None, "asr_floor": None, "ra": None, "der": None, "acc_lost": counts.rate, "harm_scores": counts}
+    return cell("disrupt", defense, seed, measures=measures)
+
+
+def test_an_attack_on_accuracy_lands_and_survives_by_the_accuracy_that_it_costs() -> None:
+    """It has no ASR: it was shown as landed in 0 of 3 victims."""
+    results = [*undefended(), *(cell("badnets", "good", seed, asr=0.0) for seed in range(3))]
+    for defense, lost in (("none", 0.3), ("good", 0.02), ("poor", 0.25)):
+        results += [harmful(defense, seed, lost) for seed in range(3)]
+    panel = arrange(results)
+    assert panel.harmed == {"disrupt-0", "disrupt-1", "disrupt-2"}
+    assert panel.landed == {"badnets-0", "badnets-1", "badnets-2"}
+    assert [(one.attack, one.survived, one.met, one.hardest) for one in attack_standings(panel)] == [
+        ("disrupt", 1, 2, "good"),
+        ("badnets", 0, 1, "good"),
+    ]
+    assert ranks(results) == {"model + clean data": [("good", 1)]}  # DER needs a backdoor
+    shown = page_text(results)
+    assert re.search(r"\| disrupt .*\| 30\.0 .*\| 3 of 3 ", shown)
+    assert "## Attacks without a trigger" in shown
+    assert "Attacks without a trigger" not in page_text(undefended())
+
+
+def test_a_cell_without_the_harm_of_its_victim_or_with_impossible_counts_of_it_does_not_stop_a_board() -> None:
+    results = [*undefended(), *(harmful("none", seed, 0.3) for seed in range(3)), cell("disrupt", "good", 0, measures={"asr": None})]
+    assert "| disrupt" in page_text(results)
+    impossible = HarmCounts(10, 11, 0)
+    results = [*undefended(), cell("disrupt", "none", 0, measures={"asr_before": None, "acc_lost": 1.1, "harm_scores": impossible})]
+    assert arrange(results).harmed == frozenset()
+    assert "| disrupt" in page_text(results)
+    assert "more images harmed than shown" in recount(results)["disrupt-none-0"]
+
+
+def test_little_harm_has_not_landed() -> None:
+    assert arrange([*undefended(), harmful("none", 0, 0.05), harmful("none", 1, 0.2, images=10)]).harmed == frozenset()

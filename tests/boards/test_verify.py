@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from gatecrash.boards.verify import compare, verify
 from gatecrash.evaluation.detection import DetectionScores
+from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.host.loading import load_plugins
 from gatecrash.planning.planned import plan_grid
 from gatecrash.records.measures import TrajectoryStep
@@ -137,3 +139,21 @@ def test_rates_of_a_detector_are_judged_by_its_counts_of_rows() -> None:
 def test_a_long_value_is_cut_in_what_is_said() -> None:
     found = compare(changed(VICTIM, asr_by_backdoor={"a" * 60: 0.98}), elsewhere(VICTIM))
     assert f"asr_by_backdoor {{'{'a' * 38} -> {{'mark': 0.98}}" in found.detail
+
+
+def test_harm_must_lie_within_the_interval_of_the_pairs_measured_here() -> None:
+    here = changed(VICTIM, acc_lost=0.2, harm_scores=HarmCounts(200, 44, 4))
+    assert compare(elsewhere(changed(here, acc_lost=0.25, harm_scores=HarmCounts(200, 51, 1))), here).outcome == "within"
+    found = compare(elsewhere(changed(here, acc_lost=0.35, harm_scores=HarmCounts(200, 70, 0))), here)
+    assert "acc_lost 0.3500 -> 0.2000, outside 0.1358 to 0.2602" in found.detail  # (40 -+ 1.96 sqrt(49 - 1600 / 202)) / 202
+    fewer = elsewhere(changed(here, harm_scores=HarmCounts(100, 22, 2)))
+    assert "untouched images 100 -> 200" in compare(fewer, here).detail
+
+
+def test_a_result_from_before_leak_was_counted_is_equal_to_one_of_today() -> None:
+    counts = scores((95, 91), 98)
+    older = counted()
+    leaky = replace(counts, backdoors=(replace(counts.backdoors[0], kept=50, leaked=23),))
+    fresh = changed(older, scores=leaky, leak=0.46)
+    assert compare(older, fresh).outcome == "equal"
+    assert compare(fresh, changed(fresh, leak=0.44)).outcome == "differs"

@@ -40,6 +40,10 @@ def test_a_class_by_name_is_the_class_of_that_number(tmp_path: Path) -> None:
     assert keys(planned(root, {"target": "Stop"})) == keys(planned(root, {}))
     sources = [{"goal": "one-to-one", "source": source, "target": target} for source, target in (("Turn right", "Yield"), (1, 2))]
     assert keys(planned(root, sources[0])) == keys(planned(root, sources[1]))
+    several: list[dict[str, Any]] = [
+        {"goal": "many-to-one", "sources": classes, "target": 2} for classes in (["Turn right", "Stop"], [0, 1], ["Stop", 1, 1])
+    ]
+    assert len({keys(planned(root, options))[1] for options in several}) == 1
     assert [victim.attack.config.get("target") for victim in planned(root, {"target": "Yield"}).plan.victims.values()] == [None, 2]
 
 
@@ -55,6 +59,10 @@ def test_names_sweep_as_numbers_do(tmp_path: Path) -> None:
         ({"target": "2"}, "badnets: target: no class is called '2'; write 2 without quotes for the class of that number"),
         ({"goal": "one-to-one", "source": 0, "target": "Stop"}, "badnets: source and target are the same class"),
         ({"target": False}, "target: a class is its number, from 0, or its name, in quotes where YAML would read something else"),
+        ({"goal": "many-to-one", "sources": [1, "Stpo"], "target": 2}, "sources: no class is called 'Stpo'; did you mean 'Stop'?"),
+        ({"goal": "many-to-one", "sources": [1, "Yield"], "target": 2}, "badnets: source and target are the same class"),
+        ({"goal": "many-to-one", "sources": []}, "goal many-to-one needs sources, a list of classes"),
+        ({"goal": "many-to-one", "sources": [False]}, "a class is its number, from 0"),
         ({"target": 1.0}, "target: a class is its number, from 0"),
     ],
 )

@@ -48,8 +48,12 @@ SUBJECTS = {
 
 INTERNAL = frozenset(
     {
+        "Attack.check_aim",
         "Measures.detection_scores",
         "Measures.floor_scores",
+        "Measures.harm",
+        "Measures.harm_interval",
+        "Measures.harm_scores",
         "Measures.input_scores",
         "Measures.limits",
         "Measures.scores",

@@ -102,11 +102,12 @@ def attack_standings(panel: Panel) -> list[AttackStanding]:
         left: dict[str, list[Result]] = {}
         for defense in panel.defenses:
             if defense != NONE and panel.repairs(defense):
-                cells = [cell for cell in panel.at(attack, defense) if cell.status == "ok" and cell.victim_key in landed]
+                done = [cell for cell in panel.at(attack, defense) if cell.status == "ok" and cell.victim_key in landed]
+                cells = [cell for cell in done if _excess(cell) is not None]
                 if cells:
                     left[defense] = cells
         if left:
-            excess = {name: fmean(_excess(cell) for cell in cells) for name, cells in left.items()}
+            excess = {name: fmean(_excess(cell) or 0.0 for cell in cells) for name, cells in left.items()}
             limit = LANDED if any(cell.measures.harm is None for cells in left.values() for cell in cells) else HARMED
             survived = sum(value >= limit for value in excess.values())
             asr_left = over_seeds([cell for cells in left.values() for cell in cells], "asr")
@@ -119,10 +120,9 @@ def attack_standings(panel: Panel) -> list[AttackStanding]:
     return sorted(standings, key=lambda each: (each.rank, -(each.asr_left.value or 0.0), each.attack))
 
 
-def _excess(cell: Result) -> float:
-    """ASR above the floor, or the harm of an attack without a trigger; of a victim on which it landed, which has one of them."""
-    if cell.measures.harm is not None:
-        return cell.measures.harm
-    assert cell.measures.asr is not None
-    assert cell.measures.asr_floor is not None
-    return cell.measures.asr - cell.measures.asr_floor
+def _excess(cell: Result) -> float | None:
+    """ASR above the floor, or the harm of an attack without a trigger."""
+    measures = cell.measures
+    if measures.harm is not None or measures.asr is None or measures.asr_floor is None:
+        return measures.harm
+    return measures.asr - measures.asr_floor

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from gatecrash.contracts.config import find_mark
 from gatecrash.errors import UserError, did_you_mean
@@ -29,6 +29,15 @@ def _checked(value: Any) -> Any:
 
 ClassLabel = Annotated[int | str, BeforeValidator(_checked), _NamesClass()]
 """Type of an option that names a class: its number, from 0 in the dataset's order, or its name. Planning puts the number for a name."""
+
+
+def _in_order(labels: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Each class once, by number: the same classes in another order have the same key. Names are put in order when they are numbers."""
+    return labels if any(isinstance(label, str) for label in labels) else tuple(sorted(set(labels), key=int))
+
+
+ClassLabels = Annotated[tuple[ClassLabel, ...], AfterValidator(_in_order)]
+"""Type of an option that names several classes."""
 
 
 def numbered(config: BaseModel, classes: Sequence[str], who: str) -> dict[str, Any]:

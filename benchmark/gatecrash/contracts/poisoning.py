@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gatecrash.contracts.attack import Attack, AttackContext, DatasetInfo
 from gatecrash.contracts.backdoor import Backdoor, Goal
-from gatecrash.contracts.class_label import ClassLabel
+from gatecrash.contracts.class_label import ClassLabel, ClassLabels
 from gatecrash.contracts.config import Options
 from gatecrash.contracts.data import ImageSet, Poisoned
 from gatecrash.contracts.trigger import Trigger
@@ -29,7 +29,7 @@ class GoalConfig(Options):
     )
     target: ClassLabel = Field(0, description="target class, by number or name (ignored by all-to-all)")
     source: ClassLabel | None = Field(None, description="source class, by number or name, for one-to-one only")
-    sources: tuple[ClassLabel, ...] | None = Field(None, description="source classes, by number or name, for many-to-one only")
+    sources: ClassLabels | None = Field(None, description="source classes, by number or name, for many-to-one only")
 
     @model_validator(mode="after")
     def _source_fits_goal(self) -> Self:

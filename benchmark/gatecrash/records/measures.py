@@ -153,13 +153,16 @@ class Measures(Record):
         return number
 
     def limits(self, name: MeasureName) -> Limits | None:
-        """The 95% interval over test images; None for measures that have none."""
+        """The 95% interval over test images; None for measures that have none, and for counts that there cannot be."""
         if name.startswith("input_"):
             return self.input_scores.limits(name.removeprefix("input_")) if self.input_scores is not None else None
-        if name in {"leak", "cover_acc"} and self.scores is not None:
-            return self.scores.leak_interval if name == "leak" else self.scores.cover_acc_interval
-        if name in {"acc_lost", "source_to_target"} and self.harm_scores is not None:
-            return self.harm_scores.interval
+        try:
+            if name in {"leak", "cover_acc"} and self.scores is not None:
+                return self.scores.leak_interval if name == "leak" else self.scores.cover_acc_interval
+            if name in {"acc_lost", "source_to_target"} and self.harm_scores is not None:
+                return self.harm_scores.interval
+        except ValueError:  # more counted than shown: a board shows the rest, `recount` names it
+            return None
         return {"acc": self.acc_interval, "asr": self.asr_interval}.get(name)
 
     @property
@@ -169,7 +172,7 @@ class Measures(Record):
 
     @property
     def harm_interval(self) -> Limits | None:
-        return None if self.harm_scores is None else self.harm_scores.interval
+        return self.limits("acc_lost")
 
 
 MeasureName = Literal[

@@ -9,26 +9,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from gatecrash import (
-    Attack,
-    AttackContext,
-    ClassLabel,
-    DatasetInfo,
-    ImageSet,
-    PoisonConfig,
-    Poisoned,
-    Reference,
-    Role,
-    Stamp,
-    TriggerAttack,
-    UserError,
-    hookimpl,
-    named_patch,
-    place_patch,
-)
+import gatecrash
+from gatecrash import AttackContext, DatasetInfo, ImageSet, Poisoned, Role, Stamp
 
 
-class TaCT(TriggerAttack):
+class TaCT(gatecrash.TriggerAttack):
     """Targeted contamination (section 4 of the paper): triggered images of the source become the target, covers keep their label.
 
     Covers are images of other classes with the same trigger. Classes and rates are those of github.com/vtu81/backdoor-toolbox; the patch is
@@ -38,18 +23,18 @@ class TaCT(TriggerAttack):
 
     name = "tact"
     summary = "a patch that sends one class to the target, with covers from others"
-    reference = Reference(
+    reference = gatecrash.Reference(
         "Tang, Wang, Tang and Zhang, Demon in the Variant: Statistical Analysis of DNNs for Robust Backdoor Contamination Detection",
         2021,
         "https://arxiv.org/abs/1908.00686",
     )
 
-    class Config(PoisonConfig):
+    class Config(gatecrash.PoisonConfig):
         """Classes, rates and patch."""
 
         goal: Literal["one-to-one"] = Field("one-to-one", description="images of the source become the target")
-        source: ClassLabel = Field(1, description="source class, by number or name")
-        covers: tuple[ClassLabel, ...] = Field((5, 7), min_length=1, description="classes of the covers, by number or name")
+        source: gatecrash.ClassLabel = Field(1, description="source class, by number or name")
+        covers: gatecrash.ClassLabels = Field((5, 7), min_length=1, description="classes of the covers, by number or name")
         poison_rate: float = Field(0.003, gt=0, le=1, description="poisoned share of the whole training set, drawn from the source")
         cover_rate: float = Field(0.003, ge=0, le=1, description="covers' share of the whole training set, drawn from their classes")
         size: int = Field(3, ge=1, le=1024, description="side of the white patch in the bottom right corner, in pixels")
@@ -63,8 +48,8 @@ class TaCT(TriggerAttack):
     config: Config
 
     def trigger(self, shape: tuple[int, int, int]) -> Stamp:
-        patch = named_patch("white", shape[0], self.config.size)
-        return Stamp(shape, 1.0, *place_patch(shape, *patch, "bottom-right", 0))
+        patch = gatecrash.named_patch("white", shape[0], self.config.size)
+        return Stamp(shape, 1.0, *gatecrash.place_patch(shape, *patch, "bottom-right", 0))
 
     def check(self, info: DatasetInfo) -> None:
         super().check(info)
@@ -78,14 +63,16 @@ class TaCT(TriggerAttack):
         return made.also(covers, self.craft(train.images[covers], labels, ctx), labels, Role.COVER) if count else made
 
     def _covers(self, labels: Tensor, num_classes: int) -> tuple[Tensor, int]:
-        """Rows that may be covers, and how many are to be; UserError where that is too many."""
+        """Rows that may be covers, and how many are to be; gatecrash.UserError where that is too many."""
         classes = torch.tensor([self.config.class_number("cover", label, num_classes) for label in self.config.covers])
         rows, count = torch.nonzero(torch.isin(labels, classes)).flatten(), round(self.config.cover_rate * len(labels))
         if count > len(rows):
-            raise UserError(f"{self.name}: cover_rate {self.config.cover_rate:g} asks for {count} images of classes that have {len(rows)}")
+            raise gatecrash.UserError(
+                f"{self.name}: cover_rate {self.config.cover_rate:g} asks for {count} images of classes that have {len(rows)}"
+            )
         return rows, count
 
 
-@hookimpl
-def register_attacks(register: Callable[[type[Attack]], None]) -> None:
+@gatecrash.hookimpl
+def register_attacks(register: Callable[[type[gatecrash.Attack]], None]) -> None:
     register(TaCT)
