@@ -92,7 +92,8 @@ class VictimRecord(Record):
 class StoredVictim:
     """A victim as it lies in the store: JSON record and tensors.
 
-    `weights` holds the classifier's and the triggers' tensors; `poison` the changed rows (`rows`, `images`, `labels`, `role`).
+    `weights` holds the classifier's and the triggers' tensors; `poison` the changed rows (`rows`, `images`, `labels`, `role`) of what a
+    defender holds.
     """
 
     record: VictimRecord
