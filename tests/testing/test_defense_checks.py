@@ -125,7 +125,7 @@ class Amnesic(Brightness):
         return super().score(images) + self.offset
 
 
-def detecting(detector: type[Brightness], threshold: float = 200.0, offset: float = 0.0) -> Defense:
+def detecting(detector: type[Brightness], threshold: float = 200.0, offset: float = 0.0, noise: float = 0.0) -> Defense:
     class Detecting(Defense):
         """Watches inputs."""
 
@@ -133,7 +133,7 @@ def detecting(detector: type[Brightness], threshold: float = 200.0, offset: floa
         needs, gives = frozenset[Need](), frozenset({Give.DETECTOR})
 
         def defend(self, evidence: Evidence) -> Outcome:
-            made = detector(threshold)
+            made = detector(threshold + noise * float(torch.rand(())))
             if isinstance(made, Amnesic):
                 made.offset += offset
             return Outcome(detector=made)
@@ -273,6 +273,7 @@ BROKEN_DEFENSES: list[tuple[str, Callable[[], Defense], str]] = [
     ("reads-what-it-needs", Overasking, "got no use of retrain. To mend it: take Need.RETRAIN out of needs"),
     ("uses-its-seed", OneSeed, r"always starts the same \(line \d+: torch.manual_seed\(FIXED\)\)"),
     ("suspects-some-rows-only", Paranoid, "got every row suspect"),
+    ("is-deterministic", lambda: detecting(Brightness, noise=1.0), "got another detector. To mend it: draw only from evidence.stream"),
     ("rejects-some-images-only", lambda: detecting(Brightness, -1.0), "got 100%. To mend it: check the sign of the score"),
     ("gives-a-valid-outcome", lambda: detecting(Comparative), "expected the detector to pass the evaluation on 1x16x16 images"),
     ("outcome-can-be-stored", lambda: detecting(Amnesic, offset=1.0), "expected the detector to answer the same after it was stored"),

@@ -23,6 +23,7 @@ from gatecrash.testing.implant_checks import (
     triggers_act_per_image,
     triggers_survive_storage,
 )
+from gatecrash.testing.options import changed
 from gatecrash.testing.setting import same_module, same_tensors
 from gatecrash.testing.trial import Case
 
@@ -53,10 +54,10 @@ def is_deterministic(attack: Attack) -> None:
 def poisons_exactly_its_rate(attack: Attack) -> str:
     """The number of POISON rows is poison_rate of the whole training set, rounded; also for another rate."""
     tried, total = [], len(trial(attack).train)
-    given: float = attack.config.model_dump()["poison_rate"]
+    given: float = dict(attack.config)["poison_rate"]
     for rate in (given, given / 2):
         try:
-            config = type(attack.config).model_validate({**attack.config.model_dump(), "poison_rate": rate})
+            config = changed(attack.config, poison_rate=rate)
         except ValidationError:
             continue  # half the rate is below the option's bound
         expected = round(rate * total)

@@ -147,10 +147,10 @@ def same_tensors(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tens
 
 
 def same_module(one: Portable | None, other: Portable | None) -> bool:
-    """Whether both hold the same tensors, or neither is there."""
+    """Whether both have the same configuration and tensors, or neither is there."""
     if one is None or other is None:
         return one is other
-    return same_tensors(state_of(one), state_of(other))
+    return json.dumps(spec_of(one)) == json.dumps(spec_of(other)) and same_tensors(state_of(one), state_of(other))
 
 
 def stored(module: Portable, what: str) -> Portable:
