@@ -15,8 +15,8 @@ from gatecrash import Defense, Evidence, Give, Loss, Need, Network, NotApplicabl
 class NAD(Defense):
     """Fine-tunes the victim on the hold-out while its attention maps are drawn to those of a teacher, the victim fine-tuned alone.
 
-    A stage's attention is the sum of its squared maps over the channels, divided by its norm (p = 2). To cross-entropy is added, for each of
-    the network's `stages`, the mean squared difference of the attentions times `first_beta` or, from the second stage on, `beta`.
+    A stage's attention is the sum of its squared maps over the channels, divided by its norm (p = 2). To cross-entropy is added, for each
+    of the network's `stages`, the mean squared difference of the attentions times `first_beta` or, from the second stage on, `beta`.
 
     Both train as in the authors' code, two epochs at `lr` and the others at a tenth of it (here momentum starts anew at the fall), but the
     last epoch counts, not that of the best test accuracy. With hold-outs of a few hundred images, raise `epochs`: attention needs steps.
