@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from gatecrash import Backdoor, Classifier, ImageSet, Network
+from gatecrash import Backdoor, Classifier, ImageSet, Network, Poisoned
 from gatecrash.cli import main
 from gatecrash.contracts.randomness import stream
 from gatecrash.contracts.recipe import recipe_from
@@ -116,7 +116,12 @@ class BadnetsOnDigits:
     network: Network
     clean: ImageSet
     test: ImageSet
-    backdoors: Sequence[Backdoor]
+    poisoned: Poisoned
+    """What it was trained on."""
+
+    @property
+    def backdoors(self) -> Sequence[Backdoor]:
+        return self.poisoned.backdoors
 
     def asr(self, classifier: Classifier) -> float:
         return attack_success(classifier, self.test, self.backdoors, device="cpu").asr or 0.0
@@ -134,7 +139,7 @@ def badnets_on_digits() -> BadnetsOnDigits:
         attack, train, host.get("model", "small-cnn").configure({"width": 8}), recipe=recipe_from({"preset": "tiny", "epochs": 10})
     )
     implant = attack.implant(train, context)
-    return BadnetsOnDigits(implant.classifier, clean, splits.test, implant.poisoned.backdoors)
+    return BadnetsOnDigits(implant.classifier, clean, splits.test, implant.poisoned)
 
 
 @pytest.fixture(scope="session")
