@@ -51,8 +51,16 @@ def test_a_field_that_came_later_changes_no_recipe_that_leaves_it_alone() -> Non
     first = "epochs batch_size optimizer lr momentum nesterov weight_decay decay_norms schedule warmup label_smoothing crop flip precision"
     assert list(PRESETS["standard"].model_dump()) == list(PRESETS["fast"].model_dump(mode="json")) == first.split()
     assert Recipe(bias_lr=64.0).model_dump() == {**Recipe().model_dump(), "bias_lr": 64.0}
+    assert Recipe(rotation=0).model_dump() == Recipe().model_dump()
+    assert Recipe(rotation=15).model_dump() == {**Recipe().model_dump(), "rotation": 15.0}
     assert Recipe(lookahead=True).model_dump(exclude_defaults=True) == {"lookahead": True}
     assert recipe_from({"preset": "airbench", "lookahead": False}).bias_lr == 64.0
+
+
+def test_a_recipe_takes_from_another_the_augmentation_that_it_does_not_state() -> None:
+    grid = Recipe(crop=2, flip=False, rotation=15, lr=1)
+    assert Recipe(epochs=3).augmented_as(grid) == Recipe(epochs=3, crop=2, flip=False, rotation=15)
+    assert Recipe(crop=4, flip=True, rotation=0).augmented_as(grid) == Recipe()
 
 
 def test_the_standard_recipe_is_backdoorbenchs() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gatecrash.engine.augmentation import augmented, draw, windows
+from gatecrash.engine.augmentation import augmented, draw, rotated, windows
 
 CPU = torch.device("cpu")
 
@@ -90,3 +92,47 @@ def test_a_padded_crop_of_4_loses_a_corner_trigger_in_39_5_percent_of_draws_and_
     visible = crops.flatten(1).sum(1)
     assert int((visible == 0).sum()) == 32  # 32/81 = 39.5%
     assert int((visible == 9).sum()) == 25  # 25/81 = 30.9%
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_quarter_turns_are_those_of_the_picture(turns: int) -> None:
+    images = counting_images(2, 3, 6, 6)
+    angles = torch.full((2,), turns * math.pi / 2)
+    assert torch.equal(rotated(images, angles), images.rot90(turns, (2, 3)))
+
+
+def test_half_a_turn_and_none_keep_every_pixel_of_an_oblong_image() -> None:
+    images = counting_images(2, 1, 4, 10)
+    assert torch.equal(rotated(images, torch.tensor([0.0, math.pi])), torch.stack([images[0], images[1].flip(1, 2)]))
+
+
+def test_a_bar_in_an_oblong_image_turns_without_being_stretched() -> None:
+    image = torch.zeros(1, 1, 9, 21, dtype=torch.uint8)
+    image[:, :, 4, 7:14] = 255  # seven pixels, lying in the centre
+    upright = torch.zeros(1, 1, 9, 21, dtype=torch.uint8)
+    upright[:, :, 1:8, 10] = 255
+    assert torch.equal(rotated(image, torch.tensor([math.pi / 2])), upright)
+
+
+def test_angles_are_uniform_either_way_and_drawn_only_where_asked_for() -> None:
+    draws = draw([10_000], 2, True, generator(), CPU, rotation=30)
+    assert draws.angles is not None
+    degrees = draws.angles.rad2deg()
+    assert -30 <= float(degrees.min()) < -29 < 29 < float(degrees.max()) <= 30
+    assert float(degrees.mean()) == pytest.approx(0, abs=4.5 * 30 / 3**0.5 / 100)
+    plain = draw([10_000], 2, True, generator(), CPU)
+    assert plain.angles is None
+    assert torch.equal(plain.tops, draws.tops)
+    assert plain.mirrored == draws.mirrored
+
+
+def test_another_view_mirrors_images_of_its_own_choice() -> None:
+    one = draw([64] * 100, 0, True, generator(), CPU)
+    two = draw([64] * 100, 0, True, generator(1), CPU, another_view=True)
+    first = torch.cat([torch.arange(64) < count for count in one.mirrored])
+    second = torch.cat([torch.as_tensor(mask) for mask in two.mirrored])
+    assert float((first == second).double().mean()) == pytest.approx(0.5, abs=4.5 * 0.5 / 80)
+    images = counting_images(2, 1, 2, 2)
+    places = torch.zeros(2, dtype=torch.int64)
+    some = augmented(windows(images, 0), torch.arange(2), places, places, torch.tensor([False, True]))
+    assert torch.equal(some, torch.stack([images[0], images[1].flip(2)]))

@@ -127,3 +127,89 @@ def test_on_batch_must_return_a_batch_of_the_same_form(result: Any, message: str
 def test_data_that_cannot_be_trained_on_is_refused(images: Tensor, labels: Tensor, message: str) -> None:
     with pytest.raises(ContractError, match=message):
         train(network(), images, labels, PLAIN, streams=Streams(0), flip=False, device="cpu")
+
+
+class TestAfterAugmentation:
+    def test_on_batch_sees_what_the_network_would_see(self) -> None:
+        options = recipe(epochs=2, crop=2, flip=True)
+        plain = [images for images, _, _ in seen_batches(options, flip=True)]
+        hooked = []
+
+        def on_batch(images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            hooked.append(images.clone())
+            return images, labels
+
+        passed = [images for images, _, _ in seen_batches(options, flip=True, on_batch=on_batch, when="after")]
+        for before, seen, after in zip(plain, hooked, passed, strict=True):
+            assert torch.equal(before, seen)
+            assert torch.equal(before, after)
+
+    def test_it_may_return_floats_in_0_to_1(self) -> None:
+        def halved(images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            return images / 510, labels
+
+        images, _ = toy_set()
+        for batch, _, rows in seen_batches(PLAIN, on_batch=halved, when="after"):
+            torch.testing.assert_close(batch, images[rows] / 510)
+
+    def test_floats_of_another_range_are_an_error(self) -> None:
+        with pytest.raises(ContractError, match=r"float images in \[0, 1\]; got 0 to "):
+            run(network(), on_batch=lambda images, labels, rows: (images.float(), labels), when="after")
+
+
+class TestViews:
+    def test_a_loss_gets_several_augmentations_of_the_same_rows(self) -> None:
+        options = recipe(epochs=2, crop=2, flip=True)
+        one, two = seen_batches(options, flip=True), seen_batches(options, flip=True, views=2)
+        assert all(batch.shape == (2, 16, 3, 8, 8) for batch, _, _ in two)
+        assert torch.equal(one[0][0], two[0][0][0])  # the first view is that of a training with one
+        batch, labels, rows = two[0]
+        assert labels.shape == rows.shape == (16,)
+        assert not torch.equal(batch[0], batch[1])
+
+    def test_a_hook_after_augmentation_gets_all_of_them(self) -> None:
+        def darken_second(images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.stack([images[0], images[1] * 0]), labels
+
+        for batch, _, _ in seen_batches(recipe(epochs=1), views=2, on_batch=darken_second, when="after"):
+            assert bool(batch[0].any())
+            assert not bool(batch[1].any())
+
+
+class TestPoisson:
+    """Each row joins each batch with probability batch size / rows (Abadi et al. 2016, section 3.1)."""
+
+    def test_sizes_vary_as_binomials_and_rows_come_independently(self) -> None:
+        rows = [rows for _, _, rows in seen_batches(recipe(epochs=100), batches="poisson")]
+        assert len(rows) == 100 * 4
+        sizes = torch.tensor([float(len(part)) for part in rows])
+        assert float(sizes.mean()) == pytest.approx(16, abs=4.5 * 12**0.5 / 20)  # Binomial(64, 1/4): variance 12
+        assert float(sizes.var()) == pytest.approx(12, rel=0.35)
+        assert all(len(part.unique()) == len(part) for part in rows)
+        often = torch.cat(rows).bincount(minlength=64).float()
+        assert float((often - 100).abs().max()) < 4.5 * (400 * 3 / 16) ** 0.5
+
+    def test_the_same_stream_gives_the_same_batches(self) -> None:
+        first, second = ([rows.tolist() for _, _, rows in seen_batches(recipe(epochs=2), batches="poisson")] for _ in range(2))
+        assert first == second
+
+    def test_an_empty_batch_reaches_a_step_and_nothing_else(self) -> None:
+        sizes: list[int] = []
+
+        def never_empty(images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            assert len(rows)
+            return images, labels
+
+        def step(net: Any, optimizer: Any, closure: Any, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+            assert images.shape == (len(rows), 3, 8, 8)
+            sizes.append(len(rows))
+            return torch.zeros(())
+
+        small = recipe(epochs=4, batch_size=1, crop=1, flip=True, rotation=5)
+        run(network(), small, flip=True, batches="poisson", on_batch=never_empty, step=step, diverges=True)
+        assert 0 in sizes
+        assert max(sizes) > 1
+
+    def test_without_a_step_nothing_happens_in_an_empty_batch(self) -> None:
+        history = run(network(), recipe(epochs=2, batch_size=1, lr=1e-3), batches="poisson", diverges=True)
+        assert all(loss == loss for loss in history.losses)

@@ -57,6 +57,37 @@ def test_a_loss_of_ones_own_may_be_large() -> None:
     assert history.losses[-1] > 100
 
 
+def no_better_than_a_guess(net: Network, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+    return -F.cross_entropy(net(images), labels).clamp(max=20)
+
+
+class TestALossOfOnesOwn:
+    """Its value says nothing, so the network is tested on the images."""
+
+    def test_a_network_that_only_guesses_is_an_error_that_names_the_way_out(self) -> None:
+        wanted = r"accuracy on the training images is 0.*, no better than guessing \(0\.25\); .* where this is meant, .* diverges=True"
+        with pytest.raises(TrainingDiverged, match=wanted):
+            run(network(), loss=no_better_than_a_guess)
+
+    def test_unless_that_is_meant(self) -> None:
+        assert run(network(), loss=no_better_than_a_guess, diverges=True).warning is None
+        worse = run(network(), recipe(lr=1e-5), diverges=True)  # cross-entropy, and untrained
+        assert worse.warning is None
+
+    def test_or_the_training_was_short_or_is_not_finished(self) -> None:
+        short = run(network(), loss=no_better_than_a_guess, execution=Execution(fresh=True))
+        part = run(network(), loss=no_better_than_a_guess, part=(0, 0.5))
+        for history in (short, part):
+            assert history.warning is not None
+            assert "no better than guessing (0.25), after too few steps" in history.warning
+
+    def test_weights_stay_what_the_training_made_them(self) -> None:
+        tested, untested = network(), network()
+        for net, diverges in ((tested, False), (untested, True)):
+            run(net, recipe(epochs=4), loss=lambda net, images, labels, rows: F.cross_entropy(net(images), labels), diverges=diverges)
+        assert torch.equal(torch.cat([p.flatten() for p in tested.parameters()]), torch.cat([p.flatten() for p in untested.parameters()]))
+
+
 def test_progress_has_loss_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "REPORT_SECONDS", 0.0)
     reports: list[TrainProgress] = []

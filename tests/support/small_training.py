@@ -62,7 +62,7 @@ def run(
     seed: int = 0,
     flip: bool = False,
     count: int = 64,
-    execution: Execution = Execution(),
+    execution: Execution | None = None,
     **method: Any,
 ) -> History:
     """Train on the toy set; `method` are further arguments of `contracts.train.Train`."""
@@ -70,7 +70,7 @@ def run(
     batching = Batching(**{name: method.pop(name) for name in ("on_batch", "when", "batches", "views") if name in method})
     streams = Streams("test", seed)
     changes = Method(batching, **method)
-    return train(net, images, labels, options, streams=streams, flip=flip, device="cpu", method=changes, execution=execution)
+    return train(net, images, labels, options, streams=streams, flip=flip, device="cpu", method=changes, execution=execution or Execution())
 
 
 def weights(net: nn.Module) -> Tensor:
@@ -83,7 +83,7 @@ def seen_batches(options: Recipe, *, flip: bool = False, **more: Any) -> list[tu
 
     def loss(net: Network, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         seen.append((images.clone(), labels.clone(), rows.clone()))
-        return F.cross_entropy(net(images), labels)
+        return F.cross_entropy(net(images[0] if images.ndim == 5 else images), labels)
 
     run(network(), options, flip=flip, loss=loss, diverges=True, **more)
     return seen

@@ -107,12 +107,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 @pytest.mark.parametrize("name", ["none", "badnets"])
 def test_a_context_trains_the_victim_of_a_run(ran: Ran, name: str) -> None:
     attack: Attack = ran.host.get("attack", name).configure()
-    context = make_context(attack, ran.train, ran.model, recipe=ran.recipe, seed=SEED, flip=ran.flip)
+    first, second = (make_context(attack, ran.train, ran.model, recipe=ran.recipe, seed=SEED, flip=ran.flip) for _ in range(2))
     victim = ran.victim(name)
-    assert tensors_hash(state_of(context.new_model())) != tensors_hash(classifier_state(victim))
-    made = attack.implant(ran.train, context)
+    made = attack.implant(ran.train, first)
     assert tensors_hash(state_of(made.classifier)) == tensors_hash(classifier_state(victim))
-    again = context.train(made.poisoned, network=context.new_model(), recipe=None)
+    fresh = second.new_model()
+    assert tensors_hash(state_of(fresh)) != tensors_hash(classifier_state(victim))
+    again = second.train(made.poisoned, network=fresh, recipe=None)
     assert tensors_hash(state_of(again)) == tensors_hash(classifier_state(victim))
 
 

@@ -116,7 +116,7 @@ class Train(Protocol):
         """Train `network` (in place; by default a new model) on `data` and return it in eval mode.
 
         - `recipe`: by default the grid's. Crop, flip and rotation that it does not state are the grid's: those the victim was trained with.
-        - `part`: the share of the recipe's epochs (rounded to whole ones) and of its schedule that this call runs.
+        - `part`: the share of the recipe's epochs (rounded to whole ones, perhaps none) and of its schedule that this call runs.
         - `resume`: go on where the call before left this state, and leave it at the end of this call; `part` must go on from there. All
           parts of a training give its weights, to the last bit.
         - `batches="poisson"`: each row joins each batch with probability batch size / rows, so that batches differ in size. An empty one is

@@ -12,14 +12,11 @@ from gatecrash.errors import ContractError
 
 
 def epochs_of(part: tuple[float, float], recipe: Recipe) -> range:
-    """The epochs of the recipe that this share of it stands for; ContractError where that is none."""
+    """The epochs of the recipe that this share of it stands for: none where it is less than half an epoch."""
     start, end = part
-    span = range(round(start * recipe.epochs), round(end * recipe.epochs))
-    if not 0 <= start < end <= 1 or not span:
-        raise ContractError(
-            f"part={part} is no share of {recipe.epochs} epochs; give (start, end) with 0 <= start < end <= 1, an epoch long"
-        )
-    return span
+    if not 0 <= start < end <= 1:
+        raise ContractError(f"part={part} is no share of a training; give (start, end) with 0 <= start < end <= 1")
+    return range(round(start * recipe.epochs), round(end * recipe.epochs))
 
 
 def check_state(state: TrainState, network: Network, recipe: Recipe, span: range) -> None:
@@ -31,9 +28,7 @@ def check_state(state: TrainState, network: Network, recipe: Recipe, span: range
     if recipe != state._recipe:
         raise ContractError("resume= holds a training by another recipe; give the same one, or begin with an empty TrainState()")
     if span.start != state.epoch:
-        raise ContractError(
-            f"part= begins at epoch {span.start}, but the training to resume stopped at epoch {state.epoch}; go on from there"
-        )
+        raise ContractError(f"part= begins at epoch {span.start}, but what resume= holds stopped at epoch {state.epoch}; go on from there")
 
 
 def take_over(state: TrainState, parts: Mapping[str, Stateful]) -> None:

@@ -151,7 +151,9 @@ def train(
     check_finite(network, recipe)
     too_short = span.stop < recipe.epochs or (execution.fresh and steps < SHORT)
     warning = None
-    if method.loss is None and not method.diverges:
+    if not span:
+        warning = f"part={method.part} of {recipe.epochs} epochs is none, so that nothing was trained; raise epochs"
+    elif method.loss is None and not method.diverges:
         known = None if method.batching.on_batch is not None else labels
         warning = check_learned(watch.losses[-1], known, network.num_classes, recipe, too_short=too_short)
     elif not method.diverges:
