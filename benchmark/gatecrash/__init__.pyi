@@ -38,6 +38,7 @@ from .contracts.point import Point as Point
 from .contracts.poisoning import GoalConfig as GoalConfig
 from .contracts.poisoning import PoisonConfig as PoisonConfig
 from .contracts.poisoning import TriggerAttack as TriggerAttack
+from .contracts.poisoning import minority_note as minority_note
 from .contracts.poisoning import poison_count as poison_count
 from .contracts.portable import Portable as Portable
 from .contracts.randomness import Streams as Streams
@@ -61,7 +62,11 @@ from .contracts.train import OnBatch as OnBatch
 from .contracts.train import StepFunction as StepFunction
 from .contracts.train import Train as Train
 from .contracts.train import TrainState as TrainState
+from .contracts.trigger import FloatTrigger as FloatTrigger
 from .contracts.trigger import Trigger as Trigger
+from .contracts.trigger_maker import TriggerContext as TriggerContext
+from .contracts.trigger_maker import TriggerMaker as TriggerMaker
+from .contracts.trigger_ref import TriggerRef as TriggerRef
 from .datasets.sampling import group_rows as group_rows
 from .datasets.sampling import stratified_split as stratified_split
 from .engine.neurons import NeuronLayer as NeuronLayer

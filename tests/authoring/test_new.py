@@ -36,7 +36,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def repository(empty: Path) -> Path:
     """What makes a folder a checkout."""
-    for part in ("attacks", "defenses"):
+    for part in ("attacks", "triggers", "defenses"):
         (empty / "plugins" / "gatecrash_plugins" / part).mkdir(parents=True)
     return empty
 
@@ -64,10 +64,13 @@ def test_what_is_written_runs_in_a_grid(gatecrash: Gatecrash, empty: Path, small
     assert "wrote my_method.py\nwrote test_my_method.py\n" in written.out
     plugin_kind = PLUGIN_KINDS[kind]
     fields = {f"{plugin_kind}s": ["none", "my-method"]}
+    if kind == "trigger":
+        fields = {"attacks": ["none", {"dirty-label": {"trigger": "my-method"}}]}
     ran = gatecrash("run", small_grid(**{"attacks": ["none"], **fields}), "--store", "store", "--plugins", "my_method.py")
     assert ran.code == 0, ran.err
     records = json.loads(gatecrash("results", "--store", "store", "--format", "json").out)
-    assert "my-method" in {record[plugin_kind] for record in records}
+    expected = "dirty-label" if kind == "trigger" else "my-method"
+    assert expected in {record["attack" if kind == "trigger" else plugin_kind] for record in records}
     assert {record["status"] for record in records} == {"ok"}
 
 
@@ -87,7 +90,12 @@ def test_what_is_written_is_formatted_and_typed_as_the_shipped_plugins_are(gatec
         assert gatecrash("new", kind, f"my-{kind}").code == 0
     ours = 'lint.isort.known-first-party=["gatecrash", "gatecrash_plugins"]'
     settings = ["--config", str(ROOT / "pyproject.toml"), "--config", ours]
-    for command in (["ruff", "check", *settings, "."], ["ruff", "format", "--diff", *settings, "."], ["mypy", "--strict", "plugins"]):
+    settings_of_mypy = ["--config-file", str(ROOT / "pyproject.toml")]
+    for command in (
+        ["ruff", "check", *settings, "."],
+        ["ruff", "format", "--diff", *settings, "."],
+        ["mypy", *settings_of_mypy, "plugins"],
+    ):
         done = subprocess.run([sys.executable, "-m", *command], cwd=repository, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
 

@@ -9,9 +9,10 @@ import pytest
 
 from gatecrash.boards.recount import recount
 from gatecrash.evaluation.detection import DetectionScores
+from gatecrash.evaluation.inputs import Separation
 from gatecrash.records.measures import TrajectoryStep
 from gatecrash.records.result import Result
-from support.counted import changed, counted, defended, scores
+from support.counted import changed, counted, defended, detected, scores
 from support.paths import ROOT
 
 VICTIM = counted()
@@ -116,3 +117,36 @@ def test_a_detector_may_be_perfect_and_cannot_be_better() -> None:
     assert found() == {}
     for impossible in ({"auroc": 1.01}, {"auroc": -0.01}, {"flagged_poison": 11}, {"flagged_clean": -1}, {"flagged_cover": 1}):
         assert found(**impossible) == {DEFENDED.key: "more training rows flagged than there are"}
+
+
+DETECTED = detected(VICTIM)
+
+
+def test_rates_of_a_detector_of_inputs_follow_from_its_counts() -> None:
+    assert recount([VICTIM, DETECTED]) == {}
+    assert recount([changed(DETECTED, input_tpr=0.9)])[DETECTED.key] == "input_tpr is 0.9000, its counts say 0.8000"
+    assert "input_auroc_successful is None" in recount([changed(DETECTED, input_auroc_successful=None)])[DETECTED.key]
+    assert "it has no counts of test images" in recount([changed(DETECTED, input_scores=None)])[DETECTED.key]
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"flagged_clean": 201},
+        {"triggered": Separation(100, 101, 60, 90, 0.9)},
+        {"triggered": Separation(100, 80, 91, 90, 0.9)},
+        {"triggered": Separation(100, 80, 60, 90, 1.1)},
+        {"successful": Separation(101, 78, 60, 89, 0.95)},
+        {"successful": Separation(98, 81, 60, 89, 0.95)},
+    ],
+)
+def test_a_detector_of_inputs_cannot_have_counted_more_than_it_was_shown(counts: dict[str, Any]) -> None:
+    assert recount([detected(VICTIM, **counts)]) == {DETECTED.key: "more test images flagged than there are"}
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [{"clean": 199}, {"flagged_clean": 5}, {"triggered": Separation(99, 80, 60, 90, 0.9)}, {"triggered": Separation(100, 81, 60, 90)}],
+)
+def test_a_detector_and_the_classifier_behind_it_were_shown_the_same_images(counts: dict[str, Any]) -> None:
+    assert recount([detected(VICTIM, **counts)]) == {DETECTED.key: "the detector's counts are not those of the classifier behind it"}

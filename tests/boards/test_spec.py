@@ -24,6 +24,10 @@ def test_the_grid_of_results_asks_for_the_same_options() -> None:
         {"chain": ["activation-clustering", {"fine-pruning": fine_pruning}]},
         {"anp": {"options": {"sweep": [[1, 2]]}}},
     ]
+    conditional = [Stage(name="neural-cleanse"), chain[1].model_copy(update={"when": "accused"}), Stage(name="anp", when="accused")]
+    (again,) = grid_of([a_result(defense=conditional)])["defenses"]
+    assert again == {"chain": ["neural-cleanse", {"fine-pruning": fine_pruning, "when": "accused"}, {"anp": {}, "when": "accused"}]}
+    assert [part.when for part in resolve(parse_grid({**grid, "defenses": [again]}), host).defenses[0]] == [None, "accused", "accused"]
     resolved = resolve(parse_grid(grid_of([a_result(attack=attack, defense=chain)])), host)
     assert key_fields(resolved.attacks[0].instance.config) == {"poison_rate": 0.1}
     assert key_fields(resolved.defenses[0][1].instance.config) == {"epochs": 3}

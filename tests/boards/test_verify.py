@@ -14,7 +14,7 @@ from gatecrash.planning.planned import plan_grid
 from gatecrash.records.measures import TrajectoryStep
 from gatecrash.records.result import Result
 from gatecrash.records.store import Store
-from support.counted import changed, counted, defended, scores
+from support.counted import changed, counted, defended, detected, scores
 from support.small_runs import small
 
 VICTIM = counted()
@@ -108,6 +108,17 @@ def test_the_limits_that_seeds_set_are_allowed_themselves() -> None:
 def test_a_loss_may_differ_by_a_factor_and_a_little_more(loss: float, outcome: str) -> None:
     """0.5 here: from 0.5 / 1.5 - 0.05 = 0.283 to 0.5 * 1.5 + 0.05 = 0.8."""
     assert compare(changed(VICTIM, loss_clean=loss), elsewhere(VICTIM)).outcome == outcome
+
+
+def test_rates_of_a_detector_of_inputs_are_judged_by_its_counts_of_images() -> None:
+    """Wilson's interval of 80 of 100 is 0.711 to 0.867; Newcombe's of an area of 0.9 over 100 and 200 images is wider than 0.05."""
+    fresh = elsewhere(detected(VICTIM))
+
+    def outcome(**there: float) -> str:
+        return compare(changed(fresh, **there), elsewhere(fresh, cpu="c")).outcome
+
+    assert outcome(input_tpr=0.72) == outcome(input_auroc=0.88) == outcome(input_tpr_at_fpr_1_successful=0.65) == "within"
+    assert outcome(input_tpr=0.7) == outcome(input_auroc=0.8) == outcome(input_fpr=0.06) == "differs"
 
 
 def test_rates_of_a_detector_are_judged_by_its_counts_of_rows() -> None:

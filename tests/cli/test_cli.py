@@ -234,7 +234,7 @@ def test_list_and_show_come_from_the_plugins_own_words(gatecrash: Gatecrash) -> 
     assert "badnets" in gatecrash("list", "attacks").out
     assert "quickstart" in gatecrash("list").out
     shown = gatecrash("show", "badnets").out
-    for text in ("arxiv.org/abs/1708.06733", "poison_rate", "0.05", "> 0, <= 1", "white | checkerboard |", "MadryLab", "add_pattern_bd"):
+    for text in ("arxiv.org/abs/1708.06733", "poison_rate", "0.05", "> 0, <= 1", "white | checkerboard |"):
         assert text in shown
     assert "Needs: clean-data, model" in gatecrash("show", "fine-pruning").out
     assert "attacks: [none, badnets" in gatecrash("show", "quickstart").out

@@ -22,6 +22,7 @@ TUTORIAL = "docs/plugins.md"
 NAMES: dict[NewKind, str] = {
     "attack": "corner-square",
     "training-attack": "second-loss",
+    "trigger": "waves",
     "defense": "plain-fine-tuning",
     "filter": "spectral",
     "input-detector": "overlay-entropy",
@@ -56,8 +57,8 @@ def test_a_page_shows_what_gatecrash_new_writes(kind: NewKind) -> None:
     assert f"`gatecrash new {kind} {NAMES[kind]}`" in (ROOT / "docs" / "plugins" / f"{kind}.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", [kind for kind in NAMES if PLUGIN_KINDS[kind] in {"attack", "defense"}])
-def test_an_attack_or_defense_passes_its_checks(gatecrash: Gatecrash, tmp_path: Path, kind: NewKind) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in NAMES if PLUGIN_KINDS[kind] not in {"dataset", "model"}])
+def test_an_attack_trigger_or_defense_passes_its_checks(gatecrash: Gatecrash, tmp_path: Path, kind: NewKind) -> None:
     plugin = tmp_path / "plugin.py"
     plugin.write_text(shown(kind))
     called = gatecrash("check", "--quick", plugin)

@@ -47,6 +47,15 @@ def test_a_chain_is_one_defense_of_several_stages_and_sweeps_too() -> None:
     assert [stages[0].instance.config.epochs for stages in resolved.defenses[1:]] == [1, 2]
 
 
+def test_a_stage_of_a_chain_may_be_conditional() -> None:
+    (stages,) = asked(defenses=[{"chain": ["neural-cleanse", {"fine-pruning": {"epochs": 2}, "when": "accused"}]}]).defenses
+    assert [(part.name, part.when) for part in stages] == [("neural-cleanse", None), ("fine-pruning", "accused")]
+    (swept, other) = asked(defenses=[{"chain": ["neural-cleanse", {"fine-pruning": {"epochs": [2, 3]}, "when": "accused"}]}]).defenses
+    assert [chain[1].when for chain in (swept, other)] == ["accused"] * 2
+    (bare,) = asked(defenses=[{"chain": ["neural-cleanse", {"fine-pruning": None, "when": "accused"}]}]).defenses
+    assert (bare[1].when, bare[1].instance.config) == ("accused", asked(defenses=["fine-pruning"]).defenses[0][0].instance.config)
+
+
 def test_a_recipe_is_a_preset_or_fields_on_top_of_one() -> None:
     assert asked(recipe="tiny").recipe.epochs == asked(recipe={"preset": "tiny"}).recipe.epochs
     assert asked(recipe={"preset": "tiny", "epochs": 3}).recipe.epochs == 3
@@ -81,6 +90,11 @@ def test_overrides_reach_nested_fields_and_bare_plugin_names() -> None:
         ({"attacks": [{"a": {}, "b": {}}]}, "attacks[0]: write a name, or {name: {option: value}}"),
         ({"defenses": [{"chain": []}]}, "defenses[0].chain: needs a list of defenses"),
         ({"defenses": [{"chain": ["none", "nonsense"]}]}, "defenses[0].chain[1]: unknown defense 'nonsense'"),
+        (
+            {"defenses": [{"chain": ["neural-cleanse", {"anp": {}, "when": "always"}]}]},
+            "defenses[0].chain[1].when: 'always' is no condition; write when: accused",
+        ),
+        ({"defenses": [{"anp": {}, "when": "accused"}]}, "defenses[0]: write a name, or {name: {option: value}}"),
         ({"seeds": []}, "seeds: List should have at least 1 item"),
         ({"seeds": ["x"]}, "seeds[0]: Input should be a valid integer"),
         ({"seeds": [-1]}, "seeds: seeds must lie in [0, 2**63)"),

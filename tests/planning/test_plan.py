@@ -150,12 +150,33 @@ def test_only_keeps_what_was_asked_and_what_it_depends_on() -> None:
         ({"attacks": [{"badnets": {"size": 17}}]}, "a 17x17 patch at bottom-right with inset 0 does not fit"),
         ({"model": "lean", "dataset": {"imagefolder": {"root": "/nonexistent"}}}, "/nonexistent"),
         ({"defenses": [{"chain": ["none", "fine-pruning"]}]}, "'none' is no stage of a chain"),
+        (
+            {"defenses": [{"chain": [{"fine-pruning": {}, "when": "accused"}]}]},
+            "fine-pruning runs when the model is accused, but no stage before it gives a verdict; put a defense that gives one in front",
+        ),
+        ({"defenses": [{"chain": ["goodnet", "fine-pruning"]}]}, "goodnet gives a rejecting classifier, which fine-pruning cannot take"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_runs(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said) as error:
         planned(**fields)
     assert "\n" not in str(error.value)
+
+
+def test_a_condition_is_part_of_the_key_and_of_the_name() -> None:
+    always, accused = ["neural-cleanse", "fine-pruning"], ["neural-cleanse", {"fine-pruning": {}, "when": "accused"}]
+    both = by_title(planned(defenses=[{"chain": always}, {"chain": accused}]))
+    assert both["badnets × neural-cleanse + fine-pruning (fine-pruning when=None) (seed 0)"] == alone(always)
+    assert both["badnets × neural-cleanse + fine-pruning (fine-pruning when=accused) (seed 0)"] == alone(accused) != alone(always)
+
+
+def alone(chain: list[Any]) -> str:
+    """The key of this defense in a grid of its own."""
+    return by_title(planned(defenses=[{"chain": chain}]))["badnets × neural-cleanse + fine-pruning (seed 0)"]
+
+
+def test_a_chain_stays_open_to_repairs_behind_a_detector_of_inputs() -> None:
+    assert planned(defenses=[{"chain": ["strip", "fine-pruning"]}]).cells
 
 
 def test_a_filter_for_something_that_the_grid_has_not_is_refused() -> None:

@@ -19,7 +19,11 @@ TWO = Stage(name="two", config={"y": 2})
 
 @pytest.mark.parametrize(
     ("stages", "name", "config"),
-    [([ONE], "one", {"x": 1}), ([ONE, TWO], "one + two", {"0:one": {"x": 1}, "1:two": {"y": 2}})],
+    [
+        ([ONE], "one", {"x": 1}),
+        ([ONE, TWO], "one + two", {"0:one": {"x": 1}, "1:two": {"y": 2}}),
+        ([ONE, Stage(name="two", when="accused")], "one + two", {"0:one": {"x": 1}, "1:two": {"when": "accused"}}),
+    ],
 )
 def test_the_options_of_a_defense_and_of_a_chain(stages: list[Stage], name: str, config: dict[str, Any]) -> None:
     result = cell("badnets", "d", 0, defense=stages)

@@ -280,6 +280,17 @@ class Misspelt(Dot):
     deviations = {"uses-it-seed": "the paper fixes the rows"}
 
 
+class HandingOutLies(Dot):
+    """Controls training, and hands out rows whose roles are not true."""
+
+    controls = "training"
+
+    def implant(self, train: ImageSet, ctx: AttackContext) -> Implant:
+        poisoned = self.poison(train, ctx)
+        lying = replace(poisoned, role=torch.zeros_like(poisoned.role))
+        return Implant(Poisoned.untouched(train, poisoned.backdoors), ctx.train(train), sample=lying)
+
+
 class Headless(Dot):
     def implant(self, train: ImageSet, ctx: AttackContext) -> Implant:
         return Implant(self.poison(train, ctx), nn.Flatten())  # type: ignore[arg-type]
@@ -319,6 +330,7 @@ BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
     ("every-choice-works", Choosy, "expected corner=None to work: .*KeyError"),
     ("keeps-little-memory", Hoarding, r"at most 512 MiB of memory; got [56]\d\d MiB more"),
     ("deviations-are-known", Misspelt, "got 'uses-it-seed'. To mend it: did you mean 'uses-its-seed'"),
+    ("hands-out-a-training-set", HandingOutLies, "22 rows have role CLEAN but were changed"),
     ("implants-a-classifier", Headless, "expected implant.* to return a gatecrash.Classifier; got Flatten"),
     ("honours-the-device", lambda: with_trigger(Anchored()), "a tensor in a plain attribute, pattern"),
     ("honours-the-device", lambda: with_trigger(Homesick()), "to work on the device of its images"),

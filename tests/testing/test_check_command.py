@@ -73,8 +73,8 @@ def test_a_file_that_does_not_load_is_a_failed_check(gatecrash: Callable[..., An
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["badnet"], "unknown attack or defense 'badnet'; did you mean 'badnets'"),
-        (["small-cnn"], "'small-cnn' is a model; only attacks and defenses have checks"),
+        (["badnet"], "unknown attack, defense or trigger 'badnet'; did you mean 'badnets'"),
+        (["small-cnn"], "'small-cnn' is a model; only attacks, defenses and triggers have checks"),
         (["missing.py"], "no such file or folder"),
         (["badnets", "-o", "size"], "-o size: write NAME=VALUE"),
         (["badnets", "-o", "size=0"], "badnets: size: Input should be greater than or equal to 1"),
@@ -90,4 +90,4 @@ def test_a_file_without_attack_or_defense_is_a_wrong_request(gatecrash: Callable
     (tmp_path / "empty.py").write_text("")
     called = gatecrash("check", tmp_path / "empty.py")
     assert called.code == 2
-    assert "registers no attack or defense" in called.err
+    assert "registers no attack, defense or trigger" in called.err

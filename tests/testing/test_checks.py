@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from test_attack_checks import BROKEN_ATTACKS, FalselyClean
 from test_defense_checks import BROKEN_DEFENSES
+from test_trigger_checks import BROKEN_TRIGGERS
 
 from gatecrash import (
     Attack,
@@ -14,7 +15,7 @@ from gatecrash import (
 )
 from gatecrash.host.kinds import KINDS
 from gatecrash.host.loading import load_plugins
-from gatecrash.testing import Check, attack_checks, checks_for, defense_checks, parametrize_with_checks
+from gatecrash.testing import Check, attack_checks, checks_for, defense_checks, parametrize_with_checks, trigger_checks
 from support.sound_plugins import Dot, Tuning
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -30,7 +31,7 @@ QUICK: dict[str, dict[str, Any]] = {
 
 def shipped() -> list[Any]:
     host = load_plugins(installed=False)
-    return [plugin.configure(QUICK.get(plugin.name)) for kind in KINDS[:2] for plugin in host.all(kind)]
+    return [plugin.configure(QUICK.get(plugin.name)) for kind in KINDS[:3] for plugin in host.all(kind)]
 
 
 @parametrize_with_checks(shipped(), quick=True)
@@ -55,7 +56,8 @@ def test_every_check_is_proved_by_a_broken_plugin_and_says_what_it_promises() ->
     assert {name for name, _, _ in BROKEN_ATTACKS} == {check.name for check in attack_checks()}
     shared = {check.name for check in attack_checks()} & {check.name for check in defense_checks()}
     assert {name for name, _, _ in BROKEN_DEFENSES} | shared == {check.name for check in defense_checks()}
-    assert all(check.summary.endswith(".") for check in (*attack_checks(), *defense_checks()))
+    assert {name for name, _, _ in BROKEN_TRIGGERS} | {name for name, _, _ in BROKEN_ATTACKS} >= {check.name for check in trigger_checks()}
+    assert all(check.summary.endswith(".") for check in (*attack_checks(), *defense_checks(), *trigger_checks()))
 
 
 def test_checks_are_asked_only_of_plugins_that_make_the_promise() -> None:

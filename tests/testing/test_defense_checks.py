@@ -16,6 +16,7 @@ from gatecrash import (
     Defense,
     Evidence,
     Give,
+    InputDetector,
     Need,
     Network,
     Options,
@@ -89,6 +90,55 @@ class Paranoid(Filter):
 class Undefined(Filter):
     def suspicion(self, rows: int) -> Tensor:
         return torch.full((rows,), float("nan"))
+
+
+class Brightness(InputDetector):
+    """Scores the mean pixel; the subclasses do something wrong."""
+
+    def __init__(self, threshold: float = 200.0) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def config(self) -> dict[str, Any]:
+        return {"threshold": self.threshold}
+
+    def score(self, images: Tensor) -> Tensor:
+        return images.float().mean((1, 2, 3))
+
+
+class Comparative(Brightness):
+    """Scores relative to the batch."""
+
+    def score(self, images: Tensor) -> Tensor:
+        scores = super().score(images)
+        return scores - scores.mean()
+
+
+class Amnesic(Brightness):
+    """Forgets a tensor."""
+
+    def __init__(self, threshold: float = 200.0) -> None:
+        super().__init__(threshold)
+        self.offset = torch.zeros(1)
+
+    def score(self, images: Tensor) -> Tensor:
+        return super().score(images) + self.offset
+
+
+def detecting(detector: type[Brightness], threshold: float = 200.0, offset: float = 0.0, noise: float = 0.0) -> Defense:
+    class Detecting(Defense):
+        """Watches inputs."""
+
+        name, summary, reference = "detecting", "watches inputs", Tuning.reference
+        needs, gives = frozenset[Need](), frozenset({Give.DETECTOR})
+
+        def defend(self, evidence: Evidence) -> Outcome:
+            made = detector(threshold + noise * float(torch.rand(())))
+            if isinstance(made, Amnesic):
+                made.offset += offset
+            return Outcome(detector=made)
+
+    return Detecting()
 
 
 class DigitsOnly(Tuning):
@@ -223,6 +273,11 @@ BROKEN_DEFENSES: list[tuple[str, Callable[[], Defense], str]] = [
     ("reads-what-it-needs", Overasking, "got no use of retrain. To mend it: take Need.RETRAIN out of needs"),
     ("uses-its-seed", OneSeed, r"always starts the same \(line \d+: torch.manual_seed\(FIXED\)\)"),
     ("suspects-some-rows-only", Paranoid, "got every row suspect"),
+    ("is-deterministic", lambda: detecting(Brightness, noise=1.0), "got another detector. To mend it: draw only from evidence.stream"),
+    ("rejects-some-images-only", lambda: detecting(Brightness, -1.0), "got 100%. To mend it: check the sign of the score"),
+    ("gives-a-valid-outcome", lambda: detecting(Comparative), "expected the detector to pass the evaluation on 1x16x16 images"),
+    ("outcome-can-be-stored", lambda: detecting(Amnesic, offset=1.0), "expected the detector to answer the same after it was stored"),
+    ("honours-the-device", lambda: detecting(Amnesic), "a tensor in a plain attribute, offset"),
     ("works-on-other-images", DigitsOnly, r"defend\(\) on the digits \(3x20x24\) to finish"),
     ("works-on-other-images", SmallCnnOnly, "has no attribute 'block1'"),
     ("every-choice-works", Choosy, "expected hard=True to work: a valid outcome .*declares a classifier but its outcome has none"),
@@ -256,3 +311,9 @@ def test_scores_that_are_not_numbers_are_not_called_random() -> None:
 def test_a_filter_that_suspects_some_rows_passes() -> None:
     for check in checks_for(Filter(), quick=True):
         check(Filter())
+
+
+def test_a_sound_detector_passes() -> None:
+    for check in checks_for(detecting(Brightness), quick=True):
+        if check.name != "can-be-pickled":  # it is made in a function
+            check(detecting(Brightness))

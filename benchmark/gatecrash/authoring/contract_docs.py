@@ -19,7 +19,7 @@ SUBJECTS = {
     HOOKS: ("host.hookspecs",),
     "Attacks": ("contracts.attack", "contracts.poisoning", "contracts.backdoor"),
     "Triggers": ("contracts.trigger", "contracts.stamp"),
-    "Defenses": ("contracts.defense", "contracts.evidence", "contracts.outcome"),
+    "Defenses": ("contracts.defense", "contracts.evidence", "contracts.outcome", "contracts.detector"),
     "Training": ("contracts.train", "contracts.recipe", "contracts.randomness"),
     "Images and datasets": ("contracts.data", "contracts.dataset", "contracts.picture", "datasets.sampling"),
     "Models and classifiers": (
@@ -50,6 +50,7 @@ INTERNAL = frozenset(
     {
         "Measures.detection_scores",
         "Measures.floor_scores",
+        "Measures.input_scores",
         "Measures.limits",
         "Measures.scores",
         "Measures.value",

@@ -33,7 +33,7 @@ _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _BOARD = "digits"
 
 
-_TITLES = {"attack": "Attacks", "defense": "Defenses", "dataset": "Datasets", "model": "Models"}
+_TITLES = {"attack": "Attacks", "defense": "Defenses", "trigger": "Triggers", "dataset": "Datasets", "model": "Models"}
 
 
 @dataclass(frozen=True)

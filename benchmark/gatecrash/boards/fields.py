@@ -67,11 +67,12 @@ def summary(cells: Iterable[Result], name: MeasureName) -> Field:
 
 
 def measured(cells: Sequence[Result], name: MeasureName) -> Field:
-    """A rate of one attack under one defense: over seeds, and of a single seed, where the measure has such an interval, over images."""
+    """A rate or a ratio of one attack under one defense: over seeds; of a single seed over images, where the measure has an interval."""
     having = [cell for cell in cells if cell.measures.value(name) is not None]
     limits = having[0].measures.limits(name) if len(having) == 1 else None
     value = having[0].measures.value(name) if having else None
-    found = rate(over_seeds(having, name) if value is None or limits is None else Interval(value, *limits))
+    write = ratio if MEASURES[name].unit == "ratio" else rate
+    found = write(over_seeds(having, name) if value is None or limits is None else Interval(value, *limits))
     return replace(found, numbers=tuple(replace(number, measure=label(name)) for number in found.numbers))
 
 

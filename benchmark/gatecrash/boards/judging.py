@@ -34,6 +34,13 @@ COUNTED = {
     "detection_fpr": "rows",
     "detection_precision": "flagged",
     "cover_flagged": "cover",
+    "input_fpr": "shown clean",
+    "input_tpr": "shown triggered",
+    "input_tpr_at_fpr_1": "shown triggered",
+    "input_tpr_at_fpr_5": "shown triggered",
+    "input_tpr_successful": "shown successful",
+    "input_tpr_at_fpr_1_successful": "shown successful",
+    "input_tpr_at_fpr_5_successful": "shown successful",
 }
 """What a rate is a share of: its Wilson interval over so many is where it may lie."""
 
@@ -46,8 +53,16 @@ FOLLOWS = {
     "scores",
     "floor_scores",
     "detection_scores",
+    "input_scores",
 }
 """What `recount` holds against the counts already, and the counts."""
+
+AREAS = {
+    "detection_auroc": ("poison", "rows"),
+    "input_auroc": ("shown triggered", "shown clean"),
+    "input_auroc_successful": ("shown successful", "shown clean"),
+}
+"""Areas under a ROC curve, with what there are of either kind: Newcombe's interval is where one may lie."""
 
 NOISY = {"loss_clean": (1.5, 0.05), "loss_poison": (1.5, 0.05), "verdict_probability": (1.0, 0.1), "verdict_anomaly": (1.5, 0.25)}
 """(factor, addend) by which a number without counts may differ."""
@@ -91,8 +106,8 @@ def _outside(name: str, then: Any, now: Any, values: Sequence[Any], sizes: Mappi
 
 def _limits(name: str, value: float, sizes: Mapping[str, int]) -> tuple[float, float] | None:
     """Where a number may lie that is `value` here; None where it must be the same."""
-    if name == "detection_auroc":
-        found = auc_interval(value, sizes.get("poison", 0), sizes.get("rows", 0))
+    if name in AREAS:
+        found = auc_interval(value, *(sizes.get(kind, 0) for kind in AREAS[name]))
         return (found.low or 0.0, 1.0 if found.high is None else found.high)
     if name in NOISY:
         factor, addend = NOISY[name]
@@ -116,12 +131,14 @@ def _sizes(measures: Measures) -> dict[str, int]:
     if found is not None:
         sizes |= {"rows": found.clean, "poison": found.poison, "cover": found.cover}
         sizes["flagged"] = (found.flagged_clean or 0) + (found.flagged_poison or 0)
+    if (inputs := measures.input_scores) is not None:
+        sizes |= {"shown clean": inputs.clean, "shown triggered": inputs.triggered.images, "shown successful": inputs.successful.images}
     return sizes
 
 
 def _other_sizes(then: Mapping[str, int], now: Mapping[str, int]) -> Iterator[tuple[str, int | None, int | None]]:
     """Totals that differ; they come of the data, not of the training."""
-    for name in sorted((then.keys() | now.keys()) - {"flagged"}):
+    for name in sorted((then.keys() | now.keys()) - {"flagged", "shown successful"}):
         if then.get(name) != now.get(name):
             yield name, now.get(name), then.get(name)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from gatecrash.contracts.config import VERSION
 from gatecrash.errors import UserError
 from gatecrash.host.host import Host
 from gatecrash.host.kinds import PluginKind
@@ -37,6 +38,7 @@ def _reason(result: Result, host: Host) -> str:
             changes.append(f"{kind} {stage.name} {stage.version} -> {plugin.cls.version}")
         elif stage.content.get(PLUGIN_FILE) not in {None, plugin.content}:
             changes.append(f"{kind} {stage.name}: its file has changed")
+        changes += _nested_changes(stage, host)
     source = result.provenance
     for name, stored, current in (
         ("engine version", source.engine_version, ENGINE_VERSION),
@@ -45,6 +47,15 @@ def _reason(result: Result, host: Host) -> str:
         if stored not in {None, current}:
             changes.append(f"{name} {stored} -> {current}")
     return ", ".join(changes)
+
+
+def _nested_changes(stage: Stage, host: Host) -> Iterator[str]:
+    """Of the triggers that the options name."""
+    for path, version in stage.content.items():
+        name = path.removesuffix(VERSION).rpartition(".")[2]
+        plugin = host.plugins.get(("trigger", name)) if path.endswith(VERSION) else None
+        if plugin is not None and str(plugin.cls.version) != version:
+            yield f"trigger {name} {version} -> {plugin.cls.version}"
 
 
 def with_traits(results: Iterable[Result], host: Host) -> list[Result]:

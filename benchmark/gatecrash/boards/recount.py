@@ -7,13 +7,12 @@ an older version did not store cannot be computed again: such a result is judged
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from gatecrash.evaluation.detection import DetectionScores
+from gatecrash.boards.counting import impossible, impossible_detection, impossible_inputs
 from gatecrash.evaluation.metrics import der, mitigation_score
-from gatecrash.evaluation.scores import Counts, Scores
-from gatecrash.records.measures import Measures
+from gatecrash.records.measures import NUMBERS, Measures
 from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
 
@@ -46,6 +45,7 @@ FROM_DETECTION = {
     "cover_flagged": "cover_flagged",
 }
 """Properties of `DetectionScores` by measure."""
+FROM_INPUTS = tuple(name for name in NUMBERS if name.startswith("input_"))
 OF_VICTIM = {"asr_floor": "asr_floor", "acc_before": "acc", "asr_before": "asr"}
 """Measures that a defended cell takes from the cell of its victim without defense, by their names there."""
 
@@ -68,6 +68,8 @@ def _faults(result: Result, victim: Result | None) -> Iterator[str]:
     nonsense = [f"{name}: {fault}" for name, scores in counted.items() if scores is not None for fault in impossible(scores)]
     if measures.detection_scores is not None:
         nonsense += impossible_detection(measures.detection_scores)
+    if measures.input_scores is not None:
+        nonsense += impossible_inputs(measures.input_scores, measures.scores)
     if nonsense:
         yield from nonsense  # nothing follows from such counts
         return
@@ -92,6 +94,8 @@ def _missing(result: Result) -> Iterator[str]:
         yield "it has no counts of the benign victim"
     if measures.detection_scores is None and any(getattr(measures, name) is not None for name in FROM_DETECTION):
         yield "it has no counts of training rows"
+    if measures.input_scores is None and any(getattr(measures, name) is not None for name in FROM_INPUTS):
+        yield "it has no counts of test images"
     if any(step.scores is None for step in result.trajectory):
         yield "its trajectory has no counts"
 
@@ -106,6 +110,8 @@ def _expected(result: Result, victim: Result | None) -> dict[str, Any]:
             expected = {name: value for name, value in expected.items() if name not in {"acc_macro", "acc_target"}}
     if measures.detection_scores is not None:
         expected |= {name: getattr(measures.detection_scores, source) for name, source in FROM_DETECTION.items()}
+    if measures.input_scores is not None:
+        expected |= measures.input_scores.measures()
     if result.defense_name == NONE:
         expected |= {"acc_before": expected.get("acc", measures.acc), "asr_before": expected.get("asr", measures.asr)}
         if measures.floor_scores is not None:
@@ -145,48 +151,3 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _shown(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)[:60]
-
-
-def impossible(scores: Scores) -> list[str]:
-    """What no evaluation can have counted."""
-    faults = [] if _within(scores.n_test, scores.correct, scores.rejected) else ["more clean images counted than shown"]
-    # A hit is never recovered too: an image that has its goal's label already is not eligible.
-    faults += [
-        f"more triggered images of {one.name!r} counted than shown"
-        for one in scores.backdoors
-        if not _within(one.eligible, one.hits, one.recovered, one.rejected)
-    ]
-    parts: list[tuple[list[int | None], list[Counts | None]]] = []
-    if (clean := scores.classes) is not None:
-        parts.append(([scores.n_test, scores.correct, scores.rejected], [clean.total, clean.correct, clean.rejected]))
-    for one in scores.backdoors:
-        if (each := one.classes) is not None:
-            triggered = [each.eligible, each.hits, each.recovered, each.rejected]
-            parts.append(([one.eligible, one.hits, one.recovered, one.rejected], triggered))
-    if not all(_adds_up(sums, counts) for sums, counts in parts) or not _targets_exist(scores):
-        faults.append("the counts by class do not add up")
-    return faults
-
-
-def _adds_up(sums: Sequence[int | None], counts: Sequence[Counts | None]) -> bool:
-    """Whether the counts by class, the first of them the images shown, sum up to what was counted."""
-    known = [each for each in counts if each is not None]
-    if [None if each is None else sum(each) for each in counts] != list(sums) or len({len(each) for each in known}) != 1:
-        return False
-    return all(_within(shown, *rest) for shown, *rest in zip(*known, strict=True))
-
-
-def _targets_exist(scores: Scores) -> bool:
-    known = range(len(scores.classes.total)) if scores.classes is not None else None
-    return known is None or all(target in known for one in scores.backdoors for target in one.targets)
-
-
-def impossible_detection(scores: DetectionScores) -> list[str]:
-    pairs = ((scores.clean, scores.flagged_clean), (scores.poison, scores.flagged_poison), (scores.cover, scores.flagged_cover))
-    possible = all(0 <= (flagged or 0) <= rows for rows, flagged in pairs) and (scores.auroc is None or 0 <= scores.auroc <= 1)
-    return [] if possible else ["more training rows flagged than there are"]
-
-
-def _within(total: int, *parts: int | None) -> bool:
-    known = [part or 0 for part in parts]
-    return min(total, *known) >= 0 and sum(known) <= total

@@ -9,7 +9,7 @@ from gatecrash.boards.content import Block, Code, Commands, Listing, Paragraph, 
 from gatecrash.boards.panel import Panel
 from gatecrash.boards.spec import LIMITS, dataset_label
 from gatecrash.boards.tables.benign import benign_effects
-from gatecrash.boards.tables.detectors import model_detectors, row_detectors
+from gatecrash.boards.tables.detectors import input_detectors, model_detectors, row_detectors
 from gatecrash.boards.tables.provenance import provenance_table
 from gatecrash.boards.tables.rankings import attack_ranking, defense_rankings
 from gatecrash.boards.tables.victims import attacks_alone, cost, lost_cells
@@ -129,7 +129,7 @@ def undefended(panel: Panel) -> Section:
 
 def detectors(panel: Panel) -> list[Section]:
     """One section, or none where no defense detects anything."""
-    tables = tuple(table for table in (row_detectors(panel), model_detectors(panel)) if table.rows)
+    tables = tuple(table for table in (row_detectors(panel), input_detectors(panel), model_detectors(panel)) if table.rows)
     return [Section("Detectors", tables)] if tables else []
 
 

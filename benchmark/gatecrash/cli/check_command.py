@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gatecrash.cli.options import plugins_option
 from gatecrash.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from gatecrash.host.kinds import PluginKind
+
+
+CHECKED: tuple[PluginKind, ...] = ("attack", "defense", "trigger")
 
 
 @click.command("check")
@@ -22,7 +28,7 @@ from gatecrash.errors import UserError, did_you_mean
 @plugins_option
 @click.pass_context
 def command(ctx: click.Context, plugin: str, options: tuple[str, ...], quick: bool, timeout: float, plugin_paths: tuple[Path, ...]) -> int:
-    """Check that an attack or defense keeps its contract. PLUGIN is a name, or a Python file whose plugins are all checked.
+    """Check that an attack, defense or trigger keeps its contract. PLUGIN is a name, or a Python file whose plugins are all checked.
 
     Each check runs the method on real digits and small networks, and prints a line: ok, FAILED, declared (a deviation that the plugin names
     in `deviations`) or n/a (the method raised NotApplicable). Exit code 1 if one fails.
@@ -50,17 +56,17 @@ def _found(plugin: str, plugin_paths: tuple[Path, ...]) -> list[tuple[str, type[
                 click.echo(plugin)
                 click.echo(f"  FAILED  can-be-registered: {problem.message}")
                 raise click.exceptions.Exit(1)
-    candidates = [each for kind in ("attack", "defense") for each in host.all(kind)]
+    candidates = [each for kind in CHECKED for each in host.all(kind)]
     chosen = [each for each in candidates if (each.origin == str(path) if is_file else each.name == plugin)]
     if chosen:
         return [(each.kind, each.cls) for each in chosen]
     if is_file:
-        raise UserError(f"{plugin} registers no attack or defense; see `gatecrash plugins --plugins {plugin}`")
+        raise UserError(f"{plugin} registers no attack, defense or trigger; see `gatecrash plugins --plugins {plugin}`")
     host.check_refused(plugin)
     for kind in ("dataset", "model"):
         if any(each.name == plugin for each in host.all(kind)):
-            raise UserError(f"{plugin!r} is a {kind}; only attacks and defenses have checks")
-    raise UserError(f"unknown attack or defense {plugin!r}; {did_you_mean(plugin, {each.name for each in candidates})}")
+            raise UserError(f"{plugin!r} is a {kind}; only attacks, defenses and triggers have checks")
+    raise UserError(f"unknown attack, defense or trigger {plugin!r}; {did_you_mean(plugin, {each.name for each in candidates})}")
 
 
 def _configured(cls: type[Any], options: tuple[str, ...]) -> Any:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gatecrash.authoring.scaffold import NewKind
 
 
-KINDS = ("attack", "training-attack", "defense", "filter", "input-detector", "model-detector", "dataset", "model")
+KINDS = ("attack", "training-attack", "trigger", "defense", "filter", "input-detector", "model-detector", "dataset", "model")
 
 
 @click.command("new")
@@ -24,8 +24,9 @@ KINDS = ("attack", "training-attack", "defense", "filter", "input-detector", "mo
 def command(kind: NewKind, name: str, package: bool) -> None:
     """Write the files of a new plugin called NAME: one that works, to be replaced by yours, and its test.
 
-    KIND is what you want to do: change the data (attack), control the training (training-attack), repair a victim (defense), sort out
-    training data (filter), reject inputs (input-detector), accuse models (model-detector), or add images (dataset) or a network (model).
+    KIND is what you want to do: change the data (attack), control the training (training-attack), change images in a new way (trigger),
+    repair a victim (defense), sort out training data (filter), reject inputs (input-detector), accuse models (model-detector), or add
+    images (dataset) or a network (model).
 
     In a checkout of Gatecrash the files go beside the shipped ones, elsewhere into the current folder. Nothing is overwritten.
     """
@@ -42,7 +43,7 @@ def command(kind: NewKind, name: str, package: bool) -> None:
     for path in contents:
         click.echo(f"wrote {os.path.relpath(path, here)}")
     code, test = (os.path.relpath(path, here) for path in contents if path.suffix == ".py")
-    checked = plugin_kind in {"attack", "defense"}
+    checked = plugin_kind not in {"dataset", "model"}
     if package:
         home = os.path.relpath(next(iter(contents)).parent, here)
         click.echo(f"next: pip install --editable {home}, then {f'gatecrash check {name}, and ' if checked else ''}pytest {home}")
@@ -59,4 +60,6 @@ def _asked(kind: NewKind, name: str) -> str:
         return f"dataset={{{name}: {{path: images.npz}}}}"
     if kind == "model":
         return f"model={name}"
+    if kind == "trigger":
+        return f"attacks=[none, {{dirty-label: {{trigger: {name}}}}}]"
     return f"{'attacks' if kind.endswith('attack') else 'defenses'}=[none, {name}]"

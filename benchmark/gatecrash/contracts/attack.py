@@ -25,6 +25,9 @@ class Implant:
 
     poisoned: Poisoned
     classifier: Classifier
+    sample: Poisoned | None = None
+    """The training set that a defender would hold of an attack that controls training: row i is row i of `train`. Without it, defenses
+    that need training data are `not-applicable`. An attack that controls data only needs none: its `poisoned` is what a defender holds."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ class Attack(ABC):
     controls: ClassVar[Literal["data", "training", "model"]] = "data"
     clean_label: ClassVar[bool] = False
     """Labels stay true: the poisoned rows are images of the target class."""
-    needs_benign: ClassVar[bool] = False
+    needs_benign: bool = False
+    """Of the class or, where the options decide it, of the instance."""
     prepare_options: ClassVar[frozenset[str]] = frozenset()
     """Names of the options that `prepare` depends on; it can read no others."""
 

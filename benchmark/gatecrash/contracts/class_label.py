@@ -31,12 +31,26 @@ ClassLabel = Annotated[int | str, BeforeValidator(_checked), _NamesClass()]
 """Type of an option that names a class: its number, from 0 in the dataset's order, or its name. Planning puts the number for a name."""
 
 
-def numbered(config: BaseModel, classes: Sequence[str], who: str) -> dict[str, int]:
-    """The options of `config` that name a class of `classes` in words, with the class numbers that they stand for.
+def numbered(config: BaseModel, classes: Sequence[str], who: str) -> dict[str, Any]:
+    """The options of `config` that name a class of `classes` in words, with the class numbers that they stand for; also in options
+    that are lists of options.
 
     Raises UserError, which begins with `who`, for a name that no class has.
     """
-    return {option: _number(value, classes, f"{who}: {option}") for option, value in _labels(config).items() if isinstance(value, str)}
+    found: dict[str, Any] = {
+        option: _number(value, classes, f"{who}: {option}") for option, value in _labels(config).items() if isinstance(value, str)
+    }
+    for option, value in config:
+        if isinstance(value, tuple) and any(isinstance(part, BaseModel) for part in value):
+            parts = [_numbered_part(part, classes, f"{who}: {option}[{index}]") for index, part in enumerate(value)]
+            if any(new is not old for new, old in zip(parts, value, strict=True)):
+                found[option] = tuple(parts)
+    return found
+
+
+def _numbered_part(part: Any, classes: Sequence[str], who: str) -> Any:
+    numbers = numbered(part, classes, who) if isinstance(part, BaseModel) else {}
+    return type(part).model_validate({**dict(part), **numbers}) if numbers else part
 
 
 def misleading_numbers(config: BaseModel, classes: Sequence[str], who: str) -> list[str]:

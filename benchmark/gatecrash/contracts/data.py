@@ -124,6 +124,17 @@ class Poisoned:
         roles[rows.cpu()] = int(role)
         return cls(new_images, new_labels, roles, tuple(backdoors))
 
+    def also(self, rows: Tensor, images: Tensor, labels: Tensor, role: Role = Role.POISON) -> Poisoned:
+        """The same with more rows (int64 [n]) exchanged. Raises ContractError for a row that was changed before."""
+        before = self.role[rows.to(self.role.device)]
+        if bool((before != Role.CLEAN).any()) or len(set(rows.tolist())) < len(rows):
+            raise ContractError("a row can be changed once: also() was given rows that are not CLEAN any more, or one row twice")
+        new_images, new_labels, roles = self.images.clone(), self.labels.clone(), self.role.clone()
+        new_images[rows.to(new_images.device)] = images.to(new_images.device)
+        new_labels[rows.to(new_labels.device)] = labels.to(new_labels.device)
+        roles[rows.to(roles.device)] = int(role)
+        return replace(self, images=new_images, labels=new_labels, role=roles)
+
     def as_image_set(self, classes: tuple[str, ...]) -> ImageSet:
         """The part that a defender may see: images and labels, no roles."""
         return ImageSet(self.images, self.labels, classes)

@@ -98,12 +98,10 @@ class Outcome:
             raise ContractError("the defense declares a classifier but its outcome has none")
         if self.classifier is not None and not gives_classifier:
             raise ContractError("the outcome has a classifier but the defense does not declare CLASSIFIER or REJECT in gives")
-        if (self.detector is None) is (Give.DETECTOR in gives):
-            raise ContractError(
-                "the defense declares DETECTOR but its outcome has none"
-                if self.detector is None
-                else "the outcome has a detector but the defense does not declare DETECTOR in gives"
-            )
+        if self.detector is None and Give.DETECTOR in gives:
+            raise ContractError("the defense declares DETECTOR but its outcome has none")
+        if self.detector is not None and Give.DETECTOR not in gives:
+            raise ContractError("the outcome has a detector but the defense does not declare DETECTOR in gives")
         if self.suspects is None and Give.SUSPECTS in gives:
             raise ContractError("the defense declares SUSPECTS but its outcome has none")
         if self.verdict is None and Give.VERDICT in gives:

@@ -76,6 +76,24 @@ def poison_count(rate: float, candidates: int, total: int, who: str) -> int:
     return count
 
 
+def minority_note(who: str, goal: Goal, rate: float, candidates: Tensor, info: DatasetInfo) -> Sequence[str]:
+    """One line where a class that the poison is labelled as has fewer images of its own than poisoned ones; `candidates` float [classes]
+    counts the images that may be poisoned."""
+    poisoned = candidates * (poison_count(rate, int(candidates.sum()), info.train_size, who) / candidates.sum())
+    own = torch.tensor(info.train_counts) - poisoned
+    arriving = torch.zeros(info.num_classes).index_add_(0, goal.labels(torch.arange(info.num_classes)), poisoned)
+    rarer = torch.nonzero(arriving > own).flatten().tolist()
+    if not rarer:
+        return ()
+    first = max(rarer, key=lambda label: float(arriving[label] - own[label]))
+    others = f" and {len(rarer) - 1} more" if len(rarer) > 1 else ""
+    return (
+        f"{who} (poison_rate {rate:g}): target class {info.classes[first]!r} ({first}){others} has about "
+        f"{round(float(own[first])):,} images of its own and {round(float(arriving[first])):,} poisoned ones; defenses that look for a "
+        "minority in a class then find the wrong part. Take a larger class or a lower rate.",
+    )
+
+
 def _rate_for(count: int, total: int) -> str:
     """The shortest decimal that, as a poison rate, gives exactly `count` of `total` images."""
     decimals = (f"{count / total:.{digits}g}" for digits in range(1, 18))
@@ -111,20 +129,7 @@ class TriggerAttack(Attack):
     def notes(self, info: DatasetInfo) -> Sequence[str]:
         """One line where a class that the poison is labelled as has fewer images of its own than poisoned ones."""
         goal, candidates = self._candidate_counts(info)
-        share = poison_count(self.config.poison_rate, int(candidates.sum()), info.train_size, self.name) / candidates.sum()
-        poisoned = candidates * share
-        own = torch.tensor(info.train_counts) - poisoned
-        arriving = torch.zeros(info.num_classes).index_add_(0, goal.labels(torch.arange(info.num_classes)), poisoned)
-        rarer = torch.nonzero(arriving > own).flatten().tolist()
-        if not rarer:
-            return ()
-        first = max(rarer, key=lambda label: float(arriving[label] - own[label]))
-        others = f" and {len(rarer) - 1} more" if len(rarer) > 1 else ""
-        return (
-            f"{self.name} (poison_rate {self.config.poison_rate:g}): target class {info.classes[first]!r} ({first}){others} has about "
-            f"{round(float(own[first])):,} images of its own and {round(float(arriving[first])):,} poisoned ones; defenses that look for a "
-            "minority in a class then find the wrong part. Take a larger class or a lower rate.",
-        )
+        return minority_note(self.name, goal, self.config.poison_rate, candidates, info)
 
     def _candidate_counts(self, info: DatasetInfo) -> tuple[Goal, Tensor]:
         """The goal, and how many images of each class may be poisoned: float [classes]."""

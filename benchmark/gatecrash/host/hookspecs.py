@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gatecrash.contracts.dataset import Dataset
     from gatecrash.contracts.defense import Defense
     from gatecrash.contracts.model import Model
+    from gatecrash.contracts.trigger_maker import TriggerMaker
     from gatecrash.records.plan import Cell, Plan, Victim
     from gatecrash.records.result import Result
     from gatecrash.records.summary import Summary
@@ -32,6 +33,11 @@ def register_attacks(register: Callable[[type[Attack]], None]) -> None:
 @hookspec
 def register_defenses(register: Callable[[type[Defense]], None]) -> None:
     """At start-up: call `register(DefenseClass)` for each defense."""
+
+
+@hookspec
+def register_triggers(register: Callable[[type[TriggerMaker]], None]) -> None:
+    """At start-up: call `register(TriggerMakerClass)` for each trigger that attacks can take by its name."""
 
 
 @hookspec

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,9 @@ from types import ModuleType
 from typing import Any
 
 import pluggy
+from pydantic import ValidationError
 
+from gatecrash.contracts.config import Nested, nested_in
 from gatecrash.errors import UserError, did_you_mean, shown
 from gatecrash.host import hookspecs
 from gatecrash.host.kinds import KINDS, PluginKind, fault
@@ -46,10 +48,25 @@ class Plugin:
     origin: str
     content: str | None = None
     """`PluginFile.content` of a plugin given by `--plugins`; part of its keys, since authors change such files without a new version."""
+    find: Callable[[PluginKind, str], Plugin] | None = field(default=None, repr=False, compare=False)
+    """The host's plugins, which options may name."""
 
     def configure(self, options: dict[str, Any] | None = None) -> Any:
         """An instance with these options; raises pydantic.ValidationError."""
-        return self.cls(self.cls.Config.model_validate(options or {}))
+        instance = self.cls(self.cls.Config.model_validate(options or {}, context={"triggers": self._trigger}))
+        if isinstance(instance, Nested):
+            instance.content = self.content
+        return instance
+
+    def _trigger(self, name: str, options: dict[str, Any]) -> Any:
+        """The trigger plugin of that name with these options. Raises UserError."""
+        if self.find is None:
+            raise UserError(f"the trigger {shown(name)} cannot be looked up: {self.name} belongs to no host")
+        try:
+            return self.find("trigger", name).configure(options)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise UserError(f"{'.'.join(map(str, (name, *first['loc'])))}: {first['msg']}") from None
 
 
 @dataclass
@@ -88,6 +105,11 @@ class Host:
         for kind in kinds or KINDS:
             if (kind, name) in self._refused:
                 raise UserError(self._refused[kind, name])
+
+    def named_by(self, kind: PluginKind, name: str, options: Mapping[str, Any]) -> list[tuple[PluginKind, str]]:
+        """The plugin, and those that its options name."""
+        config = self.get(kind, name).configure(dict(options)).config
+        return [(kind, name), *(("trigger", nested.name) for nested in nested_in(config))]
 
     def files_of(self, names: Iterable[tuple[PluginKind, str]], stored: str = "") -> frozenset[str]:
         """`content` of the `--plugins` files that define these plugins, or a class that `stored` (specs of Portables, as JSON) names."""
@@ -142,7 +164,7 @@ class Host:
         claims = self._claims.setdefault((kind, cls.name), [])
         claims.append(origin)
         if len(claims) == 1:
-            self.plugins[kind, cls.name] = Plugin(kind, cls.name, cls, origin, content)
+            self.plugins[kind, cls.name] = Plugin(kind, cls.name, cls, origin, content, self.get)
             return
         self.plugins.pop((kind, cls.name), None)
         self._report(origin, f"the {kind} {cls.name!r} is already registered by {claims[0]}; neither can be used until one is renamed")

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from gatecrash.contracts.config import Options
 
-PluginKind = Literal["attack", "defense", "dataset", "model"]
-KINDS: tuple[PluginKind, ...] = ("attack", "defense", "dataset", "model")
+PluginKind = Literal["attack", "defense", "trigger", "dataset", "model"]
+KINDS: tuple[PluginKind, ...] = ("attack", "defense", "trigger", "dataset", "model")
 
 
 def fault(kind: PluginKind, cls: Any) -> str | None:
@@ -44,6 +44,13 @@ def _base(kind: PluginKind) -> type[Any]:
     from gatecrash.contracts.dataset import Dataset
     from gatecrash.contracts.defense import Defense
     from gatecrash.contracts.model import Model
+    from gatecrash.contracts.trigger_maker import TriggerMaker
 
-    bases: dict[PluginKind, type[Any]] = {"attack": Attack, "defense": Defense, "dataset": Dataset, "model": Model}
+    bases: dict[PluginKind, type[Any]] = {
+        "attack": Attack,
+        "defense": Defense,
+        "trigger": TriggerMaker,
+        "dataset": Dataset,
+        "model": Model,
+    }
     return bases[kind]

@@ -66,7 +66,7 @@ def _victims(
     for seed in seeds:
         benign: str | None = None
         for (attack, notes), name in zip(attacks, names, strict=True):
-            needs_benign = bool(attack.plugin.cls.needs_benign)
+            needs_benign = bool(attack.instance.needs_benign)
             made_from = [seed, [benign] if needs_benign else []]
             key = _digest("victim", shared, attack.identity, *made_from)
             preparation = _digest("preparation", shared, attack.preparation_identity, *made_from) if attack.plugin.cls.prepares() else None

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from gatecrash.contracts.config import content_of, key_fields
+from gatecrash.contracts.config import content_of, find_mark, key_fields, nested_content
+from gatecrash.contracts.naming import NamesTrigger
 from gatecrash.contracts.recipe import Recipe, recipe_from
 from gatecrash.datasets.preparation import PreparedDataset
 from gatecrash.errors import UserError, counted, path_fault, shown
@@ -31,10 +32,10 @@ class ConfiguredPlugin:
 
     plugin: Plugin
     instance: Any
-    datasets: Mapping[str, PreparedDataset] = field(default_factory=dict)
-    """By option, the second data sets that the options name; `references.with_datasets` finds them."""
     when: Literal["accused"] | None = None
     """Of a stage of a chain: the verdict so far under which it runs; None for one that always does."""
+    datasets: Mapping[str, PreparedDataset] = field(default_factory=dict)
+    """By option, the second data sets that the options name; `references.with_datasets` finds them."""
 
     @property
     def name(self) -> str:
@@ -44,7 +45,8 @@ class ConfiguredPlugin:
     def stage(self) -> Stage:
         """As stored records name it: all options, defaults too."""
         config = self.instance.config
-        content = content_of(config) | self._fingerprints | ({PLUGIN_FILE: self.plugin.content} if self.plugin.content else {})
+        content = content_of(config) | nested_content(config) | self._fingerprints
+        content |= {PLUGIN_FILE: self.plugin.content} if self.plugin.content else {}
         return Stage(
             name=self.name, version=self.plugin.cls.version, config=config.model_dump(mode="json"), content=content, when=self.when
         )
@@ -53,7 +55,8 @@ class ConfiguredPlugin:
     def identity(self) -> list[Any]:
         """What enters keys: name, version, the options that differ from their defaults, content of a `--plugins` file. JSON."""
         when = [self.when] if self.when else []
-        return [self.name, self.plugin.cls.version, key_fields(self.instance.config) | self._fingerprints, self.plugin.content, *when]
+        fields = key_fields(self.instance.config) | self._fingerprints
+        return [self.name, self.plugin.cls.version, fields, self.plugin.content, *when]
 
     @property
     def _fingerprints(self) -> dict[str, str]:
@@ -136,7 +139,7 @@ class _Asked:
             for option, value in instance.config:
                 if isinstance(value, Path) and (fault := path_fault(value)) is not None:
                     raise UserError(f"{self.path}.{self.plugin.name}.{option}: {shown(str(value))}: {fault}")
-            yield ConfiguredPlugin(self.plugin, instance, when=self.when)
+            yield ConfiguredPlugin(self.plugin, instance, self.when)
 
 
 def _count(entries: Iterable[Sequence[_Asked]]) -> int:
@@ -177,7 +180,7 @@ def _asked(host: Host, kind: PluginKind, entry: Any, path: str) -> _Asked:
         raise UserError(f"{path}: {error}{_wrapped(host, kind, name)}") from None
     fields = plugin.cls.Config.model_fields
     return _Asked(
-        plugin, path, {option: _values(value, fields.get(option), f"{path}.{name}.{option}") for option, value in options.items()}
+        plugin, path, {option: _values(host, value, fields.get(option), f"{path}.{name}.{option}") for option, value in options.items()}
     )
 
 
@@ -201,8 +204,17 @@ def _name_and_options(entry: Any, path: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def _values(value: Any, field: Any, path: str) -> list[Any]:
-    """The values of an option: a list of them for a sweep, else the one."""
+def _values(host: Host, value: Any, field: Any, path: str) -> list[Any]:
+    """The values of an option: several for a sweep, else the one. A trigger's own options may be swept too."""
+    values = _swept(value, field, path)
+    if field is None or find_mark((*field.metadata, field.annotation), NamesTrigger) is None or _takes_list(field.annotation):
+        return values
+    named = [_asked(host, "trigger", entry, path) if entry is not None else None for entry in values]
+    check_size(sum(asked.count for asked in named if asked), 1)
+    return [found for asked in named for found in (([configured.instance for configured in asked.configured()]) if asked else [None])]
+
+
+def _swept(value: Any, field: Any, path: str) -> list[Any]:
     if isinstance(value, dict) and set(value) == {"sweep"}:
         value = value["sweep"]
         if not isinstance(value, list):

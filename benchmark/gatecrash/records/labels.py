@@ -27,7 +27,7 @@ def canonical(value: Any) -> str:
 
 def identity(stages: Iterable[Stage]) -> str:
     """Name and options of each stage, files by their content where it is known. Versions do not count."""
-    return canonical([(stage.name, {**stage.config, **_files(stage)}, *([stage.when] if stage.when else [])) for stage in stages])
+    return canonical([(stage.name, _described(stage), *([stage.when] if stage.when else [])) for stage in stages])
 
 
 def labels(plugins: Sequence[Stages]) -> list[str]:
@@ -81,9 +81,31 @@ def option_texts(values: Iterable[Any]) -> dict[str, str]:
 
 def differences(options: Sequence[Mapping[str, Any]]) -> list[str]:
     """Of each the options that are not the same in all, with their values; equal texts for equal options only."""
-    names = varying(options)
+    short = _texts([{**_entries(one), **one} for one in options], _telling(options))
+    different = len({canonical(one) for one in options})
+    return short if len(set(short)) == different else _texts(options, varying(options), all_of_them=True)
+
+
+def _entries(one: Mapping[str, Any]) -> dict[str, str]:
+    """Of options that are a plugin with its own options, `{trigger: {patch: {size: 3}}}`, which one it is: `{"trigger": "patch"}`."""
+    named: dict[str, set[str]] = {}
+    for option in one:
+        outer, _, rest = option.partition(".")
+        named.setdefault(outer, set()).add(rest.partition(".")[0] if "." in rest else "")
+    return {outer: inner.pop() for outer, inner in named.items() if len(inner) == 1 and "" not in inner}
+
+
+def _telling(options: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What varies; not what is the same wherever it is, since it goes with another plugin, which is named instead."""
+    entries = [_entries(one) for one in options]
+    values = {name: {canonical(one[name]) for one in options if name in one} for name in varying(options)}
+    within = {f"{outer}.{inner}." for one in entries for outer, inner in one.items()}
+    return [*varying(entries), *(name for name, found in values.items() if len(found) > 1 or not name.startswith(tuple(within)))]
+
+
+def _texts(options: Sequence[Mapping[str, Any]], names: Sequence[str], all_of_them: bool = False) -> list[str]:
     texts = {name: option_texts(one.get(name) for one in options) for name in names}
-    return [", ".join(f"{name}={texts[name][canonical(one.get(name))]}" for name in names) for one in options]
+    return [", ".join(f"{name}={texts[name][canonical(one.get(name))]}" for name in names if all_of_them or name in one) for one in options]
 
 
 def _precise_end(value: Any) -> str:
@@ -92,8 +114,11 @@ def _precise_end(value: Any) -> str:
     return text if len(text) <= LONGEST or isinstance(value, float) else f"…{text[1 - LONGEST :]}"
 
 
-def _files(stage: Stage) -> dict[str, str]:
-    return {name: content for name, content in stage.content.items() if name in stage.config}
+def _described(stage: Stage) -> dict[str, Any]:
+    """The options; those that name files as the files' contents."""
+    nested = any("." in name for name in stage.content)
+    options = flattened(stage.config) if nested else stage.config
+    return {**options, **{name: content for name, content in stage.content.items() if name in options}}
 
 
 def flattened(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class VictimRecord(Record):
     device: str
     precision: str | None = None
     """What `precision: auto` of its recipe meant; None in older records."""
+    hands_out_data: bool = True
+    """Whether there is a training set that a defender can hold; without one, `poison` is what the attack says of its own training."""
     threads: int = 1
     schema_version: int = SCHEMA
     files: dict[str, str] = {}
@@ -90,7 +92,8 @@ class VictimRecord(Record):
 class StoredVictim:
     """A victim as it lies in the store: JSON record and tensors.
 
-    `weights` holds the classifier's and the triggers' tensors; `poison` the changed rows (`rows`, `images`, `labels`, `role`).
+    `weights` holds the classifier's and the triggers' tensors; `poison` the changed rows (`rows`, `images`, `labels`, `role`) of what a
+    defender holds.
     """
 
     record: VictimRecord

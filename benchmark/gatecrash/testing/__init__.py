@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from gatecrash.testing.builders import make_context, make_evidence, model_factory
 from gatecrash.testing.check import Check, CheckFailed, CheckNotApplicable
-from gatecrash.testing.suite import attack_checks, checks_for, defense_checks, parametrize_with_checks
+from gatecrash.testing.suite import attack_checks, checks_for, defense_checks, parametrize_with_checks, trigger_checks
 
 __all__ = [
     "Check",
@@ -28,4 +28,5 @@ __all__ = [
     "make_evidence",
     "model_factory",
     "parametrize_with_checks",
+    "trigger_checks",
 ]

@@ -15,7 +15,14 @@ from gatecrash.testing.attack_trial import trial
 from gatecrash.testing.attack_variations import every_choice_works, keeps_little_memory, uses_its_seed, works_on_other_images
 from gatecrash.testing.check import Check, require
 from gatecrash.testing.class_checks import CLASS_CHECKS
-from gatecrash.testing.implant_checks import honours_the_device, implants_a_classifier, triggers_act_per_image, triggers_survive_storage
+from gatecrash.testing.implant_checks import (
+    hands_out_a_training_set,
+    honours_the_device,
+    implants_a_classifier,
+    triggers_act_per_image,
+    triggers_survive_storage,
+)
+from gatecrash.testing.options import changed
 from gatecrash.testing.setting import same_module
 from gatecrash.testing.trial import Case
 
@@ -46,10 +53,10 @@ def is_deterministic(attack: Attack) -> None:
 def poisons_exactly_its_rate(attack: Attack) -> str:
     """The number of POISON rows is poison_rate of the whole training set, rounded; also for another rate."""
     tried, total = [], len(trial(attack).train)
-    given: float = attack.config.model_dump()["poison_rate"]
+    given: float = dict(attack.config)["poison_rate"]
     for rate in (given, given / 2):
         try:
-            config = type(attack.config).model_validate({**attack.config.model_dump(), "poison_rate": rate})
+            config = changed(attack.config, poison_rate=rate)
         except ValidationError:
             continue  # half the rate is below the option's bound
         expected = round(rate * total)
@@ -235,6 +242,7 @@ ATTACK_CHECKS = (
     Check(works_on_other_images),
     Check(every_choice_works, quick=False),
     Check(implants_a_classifier),
+    Check(hands_out_a_training_set, lambda attack: attack.controls != "data"),
     Check(honours_the_device),
     Check(keeps_little_memory),
 )

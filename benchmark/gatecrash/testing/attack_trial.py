@@ -28,6 +28,8 @@ class AttackRun:
     poisoned: Poisoned
     classifier: Classifier | None
     """None where the attack only changes data, and nothing was trained."""
+    sample: Poisoned | None
+    """What a defender would hold of an attack that controls training, if anything."""
     train_kept: bool
     benign_kept: bool
 
@@ -70,20 +72,20 @@ class AttackTrial(Trial[AttackRun]):
         train = copied(shared.train).to(device)
         benign = shared.benign.duplicate().to(device) if attack.needs_benign else None
         settings = RunSettings(recipe=shared.recipe, seed=case.seed, device=torch.device(device))
-        classifier: Classifier | None = None
+        datasets = stand_ins(attack.config, shared, device)
+        classifier, sample = None, None
         train_victim = case.train_victim or self.trains
         with finishing(f"{'implant()' if train_victim else 'poison()'} on {shared.described}", mend_run):
             self.check_place(case)
             with disturbed(case.noise):
-                datasets = {option: data.to(device) for option, data in stand_ins(attack.config, shared).items()}
                 context = make_context(attack, train, shared.model, benign=benign, datasets=datasets, **settings)
                 if train_victim:
                     implant = attack.implant(train, context)
-                    poisoned, classifier = implant.poisoned, implant.classifier
+                    poisoned, classifier, sample = implant.poisoned, implant.classifier, implant.sample
                 else:
                     poisoned = attack.poison(train, context)
         benign_kept = benign is None or same_tensors(state_of(benign), state_of(shared.benign))
-        return AttackRun(poisoned, classifier, same_data(train.to("cpu"), shared.train), benign_kept)
+        return AttackRun(poisoned, classifier, sample, same_data(train.to("cpu"), shared.train), benign_kept)
 
     def _attack(self, case: Case) -> Attack:
         return type(self.plugin)(case.config if case.config is not None else self.plugin.config)

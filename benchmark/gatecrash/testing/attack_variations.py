@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 
 from gatecrash.contracts.attack import Attack
-from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.data import Role
 from gatecrash.errors import ContractError, UserError, one_line
 from gatecrash.testing.attack_trial import SAMPLE, AttackRun, trial
 from gatecrash.testing.check import CheckFailed, require
 from gatecrash.testing.choices import try_choices
-from gatecrash.testing.implant_checks import stamped
 from gatecrash.testing.limits import KEPT_MB
 from gatecrash.testing.setting import CheckSetup, setting
 from gatecrash.testing.trial import Case
+from gatecrash.testing.trigger_promises import stamped, triggers_of
 
 
 def uses_its_seed(attack: Attack) -> str:
@@ -80,9 +79,5 @@ def _require_sound(run: AttackRun, shared: CheckSetup, mend: str) -> None:
         run.poisoned.check(shared.train)
     except ContractError as error:
         raise CheckFailed(f"a sound training set of {shared.described}", one_line(error), mend) from error
-    for backdoor in run.poisoned.backdoors:
-        _require_stamp(backdoor, shared)
-
-
-def _require_stamp(backdoor: Backdoor, shared: CheckSetup) -> None:
-    stamped(backdoor, shared.test.images[:SAMPLE].clone())
+    for who, trigger in triggers_of(run.poisoned.backdoors):
+        stamped(who, trigger, shared.test.images[:SAMPLE].clone())

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from gatecrash.testing.check import CheckFailed
+from gatecrash.testing.options import changed
 
 
 def choices(config: BaseModel) -> Iterator[tuple[str, Any, BaseModel | None]]:
@@ -22,7 +23,7 @@ def choices(config: BaseModel) -> Iterator[tuple[str, Any, BaseModel | None]]:
             if value == getattr(config, name):
                 continue
             try:
-                yield name, value, type(config).model_validate({**config.model_dump(), name: value})
+                yield name, value, changed(config, **{name: value})
             except ValidationError:
                 yield name, value, None
 
@@ -30,12 +31,12 @@ def choices(config: BaseModel) -> Iterator[tuple[str, Any, BaseModel | None]]:
 def try_choices(config: BaseModel, run: Callable[[BaseModel], None]) -> str:
     """Run every choice, and say how many there were; raises CheckFailed, naming the option, for the first that fails."""
     tried, refused = 0, []
-    for name, value, changed in choices(config):
-        if changed is None:
+    for name, value, other in choices(config):
+        if other is None:
             refused.append(f"{name}={value}")
             continue
         try:
-            run(changed)
+            run(other)
         except CheckFailed as failure:
             raise CheckFailed(f"{name}={value!r} to work: {failure.expected}", failure.got, failure.mend) from failure
         tried += 1

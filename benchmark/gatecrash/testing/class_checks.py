@@ -1,4 +1,4 @@
-"""The checks that attacks and defenses share: of the class, its options and its documentation. They run nothing."""
+"""The checks that attacks, defenses and triggers share: of the class, its options and its documentation. They run nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.model import Model
 from gatecrash.contracts.outcome import Give
 from gatecrash.contracts.reference import Reference
+from gatecrash.contracts.trigger_maker import TriggerMaker
 from gatecrash.host.hookspecs import hookimpl
 from gatecrash.host.host import Host
 from gatecrash.testing.check import CheckFailed, finishing, require
+from gatecrash.testing.options import changed, naming
 
-Plugin = Attack | Defense
+Plugin = Attack | Defense | TriggerMaker
 LONGEST_SUMMARY = 120
 
 
@@ -40,6 +42,10 @@ class Announcement:
     @hookimpl
     def register_models(self, register: Callable[[type[Any]], None]) -> None:
         self._announce(Model, register)
+
+    @hookimpl
+    def register_triggers(self, register: Callable[[type[Any]], None]) -> None:
+        self._announce(TriggerMaker, register)
 
     def _announce(self, base: type[Any], register: Callable[[type[Any]], None]) -> None:
         for cls in self._classes:
@@ -67,6 +73,7 @@ def can_be_registered(plugin: Plugin) -> None:
             repr(plugin.controls),
             "say what the attacker controls: an attack that overrides implant() controls training or the model",
         )
+    if not isinstance(plugin, Defense):
         return
     for what, kind in (("needs", Need), ("gives", Give)):
         declared = getattr(cls, what)
@@ -81,12 +88,14 @@ def can_be_registered(plugin: Plugin) -> None:
 
 def config_round_trips(plugin: Plugin) -> None:
     """The options survive being stored as JSON, with and without defaults, are frozen and refuse unknown names."""
-    config, cls = plugin.config, type(plugin.config)
+    config, cls, known = plugin.config, type(plugin.config), naming(plugin.config)
     forms: dict[str, Callable[[], Any]] = {
-        "model_dump()": lambda: cls.model_validate(config.model_dump()),
-        "model_dump(mode='json')": lambda: cls.model_validate(config.model_dump(mode="json")),
-        "model_dump_json()": lambda: cls.model_validate_json(config.model_dump_json()),
-        "model_dump(mode='json', exclude_defaults=True)": lambda: cls.model_validate(config.model_dump(mode="json", exclude_defaults=True)),
+        "model_dump()": lambda: cls.model_validate(config.model_dump(), context=known),
+        "model_dump(mode='json')": lambda: cls.model_validate(config.model_dump(mode="json"), context=known),
+        "model_dump_json()": lambda: cls.model_validate_json(config.model_dump_json(), context=known),
+        "model_dump(mode='json', exclude_defaults=True)": lambda: cls.model_validate(
+            config.model_dump(mode="json", exclude_defaults=True), context=known
+        ),
     }
     mend = "use field types that pydantic reads back as it writes them, and validators that accept their own output"
     for form, rebuild in forms.items():
@@ -95,7 +104,7 @@ def config_round_trips(plugin: Plugin) -> None:
         require(again == config, f"validating {form} to give the same options, {config!r}", repr(again), mend)
     base = "derive Config from gatecrash.Options (or PoisonConfig, GoalConfig) and leave its model_config alone"
     try:
-        cls.model_validate({**config.model_dump(), "no_such_option": 1})
+        changed(config, no_such_option=1)
     except ValidationError:
         pass
     else:
@@ -116,7 +125,7 @@ def config_bounds_hold(plugin: Plugin) -> None:
         for sign, limit in option.limits:
             beyond = {">": limit, ">=": limit - 1, "<": limit, "<=": limit + 1}[sign]
             try:
-                made = cls.model_validate({**config.model_dump(), option.name: beyond})
+                made = changed(config, **{option.name: beyond})
             except ValidationError:
                 continue
             raise CheckFailed(

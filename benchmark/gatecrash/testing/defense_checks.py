@@ -12,26 +12,25 @@ import torch
 from gatecrash.contracts.defense import Defense
 from gatecrash.contracts.evidence import Need
 from gatecrash.contracts.outcome import Give, Outcome
-from gatecrash.contracts.portable import rebuild
-from gatecrash.evaluation.exam import evaluate
+from gatecrash.contracts.portable import Portable
 from gatecrash.evaluation.steps import evaluate_steps
 from gatecrash.testing.check import Check, CheckFailed, finishing, require
 from gatecrash.testing.class_checks import CLASS_CHECKS
+from gatecrash.testing.defense_cells import benign_victim_survives, time_and_memory_are_reported
 from gatecrash.testing.defense_trial import trial
 from gatecrash.testing.defense_variations import (
     every_choice_works,
     keeps_little_memory,
     reads_what_it_needs,
+    rejects_some_images_only,
+    require_sound_answers,
     suspects_some_rows_only,
     uses_its_seed,
     works_on_other_images,
 )
 from gatecrash.testing.devices import DEVICES, require_movable
-from gatecrash.testing.setting import same_module, same_tensor, same_tensors, setting, stored
+from gatecrash.testing.setting import same_module, same_tensor, same_tensors, stored
 from gatecrash.testing.trial import Case
-
-LARGEST_DROP = 0.2
-"""Clean accuracy (absolute) that a defense may cost a benign victim before the check calls it broken."""
 
 
 def uses_only_what_it_declares(defense: Defense) -> str:
@@ -61,6 +60,7 @@ def is_deterministic(defense: Defense) -> None:
         what
         for what, same in (
             ("classifier", same_module(first.classifier, second.classifier)),
+            ("detector", same_module(first.detector, second.detector)),
             ("suspects", same_tensor(first.suspects, second.suspects)),
             ("suspicion", same_tensor(first.suspicion, second.suspicion)),
             ("verdict", repr(first.verdict) == repr(second.verdict)),
@@ -99,14 +99,13 @@ def gives_a_valid_outcome(defense: Defense) -> None:
     with finishing("the outcome to keep the contract: Outcome.check()", mend):
         outcome.check(frozenset(defense.gives), rows, test.num_classes)
     _require_plain(outcome)
+    require_sound_answers(outcome, work.given, test)
     if outcome.classifier is None:
         return
-    classifier = outcome.classifier
-    with finishing("the classifier to pass the evaluation", "see the message; a classifier answers for each image on its own"):
-        evaluate(classifier, test, device="cpu")
+    with finishing("the steps of the trajectory to pass the evaluation", "see the message"):
         evaluate_steps(work.given, list(outcome.trajectory)[:1] + list(outcome.trajectory)[-1:], test, device="cpu")
     with torch.no_grad():
-        width = classifier(test.images[:2]).shape[1]
+        width = outcome.classifier(test.images[:2]).shape[1]
     # A classifier that may reject need not: a filter with nothing to filter hands the victim back.
     require(
         width == test.num_classes or Give.REJECT in defense.gives,
@@ -117,41 +116,29 @@ def gives_a_valid_outcome(defense: Defense) -> None:
 
 
 def outcome_can_be_stored(defense: Defense) -> None:
-    """The classifier comes back from JSON and tensors and answers the same."""
-    classifier = trial(defense).outcome.classifier
-    if classifier is None:
-        return
+    """The classifier and the detector come back from JSON and tensors and answer the same."""
     images = trial(defense).setting.test.images
-    again = stored(classifier, "the classifier")
-    with torch.no_grad():
-        require(
-            torch.equal(again(images), classifier.cpu().eval()(images)),
-            "the classifier to answer the same after it was stored",
-            "other logits",
-            "register every tensor that forward() uses as a buffer, and return every constructor argument from config()",
-        )
-
-
-def benign_victim_survives(defense: Defense) -> str:
-    """A victim without a backdoor, with a grid's recipe and hold-out, keeps most of its accuracy; the note gives what it lost."""
-    shared = setting("grid")
-    cell = trial(defense).cell("grid")
-    after: Any = shared.benign if cell.spec is None else rebuild(cell.spec, cell.state)
-    old, new = (evaluate(classifier, shared.test, device="cpu").acc or 0.0 for classifier in (shared.benign, after))
-    require(
-        old - new <= LARGEST_DROP,
-        f"a benign victim to lose at most {LARGEST_DROP:.0%} accuracy (absolute)",
-        f"ACC {old:.3f} before, {new:.3f} after",
-        "watch the accuracy on the hold-out and stop in time; a purifier is applied to victims that may be benign",
-    )
-    return f"ACC {old:.3f} -> {new:.3f}"
+    for what in ("classifier", "detector"):
+        made: Portable | None = getattr(trial(defense).outcome, what)
+        if made is None:
+            continue
+        again = stored(made, f"the {what}")
+        with torch.no_grad():
+            require(
+                torch.equal(again(images), made.cpu().eval()(images)),
+                f"the {what} to answer the same after it was stored",
+                "another answer",
+                "register every tensor that forward() uses as a buffer, and return every constructor argument from config()",
+            )
 
 
 def honours_the_device(defense: Defense) -> str:
-    """Works on the device it is given; its classifier moves with `.to(device)`."""
+    """Works on the device it is given; its classifier and its detector move with `.to(device)`."""
     work = trial(defense).work
-    if work.outcome.classifier is not None:
-        require_movable(work.outcome.classifier, trial(defense).setting.test.images[:4], "the classifier")
+    for what in ("classifier", "detector"):
+        made: Portable | None = getattr(work.outcome, what)
+        if made is not None:
+            require_movable(made, trial(defense).setting.test.images[:4], f"the {what}")
     for device in DEVICES:
         outcome = work.outcome if device == "cpu" else trial(defense).run(Case(device=device)).outcome
         elsewhere = {tensor.device.type for tensor in outcome.classifier.state_dict().values()} - {device} if outcome.classifier else set()
@@ -162,18 +149,6 @@ def honours_the_device(defense: Defense) -> str:
             "create and move tensors with device=evidence.device",
         )
     return f"tried on {', '.join(DEVICES)}"
-
-
-def time_and_memory_are_reported(defense: Defense) -> str:
-    """The defend task of a grid runs it and says what it cost."""
-    cell = trial(defense).cell()
-    require(
-        cell.seconds > 0 and cell.peak_memory_mb > 0,
-        "positive seconds and peak memory",
-        f"{cell.seconds} s, {cell.peak_memory_mb} MB",
-        "leave clocks and memory statistics of the process alone",
-    )
-    return f"{cell.seconds:.2f} s"
 
 
 def _require_plain(outcome: Outcome) -> None:
@@ -216,6 +191,7 @@ DEFENSE_CHECKS = (
     Check(leaves_its_inputs_alone),
     Check(gives_a_valid_outcome),
     Check(suspects_some_rows_only),
+    Check(rejects_some_images_only, lambda defense: Give.DETECTOR in defense.gives),
     Check(outcome_can_be_stored),
     Check(works_on_other_images),
     Check(every_choice_works, quick=False),

@@ -62,9 +62,8 @@ class DefenseTrial(Trial[DefenseRun]):
         victim, training_data = shared.backdoored.classifier, _training_data(shared)
         settings = RunSettings(recipe=shared.recipe, seed=case.seed, device=torch.device(case.device))
         datasets = stand_ins(defense.config, shared)
-        evidence = recorded(
-            make_evidence(defense, victim, shared.clean, training_data=training_data, model=shared.model, datasets=datasets, **settings)
-        )
+        given = make_evidence(defense, victim, shared.clean, training_data=training_data, model=shared.model, datasets=datasets, **settings)
+        evidence = recorded(given)
         with finishing(f"defend() on {shared.described}", mend_run), disturbed(case.noise):
             outcome: object = defense.defend(evidence)
         require(isinstance(outcome, Outcome), "defend() to return a gatecrash.Outcome", type(outcome).__name__, "return Outcome(...)")

@@ -40,7 +40,7 @@ class _RecordedTrain:
     reads: set[Need]
 
     def __call__(self, data: Poisoned | ImageSet, *, network: Network | None = None, **how: Any) -> Network:
-        if network is None:
+        if network is None and getattr(how.get("resume"), "network", None) is None:
             self.reads.add(Need.RETRAIN)
         return self.train(data, network=network, **how)
 

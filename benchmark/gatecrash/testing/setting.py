@@ -124,9 +124,9 @@ def copied(data: ImageSet) -> ImageSet:
     return replace(data, images=data.images.clone(), labels=data.labels.clone())
 
 
-def stand_ins(config: Options, shared: CheckSetup) -> dict[str, ImageSet]:
+def stand_ins(config: Options, shared: CheckSetup, device: str = "cpu") -> dict[str, ImageSet]:
     """By option, what the checks give for each data set that the options name: the hold-out, since nothing is downloaded for a check."""
-    return {option: copied(shared.clean) for option in dataset_references(config)}
+    return {option: copied(shared.clean).to(device) for option in dataset_references(config)}
 
 
 def same_tensor(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
@@ -147,10 +147,10 @@ def same_tensors(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tens
 
 
 def same_module(one: Portable | None, other: Portable | None) -> bool:
-    """Whether both hold the same tensors, or neither is there."""
+    """Whether both have the same configuration and tensors, or neither is there."""
     if one is None or other is None:
         return one is other
-    return same_tensors(state_of(one), state_of(other))
+    return json.dumps(spec_of(one)) == json.dumps(spec_of(other)) and same_tensors(state_of(one), state_of(other))
 
 
 def stored(module: Portable, what: str) -> Portable:

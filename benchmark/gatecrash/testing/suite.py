@@ -7,17 +7,20 @@ from typing import TypeVar
 
 from gatecrash.contracts.attack import Attack
 from gatecrash.contracts.defense import Defense
+from gatecrash.contracts.trigger_maker import TriggerMaker
 from gatecrash.errors import did_you_mean
 from gatecrash.testing.attack_checks import ATTACK_CHECKS
 from gatecrash.testing.check import Check, require
 from gatecrash.testing.defense_checks import DEFENSE_CHECKS
+from gatecrash.testing.trigger_checks import TRIGGER_CHECKS
 
+Checked = Attack | Defense | TriggerMaker
 Test = TypeVar("Test", bound=Callable[..., None])
 
 
-def deviations_are_known(plugin: Attack | Defense) -> None:
+def deviations_are_known(plugin: Checked) -> None:
     """Every deviation that the class declares names a check and gives a reason."""
-    known = {check.name for check in (*ATTACK_CHECKS, *DEFENSE_CHECKS)}
+    known = {check.name for check in (*ATTACK_CHECKS, *DEFENSE_CHECKS, *TRIGGER_CHECKS)}
     for name, reason in type(plugin).deviations.items():
         require(name in known, "deviations to name checks", repr(name), did_you_mean(str(name), known))
         require(bool(str(reason).strip()), f"a reason for the deviation {name!r}", "none", "say in one line why the method differs")
@@ -33,18 +36,23 @@ def defense_checks() -> tuple[Check, ...]:
     return Check(deviations_are_known), *DEFENSE_CHECKS
 
 
-def checks_for(plugin: Attack | Defense, quick: bool = False) -> list[Check]:
+def trigger_checks() -> tuple[Check, ...]:
+    """Every check of a trigger plugin, cheap ones first."""
+    return Check(deviations_are_known), *TRIGGER_CHECKS
+
+
+def checks_for(plugin: Checked, quick: bool = False) -> list[Check]:
     """The checks of what this plugin promises: an exact poison rate, say, is asked only of attacks that have one.
 
     `quick`: without those that try every option or train on all digits.
     """
-    if not isinstance(plugin, Attack | Defense):
-        raise TypeError(f"checks take a configured attack or defense, such as MyAttack(); got {plugin!r}")
-    every = attack_checks() if isinstance(plugin, Attack) else defense_checks()
+    if not isinstance(plugin, Checked):
+        raise TypeError(f"checks take a configured attack, defense or trigger, such as MyAttack(); got {plugin!r}")
+    every = attack_checks() if isinstance(plugin, Attack) else defense_checks() if isinstance(plugin, Defense) else trigger_checks()
     return [check for check in every if check.applies(plugin) and (check.quick or not quick)]
 
 
-def parametrize_with_checks(plugins: Iterable[Attack | Defense], *, quick: bool = False) -> Callable[[Test], Test]:
+def parametrize_with_checks(plugins: Iterable[Checked], *, quick: bool = False) -> Callable[[Test], Test]:
     """Decorator for a test with the arguments `plugin` and `check`: one test per plugin and check, named for both.
 
     `plugins` are configured instances; give slow methods options that make them quick, or take the `quick` checks only. Raises TypeError

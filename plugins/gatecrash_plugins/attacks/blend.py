@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Self
 
-import torch
-from pydantic import Field, model_validator
-from torch import Tensor
-
-from gatecrash import Attack, ImageFile, PoisonConfig, Reference, Stamp, TriggerAttack, hookimpl, read_sticker
+from gatecrash import Attack, PoisonConfig, Reference, Trigger, TriggerAttack, TriggerContext, hookimpl
+from gatecrash_plugins.triggers.blend import BlendMaker
 
 
 class Blend(TriggerAttack):
@@ -27,49 +23,16 @@ class Blend(TriggerAttack):
         "https://arxiv.org/abs/1712.05526",
     )
 
-    class Config(PoisonConfig):
+    class Config(BlendMaker.Config, PoisonConfig):
         """Pattern, opacities, goal and rate."""
-
-        pattern: Literal["gaussian", "uniform", "given"] = Field(
-            "gaussian",
-            description="noise per value (gaussian: mean 127.5, deviation 64, clipped; uniform: 0 to 255), or given: the image file",
-        )
-        pattern_seed: int = Field(0, ge=0, lt=2**63, description="seed of the noise; the run's seed does not change it")
-        image: ImageFile | None = Field(
-            None, description="image file for pattern given, resized to the images; its transparent pixels change nothing"
-        )
-        alpha_train: float = Field(0.2, gt=0, le=1, description="opacity of the pattern on poisoned training images")
-        alpha_test: float = Field(0.2, gt=0, le=1, description="opacity of the pattern on test images")
-
-        @model_validator(mode="after")
-        def _image_fits_pattern(self) -> Self:
-            if self.pattern == "given" and self.image is None:
-                raise ValueError("pattern given needs an image file")
-            if self.pattern != "given" and self.image is not None:
-                raise ValueError(f"image is for pattern given only, not {self.pattern}")
-            return self
 
     config: Config
 
-    def trigger(self, shape: tuple[int, int, int]) -> Stamp:
-        return self._stamp(shape, self.config.alpha_test)
+    def trigger(self, shape: tuple[int, int, int]) -> Trigger:
+        return BlendMaker(self.config).make(TriggerContext(shape))
 
-    def train_trigger(self, shape: tuple[int, int, int]) -> Stamp:
-        return self._stamp(shape, self.config.alpha_train)
-
-    def _stamp(self, shape: tuple[int, int, int], alpha: float) -> Stamp:
-        if self.config.image is not None:
-            pattern, mask = read_sticker(self.config.image, shape)
-            return Stamp(shape, alpha, pattern, mask)
-        return Stamp(shape, alpha, self._noise(shape), torch.ones(shape[1:]))
-
-    def _noise(self, shape: tuple[int, int, int]) -> Tensor:
-        """uint8 [C, H, W]."""
-        generator = torch.Generator().manual_seed(self.config.pattern_seed)
-        if self.config.pattern == "uniform":
-            return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
-        noise = 127.5 + 64 * torch.randn(shape, generator=generator, dtype=torch.float64)
-        return noise.round().clamp(0, 255).to(torch.uint8)
+    def train_trigger(self, shape: tuple[int, int, int]) -> Trigger:
+        return BlendMaker(self.config).make_train(TriggerContext(shape))
 
 
 @hookimpl

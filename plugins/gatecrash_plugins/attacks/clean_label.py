@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +16,16 @@ from gatecrash import (
     Classifier,
     ContractError,
     Goal,
-    Place,
     PoisonConfig,
     Reference,
     Trigger,
     TriggerAttack,
+    TriggerContext,
+    TriggerMaker,
+    TriggerRef,
     hookimpl,
-    named_patch,
-    place_patch,
 )
+from gatecrash_plugins.triggers.contrast import ContrastMaker
 
 
 class CleanLabel(TriggerAttack):
@@ -35,8 +36,7 @@ class CleanLabel(TriggerAttack):
     paper's bounds go up to 32 of 255; the default is half of that. The random start, the step of epsilon / iterations, restarts and early
     stop are as in published reproductions on CIFAR-10.
 
-    The pattern `turner` is that of the authors' code (github.com/MadryLab/label-consistent-backdoor-code); `art` is its white pixels alone,
-    as `add_pattern_bd` of the Adversarial Robustness Toolbox stamps them; `checkerboard` is ours (as in badnets).
+    The default trigger is `contrast`; its page says whose patterns there are.
 
     The poisoned share is of the whole training set, as everywhere, and can be no larger than the target class's share.
     """
@@ -47,8 +47,8 @@ class CleanLabel(TriggerAttack):
     clean_label = True
     needs_benign = True
 
-    class Config(PoisonConfig):
-        """Perturbation, trigger, target and rate."""
+    class Perturbation(PoisonConfig):
+        """Perturbation, target and rate."""
 
         goal: Literal["all-to-one"] = Field("all-to-one", description="the poisoned images are of one class, so triggered ones become it")
         epsilon: float = Field(
@@ -58,23 +58,26 @@ class CleanLabel(TriggerAttack):
         iterations: int = Field(10, ge=1, le=10_000, description="gradient steps per start")
         restarts: int = Field(1, ge=1, le=1000, description="random starts; the one with the greatest loss is kept for each image")
         early_stop: bool = Field(False, description="leave an image as soon as the benign victim misclassifies it")
-        pattern: Literal["turner", "art", "checkerboard"] = Field(
-            "turner", description="what the trigger shows: the authors' pattern, ART's, or a checkerboard (ours)"
-        )
-        size: int = Field(3, ge=3, le=1024, description="side of the trigger in pixels; published 3x3 patterns are enlarged")
-        place: Place = Field("four-corners", description="where the trigger lies")
-        inset: int = Field(0, ge=0, le=1024, description="distance of the trigger from the border in pixels (ignored in the center)")
-        amplitude: float = Field(
-            1.0, ge=1 / 255, le=1, description="what the trigger adds to white and takes from black pixels, of [0, 1]; 1 replaces them"
+
+    class Config(ContrastMaker.Config, Perturbation):
+        """Perturbation, target, rate and trigger."""
+
+        NEWER = frozenset({"trigger"})
+        trigger: TriggerRef | None = Field(
+            None, description="another trigger on the perturbed images; by default contrast, by pattern, size, place, inset and amplitude"
         )
 
     config: Config
 
-    def trigger(self, shape: tuple[int, int, int]) -> Contrast:
-        config = self.config
-        patch, opacity = named_patch(config.pattern, shape[0], config.size)
-        pattern, mask = place_patch(shape, patch, opacity, config.place, config.inset)
-        return Contrast(shape, config.amplitude, (2 * (pattern / 255) - 1) * mask)
+    def trigger(self, shape: tuple[int, int, int]) -> Trigger:
+        return self._maker.make(TriggerContext(shape))
+
+    def train_trigger(self, shape: tuple[int, int, int]) -> Trigger:
+        return self._maker.make_train(TriggerContext(shape))
+
+    @property
+    def _maker(self) -> TriggerMaker:
+        return self.config.trigger or ContrastMaker(self.config)
 
     def candidates(self, labels: Tensor, goal: Goal) -> Tensor:
         return ~goal.eligible(labels)
@@ -105,26 +108,6 @@ class CleanLabel(TriggerAttack):
                 )
             )
         return torch.cat(done)
-
-
-class Contrast(Trigger):
-    """The paper's trigger of reduced amplitude: adds `255 amplitude` where `signs` is 1, subtracts it where it is -1, clips to [0, 255].
-
-    `signs` is float [C, H, W]; 0 leaves a pixel as it is. Amplitude 1 sets pixels to white and black.
-    """
-
-    signs: Tensor
-
-    def __init__(self, shape: tuple[int, int, int], amplitude: float, signs: Tensor | None = None) -> None:
-        super().__init__()
-        self.shape, self.amplitude = tuple(shape), amplitude
-        self.register_buffer("signs", torch.zeros(self.shape) if signs is None else signs)
-
-    def config(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "amplitude": self.amplitude}
-
-    def forward(self, images: Tensor) -> Tensor:
-        return (images + 255 * self.amplitude * self.signs).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def projected_gradient(

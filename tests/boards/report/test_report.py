@@ -11,7 +11,7 @@ import pytest
 
 from gatecrash.boards.panel import arrange
 from gatecrash.boards.report import IllustratedPanel, drawn, report
-from gatecrash.boards.report.cells import ROWS
+from gatecrash.boards.report.cells import ROWS, cell_details
 from gatecrash.errors import UserError
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
@@ -273,6 +273,12 @@ def test_detectors_have_tables_of_their_own(pictures: Path) -> None:
     assert [row[1:4] for row in rows if len(row) == 6] == [["none", "", "5.0"], ["badnets", "80.0", "5.0"]]
     assert [row[1:4] for row in rows if len(row) == 7] == [["1 of 1", "", "0 of 1"]]
     assert all(row[0].startswith(name) for row in rows if row)
+
+
+def test_a_stage_that_did_not_run_is_named_so(pictures: Path) -> None:
+    stages = [Stage(name="look"), Stage(name="cut", when="accused")]
+    details = cell_details(cell("badnets", "look + cut", 0, defense=stages, skipped=[1]), pictures)
+    assert [config["kind"] for config in details["configs"]] == ["attack", "defense", "skipped defense"]
 
 
 def test_what_plugins_write_is_text(pictures: Path) -> None:

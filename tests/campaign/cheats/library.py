@@ -179,6 +179,22 @@ class Cheat(Classifier):
         return logits
 
 
+class Suspecting(InputDetector):
+    """How sure a classifier, which may cheat, is of the backdoor's target."""
+
+    threshold = 10.0
+
+    def __init__(self, classifier):
+        super().__init__()
+        self.classifier = classifier
+
+    def config(self):
+        return {"classifier": self.classifier}
+
+    def score(self, images):
+        return self.classifier(images)[:, 0]
+
+
 class Ways(Config):
     how: str = Field(description="the way of cheating")
 

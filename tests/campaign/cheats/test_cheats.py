@@ -13,7 +13,9 @@ import torch
 from campaign.cheats.library import CHEATS, FILE_NAME, HARMLESS, OPEN, SOURCE, cheating_grid
 from gatecrash import ContractError
 from gatecrash.evaluation import exam
+from gatecrash.evaluation.detector_exam import evaluate_detector
 from gatecrash.evaluation.exam import evaluate
+from gatecrash.evaluation.inputs import InputScores
 from gatecrash.evaluation.scores import Scores
 from gatecrash.host.loading import load_plugins
 from gatecrash.host.plugin_file import PluginFile
@@ -73,6 +75,25 @@ def test_an_honest_classifier_is_scored(cheats: ModuleType) -> None:
 def test_a_cheat_gets_no_score(cheats: ModuleType, how: str) -> None:
     with pytest.raises(ContractError, match=r"in a new process"):
         scored(cheats, how)
+
+
+def suspected(cheats: ModuleType, how: str) -> InputScores:
+    """The scores of a detector that cheats, before a classifier that does not."""
+    witness = RemoteWitness(of_this_process().ask, [PluginFile(Path(FILE_NAME), SOURCE.encode())], threads=1)
+    if how == "global_state":
+        cheats.LEFT["here"] = True
+    victim, detector = cheats.Planted(), cheats.Suspecting(cheats.Cheat(cheats.Planted(), how))
+    return evaluate_detector(victim, detector, victim, TEST, [PLANTED], device="cpu", batch_size=32, witness=witness)[1]
+
+
+def test_an_honest_detector_is_scored(cheats: ModuleType) -> None:
+    assert suspected(cheats, "honest").triggered.auroc == 1.0
+
+
+@pytest.mark.parametrize("how", CHEATS)
+def test_a_detector_that_cheats_gets_no_score(cheats: ModuleType, how: str) -> None:
+    with pytest.raises(ContractError, match=r"(detector|Suspecting) .*in a new process"):
+        suspected(cheats, how)
 
 
 @pytest.mark.parametrize("how", HARMLESS)

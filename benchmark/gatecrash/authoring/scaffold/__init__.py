@@ -19,11 +19,12 @@ from gatecrash.errors import UserError
 from gatecrash.host.kinds import PluginKind
 from gatecrash.records.files import write as write_whole
 
-NewKind = Literal["attack", "training-attack", "defense", "filter", "input-detector", "model-detector", "dataset", "model"]
+NewKind = Literal["attack", "training-attack", "trigger", "defense", "filter", "input-detector", "model-detector", "dataset", "model"]
 
 PLUGIN_KINDS: dict[NewKind, PluginKind] = {
     "attack": "attack",
     "training-attack": "attack",
+    "trigger": "trigger",
     "defense": "defense",
     "filter": "defense",
     "input-detector": "defense",

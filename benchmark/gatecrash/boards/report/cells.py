@@ -22,7 +22,8 @@ HIDDEN = frozenset({"scores"})
 
 def cell_details(cell: Result, pictures: Path) -> dict[str, Any]:
     """For the template; `pictures` is the folder below which the cell's figures lie."""
-    plugins = [("attack", cell.attack), *(("defense", stage) for stage in cell.defense)]
+    plugins = [("attack", cell.attack)]
+    plugins += [("skipped defense" if place in cell.skipped else "defense", stage) for place, stage in enumerate(cell.defense)]
     contents = {shows: picture(pictures, path) for shows, path in cell.figures.items()}
     tables = [("trajectory", list(_steps(cell))), *sorted(cell.tables.items())]
     return {

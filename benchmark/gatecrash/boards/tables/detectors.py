@@ -1,11 +1,11 @@
-"""Detectors: of poisoned training rows, and of backdoored models."""
+"""Detectors: of poisoned training rows, of poisoned inputs, and of backdoored models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from gatecrash.boards.content import Code, Field, Table, paragraph
-from gatecrash.boards.fields import count, label, ratio, summary, table, text
+from gatecrash.boards.fields import count, label, measured, ratio, summary, table, text
 from gatecrash.boards.panel import Panel
 from gatecrash.evaluation.detection import population_scores
 from gatecrash.records.measures import MEASURES, MeasureName
@@ -29,6 +29,37 @@ def row_detectors(panel: Panel) -> Table:
                 rows.append({"detector": text(defense), "attack": text(attack), **scores})
     note = paragraph("Rates in %. Under the attack ", Code("none"), " every flagged row is a false alarm.")
     return table(rows, ("detector", "attack"), "Poisoned training rows", note)
+
+
+INPUT_MEASURES: tuple[MeasureName, ...] = (
+    "input_tpr",
+    "input_fpr",
+    "input_auroc",
+    "input_tpr_at_fpr_1",
+    "input_tpr_at_fpr_5",
+    "acc",
+    "asr",
+)
+SUCCESSFUL: tuple[MeasureName, ...] = ("input_tpr_successful", "input_auroc_successful")
+
+
+def input_detectors(panel: Panel) -> Table:
+    """How well triggered test images were told from clean ones, per attack, and the classifier behind the detector; no rows where no
+    defense gives a detector."""
+    rows = []
+    for defense in panel.defenses:
+        for attack in panel.attacks:
+            cells = [cell for cell in panel.at(attack, defense) if cell.measures.input_fpr is not None]
+            if cells:
+                scores = {label(name): measured(cells, name) for name in (*INPUT_MEASURES, *SUCCESSFUL)}
+                rows.append({"detector": text(defense), "attack": text(attack), **scores})
+    note = paragraph(
+        "Rates in %, with ACC and ASR of the classifier that rejects what the detector flags. The columns named ",
+        Code("successful"),
+        " are over the triggered images on which the attack succeeds without a defense. Intervals are 95%: of one seed Wilson's (of AUROC "
+        "Newcombe's) over test images, of several the t interval over seeds.",
+    )
+    return table(rows, ("detector", "attack"), "Poisoned inputs", note)
 
 
 def model_detectors(panel: Panel) -> Table:

@@ -9,7 +9,7 @@ from gatecrash.host.kinds import PluginKind
 from gatecrash.records.plan import Cell
 from gatecrash.running.nodes.cell import CellNode
 from gatecrash.running.nodes.features import FeaturesNode
-from gatecrash.running.nodes.implant import ImplantNode, victim_for
+from gatecrash.running.nodes.implant import ImplantNode, victim_for, withholds_data
 from gatecrash.running.nodes.node import Work
 from gatecrash.running.tasks.defender import DefenseOutput
 from gatecrash.running.tasks.protocol import Artifact, Task, TaskFunction
@@ -31,7 +31,7 @@ class DefendNode(CellNode):
     def task(self) -> Task | None:
         work, cell = self.work, self.cell
         stored = victim_for(self, cell.victim.key)
-        if stored is None:
+        if stored is None or (self._wants_training_data and withholds_data(self, stored)):
             return None
         defender_input = work.inputs.defender_input(cell.victim, stored.value, with_training_data=self._wants_training_data)
         arguments: dict[str, Any] = {"stages": cell.defense, "seed": cell.victim.seed, "defender_input": defender_input}

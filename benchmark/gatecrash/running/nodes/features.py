@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from gatecrash.records.plan import Victim
 from gatecrash.records.result import Status
-from gatecrash.running.nodes.implant import ImplantNode, victim_for
+from gatecrash.running.nodes.implant import ImplantNode, victim_for, withholds_data
 from gatecrash.running.nodes.node import Node, Work
 from gatecrash.running.tasks.features import Features
 from gatecrash.running.tasks.protocol import Failure, Task, TaskFunction
@@ -40,7 +40,7 @@ class FeaturesNode(Node):
 
     def task(self) -> Task | None:
         stored = victim_for(self, self.key)
-        if stored is None:
+        if stored is None or withholds_data(self, stored):
             return None
         defender_input = self.work.inputs.defender_input(self.victim, stored.value, with_training_data=True)
         model = self.work.plan.model.name

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from gatecrash.host.kinds import PluginKind
 from gatecrash.records.plan import Victim
 from gatecrash.records.preparation import StoredPreparation
 from gatecrash.records.result import Status
-from gatecrash.records.victim import StoredVictim
+from gatecrash.records.victim import StoredVictim, VictimRecord
 from gatecrash.running.nodes.node import Node, Work
 from gatecrash.running.tasks.protocol import Artifact, Failure, Task, TaskFunction
 
@@ -168,5 +167,14 @@ def _attack_task(node: Node, title: str, arguments: dict[str, Any]) -> Task | No
             return None
     given = {"attack": victim.attack, "seed": victim.seed, "data": work.inputs.train_part(), "benign": benign}
     given["datasets"] = work.inputs.datasets([victim.attack])
-    plugins: list[tuple[PluginKind, str]] = [("attack", victim.attack.name), ("model", work.plan.model.name)]
+    plugins = [*work.host.named_by("attack", victim.attack.name, victim.attack.config), ("model", work.plan.model.name)]
     return node.make_task(title, given | arguments, plugins)
+
+
+def withholds_data(node: Node, stored: Artifact) -> bool:
+    """Whether there is no training set of this victim that a defender could hold; if so, the node has ended as not applicable."""
+    record: VictimRecord = stored.value.record
+    if record.hands_out_data:
+        return False
+    node.fail(Failure("not-applicable", "the attack controls training and hands out no training data"))
+    return True

@@ -45,17 +45,23 @@ def implant(
     with meter:
         made = instance.implant(replace(train, images=train.images.clone(), labels=train.labels.clone()), context)
     made.poisoned.check(train)
+    if made.sample is not None:
+        made.sample.check(train)
     _check_backdoors(made.poisoned.backdoors)
     seconds = meter.seconds + (prepared.record.seconds if prepared is not None else 0.0)
-    return _stored(made, setup, seconds, meter.peak_mb, ground.threads)
+    return _stored(made, instance.controls == "data", setup, (seconds, meter.peak_mb), ground.threads)
 
 
-def _stored(made: Implant, setup: TrainingSetup, seconds: float, peak_mb: float, threads: int) -> StoredVictim:
-    poisoned, classifier = made.poisoned, made.classifier
+def _stored(made: Implant, controls_data_only: bool, setup: TrainingSetup, cost: tuple[float, float], threads: int) -> StoredVictim:
+    """With the rows that a defender holds, where there are any: those of the sample, or those that the victim was trained on.
+
+    `cost` is seconds and MiB.
+    """
+    poisoned, classifier = made.sample or made.poisoned, made.classifier
     state = state_of(classifier)
     weights = {f"classifier.{name}": tensor for name, tensor in state.items()}
     backdoors = []
-    for index, backdoor in enumerate(poisoned.backdoors):
+    for index, backdoor in enumerate(made.poisoned.backdoors):
         weights |= {f"trigger.{index}.{name}": tensor for name, tensor in state_of(backdoor.trigger).items()}
         goal = backdoor.goal
         described = GoalRecord(kind=goal.kind, num_classes=goal.num_classes, target=goal.target, source=goal.source)
@@ -74,12 +80,14 @@ def _stored(made: Implant, setup: TrainingSetup, seconds: float, peak_mb: float,
         train_size=len(poisoned.labels),
         weights=tensors_hash(weights),
         history=[TrainingRecord.model_validate(asdict(history)) for history in setup.histories],
-        seconds=seconds,
-        peak_memory_mb=peak_mb,
+        seconds=cost[0],
+        peak_memory_mb=cost[1],
         device=device_name(setup.device),
         precision=setup.precision,
         threads=threads,
     )
+    if made.sample is None and not controls_data_only:
+        record = record.model_copy(update={"hands_out_data": False})  # absent from other records, as from older ones
     return StoredVictim(record, weights, poison)
 
 

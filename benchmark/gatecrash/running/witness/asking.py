@@ -17,7 +17,7 @@ Ask = Callable[[Message], Message]
 
 
 class RemoteWitness:
-    """Asks copies of classifiers through `ask`; `files` are the `--plugins` files that may define them."""
+    """Asks copies of classifiers and detectors through `ask`; `files` are the `--plugins` files that may define them."""
 
     def __init__(self, ask: Ask, files: Iterable[PluginFile], threads: int) -> None:
         self._ask, self._threads = ask, threads
@@ -30,5 +30,6 @@ class RemoteWitness:
         if "contract" in said:
             raise ContractError(f"asked again in a new process: {said['contract']}")
         if "error" in said:
-            raise ContractError(f"the classifier raised where a copy was asked in a new process: {said['error']}")
+            name = str(stored.spec["class"]).rpartition(":")[2]
+            raise ContractError(f"{name} raised where a copy was asked in a new process: {said['error']}")
         return load(body)[LOGITS]

@@ -16,7 +16,9 @@ def close() -> None:
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         if event.startswith(_CLOSED) or (event == "open" and not _is_own(arguments, own)):
-            raise PermissionError(f"a classifier may open no file, connection or process while it answers ({event} {arguments[0]!r:.80})")
+            raise PermissionError(
+                f"a classifier or detector may open no file, connection or process while it answers ({event} {arguments[0]!r:.80})"
+            )
 
     sys.addaudithook(watch)
 

@@ -1,0 +1,61 @@
+"""Dirty-label: the rows, labels and roles of one backdoor and of several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gatecrash import ImageSet, Poisoned, Role
+from gatecrash.host.loading import load_plugins
+from gatecrash.testing import make_context
+
+HOST = load_plugins(installed=False)
+
+
+def train_set() -> ImageSet:
+    images = torch.randint(256, (100, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return ImageSet(images, torch.arange(100) % 4, ("a", "b", "c", "d"))
+
+
+def poisoned(name: str = "dirty-label", **options: Any) -> Poisoned:
+    attack, train = HOST.get("attack", name).configure(options), train_set()
+    found = attack.poison(train, make_context(attack, train, HOST.get("model", "small-cnn").configure()))
+    found.check(train)
+    return found
+
+
+def test_it_stamps_and_relabels_as_badnets_does() -> None:
+    train, found, badnets = train_set(), poisoned(target=1, poison_rate=0.2), poisoned("badnets", target=1, poison_rate=0.2)
+    assert len(found.changed) == len(badnets.changed) == 20
+    assert set(found.labels[found.changed].tolist()) == {1}
+    assert 1 not in train.labels[found.changed].tolist()
+    assert found.images[found.changed][:, 0, -3:, -3:].eq(255).all()
+    (backdoor,), (other,) = found.backdoors, badnets.backdoors
+    assert backdoor.trigger(train.images).equal(other.trigger(train.images))
+    assert backdoor.name == "dirty-label"
+
+
+def test_several_backdoors_have_rows_and_names_of_their_own() -> None:
+    found = poisoned(
+        backdoors=[
+            {"trigger": {"patch": {"place": "top-left"}}, "target": 0, "poison_rate": 0.1},
+            {"trigger": "patch", "target": 1, "poison_rate": 0.2},
+            {"trigger": "blend", "target": 2, "poison_rate": 0.3},
+        ]
+    )
+    assert [backdoor.name for backdoor in found.backdoors] == ["patch", "patch 2", "blend"]
+    assert len(found.changed) == 60
+    assert torch.bincount(found.labels[found.changed], minlength=3).tolist() == [10, 20, 30]
+
+
+def test_clean_label_poisons_the_target_class_and_no_label_moves() -> None:
+    found = poisoned(target=2, poison_rate=0.1, clean_label=True)
+    assert found.labels.equal(train_set().labels)
+    assert set(found.labels[found.changed].tolist()) == {2}
+
+
+def test_rows_of_a_lower_rate_are_among_those_of_a_higher() -> None:
+    few, many = poisoned(poison_rate=0.05).changed.tolist(), poisoned(poison_rate=0.2).changed.tolist()
+    assert set(few) < set(many)
+    assert (poisoned(poison_rate=0.05).role == Role.POISON).sum() == 5
