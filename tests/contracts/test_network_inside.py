@@ -14,7 +14,7 @@ from gatecrash import Backbone, ContractError, ImageSet, Network, NotApplicable,
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
-from gatecrash.engine.training import train
+from gatecrash.engine.training import Method, train
 
 
 class TwoPoints(Backbone):
@@ -148,7 +148,16 @@ def test_inserted_modules_are_trained_and_the_rest_may_stay(network: Network, im
     head, start = network.head.weight.clone(), module.conv.weight.clone()
     data = ImageSet(images, torch.tensor([0, 1, 0, 1]), ("a", "b"))
     recipe = Recipe(epochs=1, crop=0, flip=False, lr=0.01)
-    train(network, data.images, data.labels, recipe, streams=Streams("test"), flip=False, device="cpu", loss=_squares)
+    train(
+        network,
+        data.images,
+        data.labels,
+        recipe,
+        streams=Streams("test"),
+        flip=False,
+        device="cpu",
+        method=Method(loss=_squares, diverges=True),
+    )
     assert torch.equal(network.head.weight, head)
     assert not torch.equal(module.conv.weight, start)
 

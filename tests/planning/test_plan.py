@@ -157,7 +157,7 @@ def test_what_cannot_work_is_refused_before_anything_runs(fields: dict[str, Any]
 def test_a_condition_is_part_of_the_key_and_of_the_name() -> None:
     always, accused = ["neural-cleanse", "fine-pruning"], ["neural-cleanse", {"fine-pruning": {}, "when": "accused"}]
     both = by_title(planned(defenses=[{"chain": always}, {"chain": accused}]))
-    assert both["badnets × neural-cleanse + fine-pruning (fine-pruning when=None) (seed 0)"] == alone(always)
+    assert both["badnets × neural-cleanse + fine-pruning (seed 0)"] == alone(always)
     assert both["badnets × neural-cleanse + fine-pruning (fine-pruning when=accused) (seed 0)"] == alone(accused) != alone(always)
 
 

@@ -69,6 +69,30 @@ def test_another_seed_and_another_model_have_preparations_of_their_own(
     assert len(preparations(store)) == 3
 
 
+def test_an_attack_that_needs_the_benign_victim_has_it_when_it_prepares(
+    gatecrash: Callable[..., Any], grid: Callable[..., Path], write: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    text = PLUGIN.read_text(encoding="utf-8").replace("prepare_options =", "needs_benign = True; prepare_options =")
+    plugin = write("needy.py", text.replace("network = ctx.train(train)", "network = ctx.benign"))
+    ran = gatecrash("run", grid(attacks=["encoding"]), "--store", tmp_path / "store", "--plugins", plugin)
+    assert ran.code == 0, ran.err
+    assert len(preparations(tmp_path / "store")) == 1
+
+
+def test_a_rerun_of_everything_prepares_again_and_gets_the_same(
+    gatecrash: Callable[..., Any], grid: Callable[..., Path], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    arguments = ("run", grid(attacks=["encoding"]), "--store", store, "--plugins", PLUGIN)
+    assert gatecrash(*arguments).code == 0
+    before, (weights,) = preparations(store), store.glob("preparations/*/*/weights.safetensors")
+    content = weights.read_bytes()
+    assert gatecrash(*arguments, "--rerun", "all").code == 0
+    assert preparations(store).keys() == before.keys()
+    assert preparations(store) != before
+    assert weights.read_bytes() == content
+
+
 def test_a_damaged_preparation_is_made_again(gatecrash: Callable[..., Any], grid: Callable[..., Path], tmp_path: Path) -> None:
     store = tmp_path / "store"
     arguments = ("--store", store, "--plugins", PLUGIN)

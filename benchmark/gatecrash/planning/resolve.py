@@ -139,7 +139,7 @@ class _Asked:
             for option, value in instance.config:
                 if isinstance(value, Path) and (fault := path_fault(value)) is not None:
                     raise UserError(f"{self.path}.{self.plugin.name}.{option}: {shown(str(value))}: {fault}")
-            yield ConfiguredPlugin(self.plugin, instance, when=self.when)
+            yield ConfiguredPlugin(self.plugin, instance, self.when)
 
 
 def _count(entries: Iterable[Sequence[_Asked]]) -> int:
