@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gatecrash.contracts.recipe import Recipe
+from gatecrash.engine.eager_optimizers import SGD, AdamW
 from gatecrash.engine.lookahead import Lookahead
 from gatecrash.errors import ContractError
 
@@ -51,9 +52,9 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     fused = next(network.parameters()).device.type in {"cpu", "cuda"}
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(options, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
+        return AdamW(options, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=fused)
     nesterov = recipe.nesterov and recipe.momentum > 0
-    return torch.optim.SGD(options, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
+    return SGD(options, lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov, fused=fused)
 
 
 TakeStep = Callable[[torch.optim.Optimizer, Callable[[], Tensor]], Tensor]

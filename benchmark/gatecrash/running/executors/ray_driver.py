@@ -22,14 +22,14 @@ from typing import Any
 from gatecrash.errors import one_line
 from gatecrash.host.host import Host
 from gatecrash.running.executors import output, plugin_files
+from gatecrash.running.executors.attendant import AT_A_TIME, QUESTIONS, Attendant
 from gatecrash.running.executors.cluster import ResourceRequest, Versions, slots
 from gatecrash.running.executors.ray_session import RaySession, alive_nodes
 from gatecrash.running.executors.ray_worker import LISTEN, Job, carry_out, take_output
-from gatecrash.running.executors.reports import Drained, Reports, WorkerLocation
+from gatecrash.running.executors.reports import Drained, WorkerLocation
 from gatecrash.running.executors.shipping import Parcel, SharedArtifacts, pack, unpack
 from gatecrash.running.options import RunOptions
 from gatecrash.running.tasks.protocol import Artifact, Failure, Finished, Task, TaskFunction, TaskReport
-from gatecrash.running.witness.process import WitnessProcess
 
 # isort: split
 import ray  # after ray_session, which sets what it reads
@@ -73,8 +73,11 @@ class RayExecutor:
         self._counted = (0, float("-inf"))
         self._session = RaySession(_request(options), options.address)
         try:
-            self._listener = Listener(self._session.node)
-            self._workers = Workers(self._session, self._listener.reports, tuple(host.files), self._limits)
+            # the driver's node first, without which there is no run: nodes that join later ask there
+            nodes = sorted(alive_nodes(), key=lambda node: node.id != self._session.node)
+            attendants = {node.id: _attendant(node.id) for node in nodes}
+            self._listener = Listener(attendants[self._session.node])
+            self._workers = Workers(self._session, attendants, tuple(host.files), self._limits)
             self._shared = SharedArtifacts(ray.put, self._session.store_bytes() // 4)
         except BaseException:
             self._session.close()
@@ -201,10 +204,12 @@ class RayExecutor:
 class Workers:
     """Submits tasks to workers of the kind that each task needs."""
 
-    def __init__(self, session: RaySession, reports: Any, files: plugin_files.PluginFiles, limits: Mapping[str, float]) -> None:
+    def __init__(
+        self, session: RaySession, attendants: Mapping[str, Any], files: plugin_files.PluginFiles, limits: Mapping[str, float]
+    ) -> None:
         request = session.request
         versions = None if session.is_local else Versions.here()
-        self._common = Job(reports, files, request.cpus, bool(request.gpus), limits, _witnesses(session.node), versions)
+        self._common = Job(attendants[session.node], files, request.cpus, bool(request.gpus), limits, attendants, versions)
         self._jobs: dict[frozenset[str], Any] = {}
         resources = {"num_cpus": request.cpus, "num_gpus": request.gpus, "max_retries": 0}
         # max_calls=0: GPU workers are reused too, since importing torch and making a CUDA context takes seconds
@@ -230,9 +235,8 @@ class Workers:
 class Listener:
     """Asks the actor that collects the workers' reports, a few times a second."""
 
-    def __init__(self, node: str) -> None:
-        here = NodeAffinitySchedulingStrategy(node, soft=False)
-        self.reports: Any = ray.remote(Reports).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+    def __init__(self, reports: Any) -> None:
+        self.reports = reports
         self._asked: Any = None
         self._heard = 0.0
 
@@ -257,18 +261,11 @@ class Listener:
             ray.kill(self.reports)
 
 
-def _witnesses(here: str) -> dict[str, Any]:
-    """An actor on each node that asks classifiers again in new processes: a node must not import torch anew for every cell.
-
-    That of the node `here`, without which there is no run, comes first: nodes that join later ask it.
-    """
-    actor = ray.remote(WitnessProcess)
-    return {
-        node.id: actor.options(
-            num_cpus=0, max_concurrency=256, max_restarts=-1, scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
-        ).remote()
-        for node in sorted(alive_nodes(), key=lambda node: node.id != here)
-    }
+def _attendant(node: str) -> Any:
+    """The actor on this node that takes reports and asks witnesses."""
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    actor = ray.remote(concurrency_groups={QUESTIONS: AT_A_TIME})(Attendant)
+    return actor.options(num_cpus=0, max_restarts=-1, scheduling_strategy=there).remote()
 
 
 def _request(options: RunOptions) -> ResourceRequest:

@@ -18,6 +18,7 @@ import ray.exceptions
 
 from gatecrash.errors import one_line
 from gatecrash.running.executors import output, plugin_files
+from gatecrash.running.executors.attendant import QUESTIONS
 from gatecrash.running.executors.cluster import Versions, cuda_index, disagreement
 from gatecrash.running.executors.reports import WorkerLocation
 from gatecrash.running.executors.shipping import Parcel, pack, unpack
@@ -96,7 +97,7 @@ def _ask(witnesses: Mapping[str, Any], question: Message) -> Message:
     here = ray.get_runtime_context().get_node_id()
     actor = witnesses.get(here) or next(iter(witnesses.values()))
     try:
-        answer: Message = ray.get(actor.ask.remote(question))
+        answer: Message = ray.get(actor.ask.options(concurrency_group=QUESTIONS).remote(question))
     except ray.exceptions.RayTaskError as error:
         raise RuntimeError(one_line(error.cause)) from None
     return answer
