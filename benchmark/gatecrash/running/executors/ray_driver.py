@@ -264,7 +264,7 @@ class Listener:
 def _attendant(node: str) -> Any:
     """The actor on this node that takes reports and asks witnesses."""
     there = NodeAffinitySchedulingStrategy(node, soft=False)
-    actor = ray.remote(concurrency_groups={QUESTIONS: AT_A_TIME})(Attendant)
+    actor: Any = ray.remote(concurrency_groups={QUESTIONS: AT_A_TIME})(Attendant)  # type: ignore[call-overload]  # Ray knows it
     return actor.options(num_cpus=0, max_restarts=-1, scheduling_strategy=there).remote()
 
 

@@ -69,7 +69,7 @@ def _stored(made: Implant, attack: Attack, setup: TrainingSetup, cost: tuple[flo
     }
     record = VictimRecord(
         classifier=spec_of(classifier),
-        backdoors=[backdoor_record(backdoor) for backdoor in poisoned.backdoors],
+        backdoors=[backdoor_record(backdoor) for backdoor in made.poisoned.backdoors],
         **({"aim": attack.aim} if attack.aim != "backdoor" else {}),
         poison_share=poisoned.poison_share,
         train_size=len(poisoned.labels),
