@@ -359,6 +359,10 @@ def test_a_broken_attack_is_caught(name: str, make: Callable[[], Attack], said: 
         run_check(make(), name)
 
 
+def test_an_attack_that_poisons_every_candidate_has_no_rows_to_draw() -> None:
+    run_check(Dot(Dot.Config(poison_rate=0.9)), "uses-its-seed")
+
+
 POISON = ("is-deterministic", "roles-tell-the-truth", "names-its-backdoors", "goal-images-are-not-candidates", "triggers-survive-storage")
 
 

@@ -53,6 +53,9 @@ class Generated(FloatTrigger):
 class Crossed(FloatTrigger):
     """The trigger of another image, of one of `count` that the sum of an image's pixels chooses: it must do nothing."""
 
+    patterns: Tensor
+    masks: Tensor
+
     def __init__(self, shape: tuple[int, int, int], count: int) -> None:
         super().__init__()
         self.shape, self.count = tuple(shape), count
@@ -131,7 +134,7 @@ class InputAware(Attack):
         adam = torch.optim.Adam(trigger.pattern.parameters(), self.config.lr, (0.5, 0.9))
 
         def loss(network: Network, images: Tensor, labels: Tensor, _rows: Tensor) -> Tensor:
-            x, n = images / 255, max(1, round(self.config.rate * len(images)))
+            x, n = images / 255, max(2, round(self.config.rate * len(images)))  # BatchNorm has no variance over one
             own, other = x[:n], x[n : 2 * n]
             patterns, masks = trigger.patterns(own), trigger.masks(own)
             attacked = own + (patterns - own) * masks
@@ -157,12 +160,13 @@ class InputAware(Attack):
         adam, order = torch.optim.Adam(trigger.mask.parameters(), self.config.lr, (0.5, 0.9)), ctx.stream("mask")
         trigger.mask.train()
         for _ in range(self.config.mask_epochs):
-            for rows in torch.randperm(len(train), generator=order).split(ctx.recipe.batch_size):
-                images = train.images[rows.to(train.device)].to(ctx.device) / 255
+            passes = torch.randperm(len(train), generator=order).to(train.device)
+            for start in range(0, len(train) - 1, ctx.recipe.batch_size):
+                images = train.images[passes[start : start + ctx.recipe.batch_size]].to(ctx.device) / 255
                 masks = trigger.masks(images)
                 loss = self.config.norm * F.relu(masks - self.config.density).mean() + self.config.diversity * diversity(images, masks)
                 adam.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 adam.step()
         trigger.mask.eval().requires_grad_(False)
 
@@ -178,7 +182,8 @@ class InputAware(Attack):
         n, sample = max(1, round(self.config.rate * len(train))), Poisoned.untouched(train)
         attacked = order[goal.eligible(train.labels[order])][:n].sort().values
         covers = order[~torch.isin(order, attacked)][:n].sort().values
-        for rows, stamp, role in ((attacked, trigger, Role.POISON), (covers, cross, Role.COVER)):
+        parts: tuple[tuple[Tensor, Trigger, Role], ...] = ((attacked, trigger, Role.POISON), (covers, cross, Role.COVER))
+        for rows, stamp, role in parts:
             images = torch.cat([stamp(batch) for batch in ctx.batches(train.images[rows])])
             labels = train.labels[rows]
             sample = sample.also(rows, images, goal.labels(labels) if role == Role.POISON else labels, role)
