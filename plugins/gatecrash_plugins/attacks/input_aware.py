@@ -22,6 +22,7 @@ from gatecrash import (
     Poisoned,
     Reference,
     Role,
+    Trigger,
     hookimpl,
 )
 
