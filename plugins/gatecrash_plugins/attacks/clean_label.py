@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from gatecrash import (
@@ -66,6 +66,12 @@ class CleanLabel(TriggerAttack):
         trigger: TriggerRef | None = Field(
             None, description="another trigger on the perturbed images; by default contrast, by pattern, size, place, inset and amplitude"
         )
+
+        @model_validator(mode="after")
+        def _trigger_needs_nothing(self) -> Self:
+            if self.trigger is not None and (self.trigger.needs_data or self.trigger.needs_benign):
+                raise ValueError(f"the trigger {self.trigger.name} is made from data or a model; use it with dirty-label and clean_label")
+            return self
 
     config: Config
 

@@ -19,7 +19,7 @@ HOST = load_plugins(installed=False)
 
 def implanted() -> tuple[Implant, Tensor]:
     train = stripes(200)
-    attack = InputAware(InputAware.Config(mask_epochs=60, width=4))
+    attack = InputAware(InputAware.Config(mask_epochs=100, width=4))
     recipe = recipe_from({"preset": "tiny", "epochs": 2})
     context = make_context(attack, train, HOST.get("model", "small-cnn").configure({"width": 4}), recipe=recipe)
     return attack.implant(train, context), train.images
@@ -27,6 +27,7 @@ def implanted() -> tuple[Implant, Tensor]:
 
 @pytest.fixture(scope="module")
 def made() -> tuple[Implant, Tensor]:
+    torch.set_num_threads(1)
     return implanted()
 
 

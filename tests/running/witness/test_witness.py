@@ -102,6 +102,16 @@ def test_a_process_that_was_killed_is_started_again(bent: PluginFile) -> None:
         process.close()
 
 
+def test_a_process_whose_folder_was_cleaned_away_is_started_again(bent: PluginFile) -> None:
+    process = WitnessProcess()
+    try:
+        Path(process._address).unlink()
+        stored = StoredForm(spec(bent, ""), {"bias": torch.zeros(3)})
+        assert len(RemoteWitness(process.ask, [bent], threads=1)(stored, photos(2).images)) == 2
+    finally:
+        process.close()
+
+
 def test_a_deep_temporary_folder_is_no_hindrance(bent: PluginFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / ("x" * 90)  # too deep for a socket
     folder.mkdir()

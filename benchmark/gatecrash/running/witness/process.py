@@ -59,7 +59,8 @@ class WitnessProcess:
     def ask(self, question: Message) -> Message:
         """The answer. Raises RuntimeError where there is none."""
         with self._lock:
-            if self._process.poll() is not None:
+            # a long run outlives what cleans temporary folders
+            if self._process.poll() is not None or not os.path.exists(self._address):
                 self._stop()
                 self._start()
         try:
