@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import gatecrash
 from gatecrash import ContractError, Portable
 from gatecrash.contracts.portable import loaded_class, rebuild, spec_of, state_of
+from gatecrash.host.loading import load_plugins
 from support.paths import FIXTURES
 
 FIXTURE = FIXTURES / "store-schema-1"
@@ -176,3 +177,10 @@ def test_the_victim_of_an_older_store_is_rebuilt() -> None:
     assert record["classifier"]["class"] == "gatecrash.classifier:Network"
     assert loaded_class(record["classifier"]["class"]) is gatecrash.Network
     assert loaded_class(record["backdoors"][0]["trigger"]["class"]) is gatecrash.Stamp
+
+
+def test_triggers_of_clean_label_victims_are_read_where_they_lie_now() -> None:
+    load_plugins(installed=False)
+    spec = {"class": "gatecrash_plugins.attacks.clean_label:Contrast", "config": {"shape": [1, 2, 2], "amplitude": 1.0}}
+    trigger = rebuild(spec, {"signs": torch.tensor([[[1.0, -1.0], [0.0, 0.0]]])})
+    assert trigger(torch.full((1, 1, 2, 2), 9, dtype=torch.uint8)).flatten().tolist() == [255, 0, 9, 9]

@@ -22,8 +22,12 @@ Spec = dict[str, Any]
 
 PACKAGE = "gatecrash"
 
-OLDER_NAMES = {"gatecrash.classifier:Network": "gatecrash:Network", "gatecrash.triggers:Stamp": "gatecrash:Stamp"}
-"""Names of the harness's own classes in older stored files, and the public names that files have now."""
+OLDER_NAMES = {
+    "gatecrash.classifier:Network": "gatecrash:Network",
+    "gatecrash.triggers:Stamp": "gatecrash:Stamp",
+    "gatecrash_plugins.attacks.clean_label:Contrast": "gatecrash_plugins.triggers.contrast:Contrast",
+}
+"""Names of classes in older stored files, and the names that files have now."""
 
 
 class Portable(nn.Module):
