@@ -23,6 +23,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "anp": {"iterations": 20},
     "clean-label": {"iterations": 2},
     "fine-pruning": {"epochs": 3},
+    "input-aware": {"mask_epochs": 2, "width": 4},
     "neural-cleanse": {"rounds": 4, "samples": 32, "epochs": 1},
     "neural-cleanse-filter": {"rounds": 4, "samples": 32},
 }

@@ -1,4 +1,4 @@
-"""Where Gatecrash keeps what it can make again: decoded datasets, measured choices, checkpoints of trainings."""
+"""Where Gatecrash keeps what it can make again: decoded datasets, measured choices, names of plugins, checkpoints of trainings."""
 
 from __future__ import annotations
 

@@ -152,8 +152,10 @@ def roles_tell_the_truth(attack: Attack) -> None:
 
 
 def names_its_backdoors(attack: Attack) -> None:
-    """What was planted is declared as the attack's aim asks: distinct names, goals of this dataset; no poison without a backdoor, unless
-    it aims at accuracy."""
+    """What was planted is declared as the attack's aim asks: distinct names, goals of this dataset, a backdoor where there is poison.
+
+    An attack that aims at accuracy plants none.
+    """
     poisoned, classes = trial(attack).poisoned, trial(attack).train.num_classes
     names = [backdoor.name for backdoor in poisoned.backdoors]
     require(len(set(names)) == len(names), "backdoors with distinct names", str(names), "name each after what sets it apart")

@@ -264,8 +264,8 @@ class Listener:
 def _attendant(node: str) -> Any:
     """The actor on this node that takes reports and asks witnesses."""
     there = NodeAffinitySchedulingStrategy(node, soft=False)
-    actor: Any = ray.remote(concurrency_groups={QUESTIONS: AT_A_TIME})(Attendant)  # type: ignore[call-overload]  # Ray knows it
-    return actor.options(num_cpus=0, max_restarts=-1, scheduling_strategy=there).remote()
+    groups: dict[str, Any] = {"concurrency_groups": {QUESTIONS: AT_A_TIME}}  # which Ray's own types do not know
+    return ray.remote(**groups)(Attendant).options(num_cpus=0, max_restarts=-1, scheduling_strategy=there).remote()
 
 
 def _request(options: RunOptions) -> ResourceRequest:
