@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two processes of two OpenMP threads each collapse on two cores unless idle threads sleep.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-with-ray test-without-ray check bench docs format clean
+.PHONY: demo test test-with-ray test-half test-other-half check bench docs format clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,12 +17,22 @@ demo: $(VENV)/installed
 	$(BIN)/gatecrash run quickstart
 	@$(BIN)/gatecrash leaderboard --grid quickstart
 
-# Tests marked slow are skipped, and say so; `make test SLOW=1` runs them too, as CI does. Those with Ray mostly wait: they run beside the rest.
-test: $(VENV)/installed
-	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-with-ray test-without-ray
+# Tests marked slow are skipped, and say so; `make test SLOW=1` runs them too, as CI does. Three processes: tests with Ray mostly wait, and
+# two halves of the others keep two cores busy.
+HALF := tests/authoring tests/boards tests/campaign tests/cli tests/docs
+PYTEST = $(BIN)/python -m pytest $(if $(SLOW),--slow)
 
-test-with-ray test-without-ray: $(VENV)/installed
-	$(BIN)/python -m pytest $(if $(SLOW),--slow) -m '$(if $(filter test-with-ray,$@),ray,not ray)'
+test: $(VENV)/installed
+	@$(MAKE) --no-print-directory --jobs 3 $(if $(filter output-sync,$(.FEATURES)),--output-sync) test-with-ray test-half test-other-half
+
+test-with-ray: $(VENV)/installed
+	$(PYTEST) -m ray
+
+test-half: $(VENV)/installed
+	$(PYTEST) -m 'not ray' $(HALF)
+
+test-other-half: $(VENV)/installed
+	$(PYTEST) -m 'not ray' $(HALF:%=--ignore=%)
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .

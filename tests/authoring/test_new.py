@@ -57,7 +57,14 @@ def test_the_command_offers_every_kind_that_can_be_written() -> None:
     assert get_args(NewKind) == KINDS == tuple(PLUGIN_KINDS)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"dataset", "model"}])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[] if kind in {"trigger", "defense"} else pytest.mark.slow)  # the tutorial's tests try all of them
+        for kind in KINDS
+        if kind not in {"dataset", "model"}
+    ],
+)
 def test_what_is_written_runs_in_a_grid(gatecrash: Gatecrash, empty: Path, small_grid: Any, kind: NewKind) -> None:
     written = gatecrash("new", kind, "my-method")
     assert written.code == 0, written.err

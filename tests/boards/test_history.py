@@ -95,7 +95,7 @@ def test_a_picture_that_was_replaced_at_its_path_makes_older_columns_leave_the_t
 ) -> None:
     picture, store = tmp_path / "trigger.png", tmp_path / "store"
     attack = {"badnets": {"pattern": "given", "image": str(picture)}}
-    grid = small_grid(attacks=["none", attack], defenses=["none", "anp", {"fine-pruning": {"epochs": 1}}])
+    grid = small_grid(attacks=["none", attack], defenses=["none", {"anp": {"iterations": 20}}, {"fine-pruning": {"epochs": 1}}])
     for brightness, more in ((255, ()), (90, ("--only", "defense=fine-pruning"))):
         Image.fromarray(np.full((3, 3), brightness, np.uint8)).save(picture)
         assert gatecrash("run", grid, "--store", store, *more, *SERIAL).code == 0

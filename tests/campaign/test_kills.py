@@ -53,6 +53,7 @@ def numbers(store: Path) -> dict[str, dict[str, Any]]:
     return {key: {name: value for name, value in one.items() if not name.startswith(COST)} for key, one in dumped.items()}
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(3600)
 def test_a_killed_driver_loses_nothing_and_changes_no_number(tmp_path: Path, campaign_size: Callable[[int, int], int]) -> None:
     runs, rng, wanted = Runs(tmp_path), random.Random(0), campaign_size(2, 45)

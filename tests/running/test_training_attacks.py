@@ -27,7 +27,7 @@ ATTACK = """
         def backdoor(self, ctx):
             mask = gatecrash.patch_mask(ctx.shape, 3, "top-left", 0)
             trigger = gatecrash.Stamp(ctx.shape, 1.0, torch.full(ctx.shape, 255, dtype=torch.uint8), mask)
-            return gatecrash.Backdoor("own", gatecrash.Goal("all-to-one", ctx.num_classes, 0), trigger)
+            return gatecrash.Backdoor("own", gatecrash.Goal.all_to_one(ctx.num_classes, 0), trigger)
 
         def poison(self, train, ctx):
             return gatecrash.Poisoned.untouched(train, [self.backdoor(ctx)])

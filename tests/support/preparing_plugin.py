@@ -108,7 +108,7 @@ class Encoding(Attack):
         assert isinstance(ctx.prepared, Encoder)
         assert not ctx.prepared.training
         trigger = Encoded(ctx.prepared).cpu()
-        backdoor = Backdoor("encoded", Goal("all-to-one", train.num_classes, target=0), trigger)
+        backdoor = Backdoor("encoded", Goal.all_to_one(train.num_classes, 0), trigger)
         rows = torch.nonzero(train.labels != 0).flatten()[: round(self.config.poison_rate * len(train))]
         labels = torch.zeros(len(rows), dtype=torch.int64)
         return Poisoned.replacing(train, rows, trigger(train.images[rows]).detach(), labels, [backdoor])

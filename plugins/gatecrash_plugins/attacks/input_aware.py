@@ -101,6 +101,9 @@ class InputAware(Attack):
     Of each batch `rate` get their own trigger and the label that the attacker wants, and as many the trigger of another image and keep
     theirs. The authors train for 600 epochs; here it is the grid's recipe. Their code never clears the pattern generator's gradients; here
     each step has its own. What the victim was trained on changed with every step: a defender holds rows under the finished triggers.
+
+    Not validated against a published figure: on the digits (60 epochs, seeds 0 to 2) ASR is 58, 63 and 41, cover ACC 67, 71 and 80; in
+    the paper 99.3 and 88.2, on CIFAR-10.
     """
 
     name = "input-aware"

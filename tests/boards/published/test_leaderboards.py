@@ -24,6 +24,7 @@ def test_the_boards_the_index_and_the_readme_agree_with_the_results(gatecrash: G
     assert checked.code == 0, checked.out
 
 
+@pytest.mark.slow
 @needs("digits")
 def test_a_sample_of_the_digits_board_is_confirmed(gatecrash: Gatecrash) -> None:
     """Equal to the last digit where the CPU is that of the board, within the interval elsewhere; the same two cells each time."""
