@@ -99,13 +99,7 @@ def attack_standings(panel: Panel) -> list[AttackStanding]:
     """Attacks that landed and met a defense, by the share of defenses that they survive; equal shares share a rank."""
     results, landed = [], panel.landed | panel.harmed
     for attack in panel.attacks:
-        left: dict[str, list[Result]] = {}
-        for defense in panel.defenses:
-            if defense != NONE and panel.repairs(defense):
-                done = [cell for cell in panel.at(attack, defense) if cell.status == "ok" and cell.victim_key in landed]
-                cells = [cell for cell in done if _excess(cell) is not None]
-                if cells:
-                    left[defense] = cells
+        left = _repaired(panel, attack, landed)
         if left:
             excess = {name: fmean(_excess(cell) or 0.0 for cell in cells) for name, cells in left.items()}
             limit = LANDED if any(cell.measures.harm is None for cells in left.values() for cell in cells) else HARMED
@@ -118,6 +112,16 @@ def attack_standings(panel: Panel) -> list[AttackStanding]:
         for attack, survived, met, asr_left, hardest in results
     ]
     return sorted(standings, key=lambda each: (each.rank, -(each.asr_left.value or 0.0), each.attack))
+
+
+def _repaired(panel: Panel, attack: str, landed: frozenset[str] | set[str]) -> dict[str, list[Result]]:
+    """By defense that repairs, the cells of the attack's `landed` victims (their keys) whose success is known."""
+    found = {}
+    for defense in panel.defenses:
+        if defense != NONE and panel.repairs(defense):
+            done = [cell for cell in panel.at(attack, defense) if cell.status == "ok" and cell.victim_key in landed]
+            found[defense] = [cell for cell in done if _excess(cell) is not None]
+    return {defense: cells for defense, cells in found.items() if cells}
 
 
 def _excess(cell: Result) -> float | None:

@@ -124,20 +124,22 @@ def train(
         started = identity([*facts, method.batching.batches], network.state_dict(), images, labels)
         kept = Checkpoint(execution.checkpoint, started, {**parts, "watch": watch, "network": Weights(network)})
 
+    def one_epoch(epoch: int, done: int) -> None:
+        for step, batch in enumerate(feed.epoch(done), done):
+            if not network.training:  # a hook has put the network into eval mode
+                network.train()
+            watch.step(epoch, step, _step(network, updates, method, batch, recipe, bfloat16))
+            if kept and kept.is_due():
+                kept.write(epoch, step + 1)
+        watch.end_epoch(epoch, recipe)
+
     network.train()
     with _private_state(device, streams):
         take_over(state, parts)
         updates.move_to(span.start * len(feed.sizes))
         first, done = kept.resume() if kept else (span.start, 0)
         for epoch in range(first, span.stop):
-            for step, batch in enumerate(feed.epoch(done), done):
-                if not network.training:  # a hook has put the network into eval mode
-                    network.train()
-                watch.step(epoch, step, _step(network, updates, method, batch, recipe, bfloat16))
-                if kept and kept.is_due():
-                    kept.write(epoch, step + 1)
-            watch.end_epoch(epoch, recipe)
-            done = 0
+            one_epoch(epoch, done if epoch == first else 0)
         if kept and watch.seconds >= INTERVAL:  # its task may go on to other trainings
             kept.write(recipe.epochs, 0)
         hand_over(state, network, recipe, span, parts)
@@ -149,15 +151,16 @@ def train(
     network.zero_grad(set_to_none=True)
     network.eval()
     check_finite(network, recipe)
-    too_short = span.stop < recipe.epochs or (execution.fresh and steps < SHORT)
     warning = None
     if not span:
         warning = f"part={method.part} of {recipe.epochs} epochs is none, so that nothing was trained; raise epochs"
-    elif method.loss is None and not method.diverges:
-        known = None if method.batching.on_batch is not None else labels
-        warning = check_learned(watch.losses[-1], known, network.num_classes, recipe, too_short=too_short)
     elif not method.diverges:
-        warning = check_better_than_guessing(network, images, labels, recipe, streams, too_short=too_short)
+        too_short = span.stop < recipe.epochs or (execution.fresh and steps < SHORT)
+        if method.loss is None:
+            known = None if method.batching.on_batch is not None else labels
+            warning = check_learned(watch.losses[-1], known, network.num_classes, recipe, too_short=too_short)
+        else:
+            warning = check_better_than_guessing(network, images, labels, recipe, streams, too_short=too_short)
     precision = "bfloat16" if bfloat16 else "float32"
     return History(tuple(watch.losses), watch.seconds, len(span) * len(images), precision, str(device), warning)
 

@@ -66,22 +66,10 @@ def evaluate(
     """
     device = choose_device(ground.device)
     planted = backdoors_of(victim)
-    backdoors, harm, floor = [backdoor for backdoor in planted if backdoor.is_triggered], None, None
+    backdoors = [backdoor for backdoor in planted if backdoor.is_triggered]
     report({"note": "evaluating"})
-    inputs: InputScores | None = None
-    if outcome is not None and outcome.detector_spec is not None:
-        scores, inputs = _detecting(victim, outcome, test, backdoors, device, witness)
-    elif outcome is not None and outcome.spec is None and before is not None and before.scores is not None:
-        scores, harm = before.scores, before.harm_scores  # what finds rows or judges the model leaves the victim as it is
-    elif victim.record.aim != "backdoor" and benign is not None:
-        goals = [backdoor.goal for backdoor in planted]
-        judged, control = _judged(victim, outcome).to(device), classifier_of(benign).to(device)
-        scores, floor, harm = evaluate_beside(judged, control, test, goals, device=device, witness=witness)
-    else:
-        scores = evaluate_classifier(_judged(victim, outcome).to(device), test, backdoors, device=device, witness=witness)
-    measures = {**_rates(scores), **_harm(victim, harm), **_costs(victim, outcome)}
-    if inputs is not None:
-        measures |= {**inputs.measures(), "input_scores": inputs}
+    scores, floor, found = _scored(test, victim, planted, benign, outcome, before, device, witness)
+    measures = {**_rates(scores), **found, **_costs(victim, outcome)}
     if before is None:
         if benign and backdoors:
             floor = evaluate_classifier(classifier_of(benign).to(device), test, backdoors, device=device, witness=witness)
@@ -99,6 +87,31 @@ def evaluate(
     # what is in memory now equals what a later run reads back (tuples are lists in JSON)
     tables = json.loads(json.dumps(outcome.tables, allow_nan=False))
     return Evaluation(Measures.model_validate(measures), trajectory, tables, outcome.figures, outcome.precision)
+
+
+def _scored(
+    test: ImageSet,
+    victim: StoredVictim,
+    planted: Sequence[Backdoor],
+    benign: StoredVictim | None,
+    outcome: DefenseOutput | None,
+    before: Measures | None,
+    device: torch.device,
+    witness: Witness | None,
+) -> tuple[Scores, Scores | None, dict[str, Any]]:
+    """Scores of the classifier; the benign victim's, where both were asked together; measures of harm and of a detector."""
+    backdoors = [backdoor for backdoor in planted if backdoor.is_triggered]
+    if outcome is not None and outcome.detector_spec is not None:
+        scores, inputs = _detecting(victim, outcome, test, backdoors, device, witness)
+        return scores, None, {**inputs.measures(), "input_scores": inputs}
+    if outcome is not None and outcome.spec is None and before is not None and before.scores is not None:
+        return before.scores, None, _harm(victim, before.harm_scores)  # what finds rows or judges the model leaves the victim as it is
+    judged = _judged(victim, outcome).to(device)
+    if victim.record.aim != "backdoor" and benign is not None:
+        control, goals = classifier_of(benign).to(device), [backdoor.goal for backdoor in planted]
+        scores, floor, harm = evaluate_beside(judged, control, test, goals, device=device, witness=witness)
+        return scores, floor, _harm(victim, harm)
+    return evaluate_classifier(judged, test, backdoors, device=device, witness=witness), None, {}
 
 
 def _rates(scores: Scores) -> dict[str, Any]:
