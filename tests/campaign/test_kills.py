@@ -66,14 +66,15 @@ def test_a_killed_driver_loses_nothing_and_changes_no_number(tmp_path: Path, cam
     while kills < wanted:
         executor, store, finished = executors[stores % len(executors)], tmp_path / f"store-{stores}", set[str]()
         stores += 1
-        for _ in range(5):
-            process = runs.start(store, executor)
+        while len(finished) < len(expected) and kills < wanted:
+            process, start = runs.start(store, executor), time.monotonic()
             try:
                 process.wait(rng.uniform(0.3, 1.0) * seconds[executor])
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
                 kills += 1
-            process.wait()
+            if process.wait() == 0 and not finished:  # the first run was slower, on a machine that was busy or cold
+                seconds[executor] = min(seconds[executor], time.monotonic() - start)
             now = set(numbers(store))
             print(f"{executor}, store {stores}, kill {kills} of {wanted}: {len(now)} of {len(expected)} cells finished", flush=True)
             assert finished <= now
