@@ -152,8 +152,8 @@ class TriggerAttack(Attack):
         return goal, torch.tensor(info.train_counts).float() * self.candidates(torch.arange(info.num_classes), goal)
 
     def candidates(self, labels: Tensor, goal: Goal) -> Tensor:
-        """bool [N]: rows that may be poisoned."""
-        return goal.eligible(labels)
+        """bool [N]: rows that may be poisoned: where labels stay true (`clean_label`), those that have a label that the goal wants."""
+        return torch.isin(labels, torch.tensor(goal.targets)) if self.clean_label else goal.eligible(labels)
 
     def choose(self, train: ImageSet, goal: Goal, ctx: AttackContext) -> Tensor:
         """int64 [n], ascending: the rows to poison."""

@@ -15,7 +15,6 @@ from gatecrash import (
     AttackContext,
     Classifier,
     ContractError,
-    Goal,
     PoisonConfig,
     Reference,
     Trigger,
@@ -84,9 +83,6 @@ class CleanLabel(TriggerAttack):
     @property
     def _maker(self) -> TriggerMaker:
         return self.config.trigger or ContrastMaker(self.config)
-
-    def candidates(self, labels: Tensor, goal: Goal) -> Tensor:
-        return ~goal.eligible(labels)
 
     def craft(self, images: Tensor, labels: Tensor, ctx: AttackContext) -> Tensor:
         return super().craft(self.perturb(images, labels, ctx), labels, ctx)

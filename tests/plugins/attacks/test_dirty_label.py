@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from gatecrash import ImageSet, Poisoned, Role
+from gatecrash import ImageSet, PoisonConfig, Poisoned, Role, Stamp, TriggerAttack, TriggerContext
 from gatecrash.host.loading import load_plugins
 from gatecrash.testing import make_context
+from gatecrash_plugins.triggers.patch import PatchMaker
 
 HOST = load_plugins(installed=False)
 
@@ -59,3 +60,22 @@ def test_rows_of_a_lower_rate_are_among_those_of_a_higher() -> None:
     few, many = poisoned(poison_rate=0.05).changed.tolist(), poisoned(poison_rate=0.2).changed.tolist()
     assert set(few) < set(many)
     assert (poisoned(poison_rate=0.05).role == Role.POISON).sum() == 5
+
+
+class CleanPatch(TriggerAttack):
+    """A trigger on the target class: labels stay true."""
+
+    name = "clean-patch"
+    summary = "a patch on images of the target class"
+    clean_label = True
+
+    def trigger(self, shape: tuple[int, int, int]) -> Stamp:
+        return PatchMaker().make(TriggerContext(shape))
+
+
+def test_an_attack_that_keeps_labels_chooses_the_target_class_by_itself() -> None:
+    attack, train = CleanPatch(PoisonConfig(target=2, poison_rate=0.1)), train_set()
+    found = attack.poison(train, make_context(attack, train, HOST.get("model", "small-cnn").configure()))
+    assert len(found.changed) == 10
+    assert found.labels.equal(train.labels)
+    assert set(train.labels[found.changed].tolist()) == {2}
