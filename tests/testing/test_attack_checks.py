@@ -189,6 +189,9 @@ class Greedy(Dot):
 class FalselyClean(Dot):
     clean_label = True
 
+    def candidates(self, labels: Tensor, goal: Goal) -> Tensor:
+        return goal.eligible(labels)
+
 
 class Crowd(Trigger):
     """Brighter in bright company."""
