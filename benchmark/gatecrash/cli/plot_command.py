@@ -18,7 +18,9 @@ from gatecrash.cli.options import (
     source_options,
     store_option,
     tell_of_hidden,
+    warn_of_problems,
 )
+from gatecrash.errors import UserError
 
 if TYPE_CHECKING:
     from gatecrash.boards.source import ResultSource
@@ -131,22 +133,55 @@ def masks_command(source: ResultSource, output: Path | None, defense: str | None
 @grid_option
 @all_runs_option
 @overrides_option
+@click.option(
+    "--trigger",
+    "makers",
+    multiple=True,
+    metavar="TRIGGER",
+    help="Draw this trigger instead, as a grid names it: blend, or '{patch: {size: 5}}'. Needs no store. Repeatable.",
+)
+@click.option("--dataset", default=None, metavar="DATASET", help="With --trigger: the images, as a grid names them.  [default: digits]")
 @plugins_option
 def triggers_command(
-    store: Path | None, grid: str | None, all_runs: bool, output: Path | None, overrides: tuple[str, ...], plugin_paths: tuple[Path, ...]
+    store: Path | None,
+    grid: str | None,
+    all_runs: bool,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    makers: tuple[str, ...],
+    dataset: str | None,
+    plugin_paths: tuple[Path, ...],
 ) -> None:
     """A test image before and after each trigger.
 
-    Also the difference, magnified. One row per backdoor and attack, from the stored victim of the lowest seed.
+    Also the difference, magnified. One row per backdoor and attack, from the stored victim of the lowest seed; with --trigger, one for each
+    trigger that is named, whether an attack has used it or not.
     """
+    if makers:
+        _save(_named_triggers(makers, dataset or "digits", grid, overrides, plugin_paths), output, "triggers")
+        return
+    if dataset is not None:
+        raise UserError("--dataset belongs to --trigger; stored victims have their own data set")
     from gatecrash.boards.plots.triggers import dataset_of, stored_triggers, triggers
     from gatecrash.boards.source import ResultSource
 
     source = ResultSource(store, grid=grid, plugin_paths=plugin_paths, all_runs=all_runs)
     panel = source.panel()
-    dataset = dataset_of(panel, source.host, parse_overrides(overrides))
-    _save(triggers(panel, stored_triggers(panel, source.store, dataset)), output, "triggers")
+    prepared = dataset_of(panel, source.host, parse_overrides(overrides))
+    _save(triggers(panel, stored_triggers(panel, source.store, prepared)), output, "triggers")
     tell_of_hidden(source)
+
+
+def _named_triggers(makers: tuple[str, ...], dataset: str, grid: str | None, overrides: tuple[str, ...], paths: tuple[Path, ...]) -> Any:
+    from gatecrash.boards.plots.named_triggers import named_triggers
+    from gatecrash.host.loading import load_plugins
+    from gatecrash.planning.yaml_text import read_yaml
+
+    if grid is not None or overrides:
+        raise UserError("--grid and -o choose among stored results; --trigger needs none of them")
+    host = load_plugins(paths)
+    warn_of_problems(host)
+    return named_triggers([read_yaml(text, "--trigger") for text in makers], read_yaml(dataset, "--dataset"), host)
 
 
 def _save(figure: Any, output: Path | None, name: str) -> None:

@@ -89,8 +89,8 @@ class ResolvedGrid:
 
 def resolve(grid: Grid, host: Host) -> ResolvedGrid:
     """Check every name and option against the host and expand sweeps. Raises UserError with the field's path."""
-    dataset = _single(host, "dataset", grid.dataset)
-    model = _single(host, "model", grid.model)
+    dataset = single(host, "dataset", grid.dataset)
+    model = single(host, "model", grid.model)
     try:
         recipe = recipe_from(grid.recipe)
     except ValidationError as error:
@@ -146,7 +146,13 @@ def _count(entries: Iterable[Sequence[_Asked]]) -> int:
     return sum(math.prod(asked.count for asked in stages) for stages in entries)
 
 
-def _single(host: Host, kind: PluginKind, entry: Any) -> ConfiguredPlugin:
+def configured(host: Host, kind: PluginKind, entry: Any, path: str) -> list[ConfiguredPlugin]:
+    """What an entry of a grid names: `name` or `{name: {option: value}}`, one for each value of a sweep. Raises UserError with `path`."""
+    return list(_asked(host, kind, entry, path).configured())
+
+
+def single(host: Host, kind: PluginKind, entry: Any) -> ConfiguredPlugin:
+    """The one plugin that the field `kind` of a grid names. Raises UserError."""
     asked = _asked(host, kind, entry, kind)
     if asked.count != 1:
         raise UserError(f"{kind}: a grid has one {kind}; write one grid for each value")

@@ -53,7 +53,12 @@ def wrapped(text: object, width: int) -> str:
 
 def head(figure: Figure, panel: Panel, says: str = "") -> None:
     """The title of a figure: what it says of itself, then data set, model and seeds."""
-    lines = [wrapped(text, int(GRAPHEMES * figure.get_figwidth())) for text in (says, setting_line(panel)) if text]
+    titled(figure, says, setting_line(panel))
+
+
+def titled(figure: Figure, *texts: str) -> None:
+    """The title of a figure: each text in lines of its own."""
+    lines = [wrapped(text, int(GRAPHEMES * figure.get_figwidth())) for text in texts if text]
     figure.suptitle("\n".join(lines), fontsize=10, x=0.01, ha="left")
 
 

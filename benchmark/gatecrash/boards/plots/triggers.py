@@ -88,7 +88,14 @@ def stored_triggers(panel: Panel, store: Store, dataset: PreparedDataset) -> lis
 def triggers(panel: Panel, found: Sequence[TriggerExample]) -> Figure:
     """A row for each trigger of the panel's attacks. PSNR and SSIM are means over (at most 1,000) test images, not of the one shown."""
     if not found:
-        raise UserError("no stored victim has a trigger; run an attack first")
+        raise UserError("no stored victim has a trigger; run an attack first, or name one with --trigger")
+    figure = drawn(found)
+    head(figure, panel, "The victim of the lowest seed of each attack" if len(panel.seeds) > 1 else "")
+    return figure
+
+
+def drawn(found: Sequence[TriggerExample]) -> Figure:
+    """A row for each trigger, without a title."""
     with drawing() as figure_class:
         figure = figure_class(figsize=(6.6, 0.9 + 2.15 * len(found)), layout="constrained")
         axes = figure.subplots(len(found), len(COLUMNS), squeeze=False)
@@ -102,7 +109,6 @@ def triggers(panel: Panel, found: Sequence[TriggerExample]) -> Figure:
             row[1].set_xlabel(_said(trigger.distances), fontsize=9)
         for axis, title in zip(axes[0], COLUMNS, strict=True):
             axis.set_title(title, fontsize=10)
-        head(figure, panel, "The victim of the lowest seed of each attack" if len(panel.seeds) > 1 else "")
     return figure
 
 
