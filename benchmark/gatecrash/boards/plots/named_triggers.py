@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def named_triggers(entries: Sequence[Any], dataset: Any, host: Host) -> Figure:
     """A row for each trigger that the entries name, on the first test image of `dataset`; both as in a grid, triggers with sweeps.
 
-    Raises UserError for a name or an option that does not exist, a trigger that does not fit the images, and one that needs a benign victim.
+    Raises UserError for an unknown name or option, for a trigger that does not fit the images, and for one that needs a benign victim.
     """
     asked = [trigger for entry in entries for trigger in configured(host, "trigger", entry, "--trigger")]
     prepared = prepare_dataset(single(host, "dataset", dataset).instance)
