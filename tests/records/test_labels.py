@@ -74,3 +74,26 @@ def test_of_long_paths_that_begin_alike_the_end_is_shown() -> None:
     """39 characters of the end and the sign for what was left out: 40, as many as of the beginning."""
     first, second = (f"{'f' * 60}/{name}" for name in ("noise.png", "white.png"))
     assert variants({"image": first}, {"image": second}) == [f"d (image=…{'f' * 29}/noise.png)", f"d (image=…{'f' * 29}/white.png)"]
+
+
+def test_of_a_list_of_mappings_its_length_and_what_varies_within() -> None:
+    """As several backdoors in one victim are."""
+
+    def backdoor(place: str, target: int = 0, trigger: str = "patch") -> dict[str, Any]:
+        return {"trigger": {trigger: {"place": place, "size": 3}}, "target": target}
+
+    one, other = [backdoor("left"), backdoor("right", 1)], [backdoor("left"), backdoor("up", 2)]
+    assert variants({"backdoors": []}, {"backdoors": one}) == ["d (backdoors=[])", "d (backdoors=2)"]
+    assert variants({"backdoors": one}, {"backdoors": other}) == [
+        "d (backdoors[1].target=1, backdoors[1].trigger.patch.place=right)",
+        "d (backdoors[1].target=2, backdoors[1].trigger.patch.place=up)",
+    ]
+    more = [*one, backdoor("up", 3, trigger="blend")]
+    assert variants({"backdoors": one}, {"backdoors": more}) == ["d (backdoors=2)", "d (backdoors=3)"]
+
+
+def test_a_file_within_a_list_counts_by_its_content() -> None:
+    stages = [
+        Stage(name="d", config={"b": [{"t": {"patch": {"image": path}}}]}, content={"b[0].t.patch.image": "abc"}) for path in ("here", "there")
+    ]
+    assert identity((stages[0],)) == identity((stages[1],))

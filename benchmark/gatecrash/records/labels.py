@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from gatecrash.records.stage import Stage
 
 Stages = tuple[Stage, ...]
 """One plugin, or the stages of a chain."""
+_ITEM = re.compile(r"(.+)\[(\d+)\]")
+"""An item of a list, as `flattened` names it."""
 LONGEST = 40
 """Characters of an option's value in a label, unless more are needed to tell values apart."""
 
@@ -86,21 +89,31 @@ def differences(options: Sequence[Mapping[str, Any]]) -> list[str]:
     return short if len(set(short)) == different else _texts(options, varying(options), all_of_them=True)
 
 
-def _entries(one: Mapping[str, Any]) -> dict[str, str]:
-    """Of options that are a plugin with its own options, `{trigger: {patch: {size: 3}}}`, which one it is: `{"trigger": "patch"}`."""
+def _entries(one: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands for a whole group of options: of `{trigger: {patch: {size: 3}}}` `{"trigger": "patch"}`, which plugin it is; of a list of
+    mappings, `option[0].name`, how long it is."""
     named: dict[str, set[str]] = {}
+    lengths: dict[str, int] = {}
     for option in one:
-        outer, _, rest = option.partition(".")
-        named.setdefault(outer, set()).add(rest.partition(".")[0] if "." in rest else "")
-    return {outer: inner.pop() for outer, inner in named.items() if len(inner) == 1 and "" not in inner}
+        parts = option.split(".")
+        for depth, part in enumerate(parts):
+            within = ".".join(parts[:depth])
+            named.setdefault(within, set()).add(part if depth < len(parts) - 1 else "")
+            if item := _ITEM.fullmatch(part):
+                path = f"{within}.{item[1]}" if within else item[1]
+                lengths[path] = max(lengths.get(path, 0), int(item[2]) + 1)
+    return {outer: min(inner) for outer, inner in named.items() if outer and len(inner) == 1 and "" not in inner} | lengths
 
 
 def _telling(options: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What varies; not what is the same wherever it is, since it goes with another plugin, which is named instead."""
+    """What varies; not what is the same wherever it is, since it goes with another plugin or a list, which is named instead."""
     entries = [_entries(one) for one in options]
-    values = {name: {canonical(one[name]) for one in options if name in one} for name in varying(options)}
-    within = {f"{outer}.{inner}." for one in entries for outer, inner in one.items()}
-    return [*varying(entries), *(name for name, found in values.items() if len(found) > 1 or not name.startswith(tuple(within)))]
+    both = [{**entry, **one} for entry, one in zip(entries, options, strict=True)]
+    values = {name: {canonical(one[name]) for one in both if name in one} for name in varying(both)}
+    groups = {f"{outer}.{inner}." for one in entries for outer, inner in one.items() if isinstance(inner, str)}
+    groups |= {f"{outer}[{index}]." for one in entries for outer, inner in one.items() if isinstance(inner, int) for index in range(inner)}
+    told = [name for name, found in values.items() if len(found) > 1 or not name.startswith(tuple(groups))]
+    return sorted(told, key=lambda name: (all(name not in entry for entry in entries), name))
 
 
 def _texts(options: Sequence[Mapping[str, Any]], names: Sequence[str], all_of_them: bool = False) -> list[str]:
@@ -122,11 +135,13 @@ def _described(stage: Stage) -> dict[str, Any]:
 
 
 def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by name, those within an option's mapping as `option.name`."""
+    """Options by name, those within an option's mapping as `option.name`, within a list of mappings as `option[0].name`."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:
             flat |= {f"{name}.{inner}": part for inner, part in flattened(value).items()}
+        elif isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+            flat |= flattened({f"{name}[{index}]": part for index, part in enumerate(value)})
         else:
             flat[name] = value
     return flat
