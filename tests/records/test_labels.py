@@ -93,7 +93,6 @@ def test_of_a_list_of_mappings_its_length_and_what_varies_within() -> None:
 
 
 def test_a_file_within_a_list_counts_by_its_content() -> None:
-    stages = [
-        Stage(name="d", config={"b": [{"t": {"patch": {"image": path}}}]}, content={"b[0].t.patch.image": "abc"}) for path in ("here", "there")
-    ]
-    assert identity((stages[0],)) == identity((stages[1],))
+    content = {"b[0].t.patch.image": "abc"}
+    here, there = (Stage(name="d", config={"b": [{"t": {"patch": {"image": path}}}]}, content=content) for path in ("here", "there"))
+    assert identity((here,)) == identity((there,))
