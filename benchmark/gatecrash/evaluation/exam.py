@@ -25,12 +25,16 @@ from gatecrash.contracts.detector import InputDetector
 from gatecrash.contracts.portable import tensors_hash
 from gatecrash.engine.batching import evaluation_batch_size
 from gatecrash.engine.masking import MaskedHead, masked_head
+from gatecrash.engine.sharing import CannotShare, Changes, SharedPasses
 from gatecrash.errors import ContractError
 from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.independence import FOR_WITNESS, SAMPLE, Answer, StoredForm, Witness, batch_complaint, witness_complaint
 from gatecrash.evaluation.pile import Pile, versions_of
 from gatecrash.evaluation.prediction import as_deployed, count_true, image_shape, predict_batches, score_batches
 from gatecrash.evaluation.scores import BackdoorClassCounts, BackdoorScores, ClassCounts, Scores
+
+TRIED = 8
+"""Images on which each version of a network is compared with what was computed in parts."""
 
 
 def evaluate(
@@ -118,6 +122,24 @@ class Exam:
         with as_deployed(head.head, self.device):
             return head.logits(mask)
 
+    def shared_logits(self, classifier: Classifier, changes: Sequence[Changes], batch_size: int | None) -> list[Tensor] | None:
+        """Logits float32 of the pile for each of these changes to a network, with what they have in common computed once; None where the
+        network cannot be taken apart. They are those of whole passes to the last digit."""
+        if not isinstance(classifier, Network) or not len(self.pile):
+            return None
+        batches = self._batches(classifier.to(self.device), batch_size)
+        answers: list[list[Tensor]] = [[] for _ in changes]
+        try:
+            with as_deployed(classifier, self.device):
+                passes = SharedPasses(classifier, changes)
+                passes.check(self._shown(batches[0][:TRIED]))
+                for rows in batches:
+                    for answer, logits in zip(answers, passes(self._shown(rows)), strict=True):
+                        answer.append(logits.float().cpu())
+        except (CannotShare, ContractError):  # whole passes say which version breaks the contract
+            return None
+        return [torch.cat(answer) for answer in answers]
+
     def scores(
         self,
         classifier: Classifier,
@@ -166,6 +188,10 @@ class Exam:
         if complaint is not None:
             raise ContractError(complaint)
         return scores
+
+    def _shown(self, rows: Tensor) -> Tensor:
+        """Copies of these rows of the pile, on the device."""
+        return self.pile.images[rows.to(self.pile.images.device)].to(self.device)
 
     def _batches(self, classifier: Classifier, batch_size: int | None) -> list[Tensor]:
         size = batch_size or evaluation_batch_size(classifier.to(self.device), image_shape(self.pile.images), self.device)
