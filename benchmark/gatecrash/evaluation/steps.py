@@ -77,9 +77,9 @@ def _in_parts(
     """The pile's logits for the wanted steps, by place, as far as they can be had without a whole pass for each."""
     if not wanted:
         return {}
-    if masks:
-        head = exam.masked_head(classifier, batch_size)
-        return {place: exam.masked_logits(head, masks[place]) for place in wanted} if head else {}
+    head = exam.masked_head(classifier, batch_size) if masks else None
+    if head is not None:
+        return {place: exam.masked_logits(head, masks[place]) for place in wanted}
     shared = exam.shared_logits(classifier, [steps[place].changes for place in wanted], batch_size)
     return dict(zip(wanted, shared, strict=True)) if shared else {}
 
