@@ -149,7 +149,9 @@ def test_steps_that_mask_the_last_point_pass_the_images_once(
 
 
 @pytest.mark.parametrize("way", OTHERS)
-def test_where_a_mask_does_more_than_scale_the_heads_input_each_step_starts_from_the_point(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_mask_does_more_than_scale_the_heads_input_each_step_starts_from_the_point(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network, test = make(way), images()
     expected = one_by_one(network, MASKS, test)
     convolved, convolve = [], nn.Conv2d.forward

@@ -71,6 +71,8 @@ class SharedPasses:
         self._network, self._changes = network, changes
         graph = _traced(network)
         layers = _Layers(network.backbone, graph, changes)
+        self.remembers_nothing = all(_is_torch(node, layers.layer(node, 0)) for node in graph.nodes)
+        """Whether the logits come from torch's functions and layers alone, so that no code of a plugin's runs that could keep something."""
         self._operations: list[_Operation] = []
         self._answers = [0] * len(changes)
         """For each version, the number of the operation that gives its logits."""
@@ -207,6 +209,13 @@ def _own(node: fx.Node, changes: Changes) -> Changes:
     if node.op == "get_attr":
         return {prefix: changes[prefix]} if prefix in changes else {}
     return {name: tensor for name, tensor in changes.items() if name.startswith(prefix)} if node.op == "call_module" else {}
+
+
+def _is_torch(node: fx.Node, layer: object) -> bool:
+    if isinstance(layer, nn.Module):
+        return all(type(part).__module__.startswith("torch.nn.") or type(part).forward is Point.forward for part in layer.modules())
+    module = getattr(node.target, "__module__", None) or "torch"  # torch's functions in C++ name none
+    return node.op != "call_function" or module.partition(".")[0] in {"torch", "_operator", "operator", "math", "builtins"}
 
 
 def _equal(one: object, other: object) -> bool:

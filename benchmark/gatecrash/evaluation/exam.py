@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,13 +28,31 @@ from gatecrash.engine.masking import MaskedHead, masked_head
 from gatecrash.engine.sharing import CannotShare, Changes, SharedPasses
 from gatecrash.errors import ContractError
 from gatecrash.evaluation.harm import HarmCounts
-from gatecrash.evaluation.independence import FOR_WITNESS, SAMPLE, Answer, StoredForm, Witness, batch_complaint, witness_complaint
+from gatecrash.evaluation.independence import (
+    FOR_WITNESS,
+    SAMPLE,
+    Answer,
+    StoredForm,
+    Witness,
+    batch_complaint,
+    complaint,
+    in_small_batches,
+    witness_complaint,
+)
 from gatecrash.evaluation.pile import Pile, versions_of
 from gatecrash.evaluation.prediction import as_deployed, count_true, image_shape, predict_batches, score_batches
 from gatecrash.evaluation.scores import BackdoorClassCounts, BackdoorScores, ClassCounts, Scores
 
 TRIED = 8
 """Images on which each version of a network is compared with what was computed in parts."""
+
+
+class Shared(NamedTuple):
+    """Logits float32 of the pile for several versions of a network, on the CPU."""
+
+    logits: list[Tensor]
+    remembers_nothing: bool
+    """Whether no code of a plugin's had a part in them: there is nothing to ask a witness then."""
 
 
 def evaluate(
@@ -122,23 +140,33 @@ class Exam:
         with as_deployed(head.head, self.device):
             return head.logits(mask)
 
-    def shared_logits(self, classifier: Classifier, changes: Sequence[Changes], batch_size: int | None) -> list[Tensor] | None:
-        """Logits float32 of the pile for each of these changes to a network, with what they have in common computed once; None where the
-        network cannot be taken apart. They are those of whole passes to the last digit."""
-        if not isinstance(classifier, Network) or not len(self.pile):
+    def shared_logits(self, classifier: Classifier, changes: Sequence[Changes], batch_size: int | None, sample: int) -> Shared | None:
+        """Logits of the pile for each of these changes to a network, with what they have in common computed once; None where the network
+        cannot be taken apart, or breaks its contract. They are those of whole passes to the last digit."""
+        if not isinstance(classifier, Network) or classifier.num_classes != self.num_classes or not len(self.pile):
             return None
         batches = self._batches(classifier.to(self.device), batch_size)
-        answers: list[list[Tensor]] = [[] for _ in changes]
+        again = self.pile.sample(sample)
         try:
             with as_deployed(classifier, self.device):
                 passes = SharedPasses(classifier, changes)
                 passes.check(self._shown(batches[0][:TRIED]))
-                for rows in batches:
-                    for answer, logits in zip(answers, passes(self._shown(rows)), strict=True):
-                        answer.append(logits.float().cpu())
+                logits = self._logits_of_all(passes, batches)
+                repeated = self._logits_of_all(passes, in_small_batches(again))
         except (CannotShare, ContractError):  # whole passes say which version breaks the contract
             return None
-        return [torch.cat(answer) for answer in answers]
+        if any(complaint(one[again], other, "shown again") is not None for one, other in zip(logits, repeated, strict=True)):
+            return None
+        return Shared(logits, passes.remembers_nothing)
+
+    def _logits_of_all(self, passes: SharedPasses, batches: Sequence[Tensor]) -> list[Tensor]:
+        """For each version, its finite logits float32 [sum of batch sizes, K or K + 1] on the CPU. Raises CannotShare for others."""
+        shown = [[logits.float().cpu() for logits in passes(self._shown(rows))] for rows in batches]
+        found = [torch.cat(answers) for answers in zip(*shown, strict=True)]
+        widths = (self.num_classes, self.num_classes + 1)
+        if any(one.ndim != 2 or one.shape[1] not in widths or not bool(torch.isfinite(one).all()) for one in found):
+            raise CannotShare("logits that are none")
+        return found
 
     def scores(
         self,
@@ -173,9 +201,9 @@ class Exam:
         if known is not None and bool(torch.isfinite(known).all()) and self._complaint(answer, stored, known, sample) is None:
             return known
         logits = answer(self._batches(classifier, batch_size))
-        complaint = self._complaint(answer, stored, logits, SAMPLE)
-        if complaint is not None:
-            raise ContractError(complaint)
+        found = self._complaint(answer, stored, logits, SAMPLE)
+        if found is not None:
+            raise ContractError(found)
         return logits
 
     def suspicion(self, detector: InputDetector, batch_size: int | None = None) -> Tensor:
@@ -184,9 +212,9 @@ class Exam:
         answer = partial(score_batches, detector.to(self.device), self.pile.images, device=self.device)
         size = batch_size or evaluation_batch_size(detector, image_shape(self.pile.images), self.device)
         scores = answer(self.pile.batches(size))
-        complaint = self._complaint(answer, stored, scores, SAMPLE)
-        if complaint is not None:
-            raise ContractError(complaint)
+        found = self._complaint(answer, stored, scores, SAMPLE)
+        if found is not None:
+            raise ContractError(found)
         return scores
 
     def _shown(self, rows: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,29 +60,43 @@ def step_scores(
     # Logits from the head alone are rounded otherwise than those of whole passes.
     found = {} if masks else {_name(state, start): scores for state, scores in known}
     first = {name: number for number, name in reversed(list(enumerate(names))) if name not in found}
-    logits = _in_parts(exam, copy, steps, masks, sorted(first.values()), batch_size)
+    parts = _in_parts(exam, copy, steps, masks, sorted(first.values()), batch_size)
     for number, (name, step) in enumerate(zip(names, steps, strict=True)):
         if name in found:
+            continue
+        if number in parts.sure:
+            found[name] = exam.scored(parts.logits[number])
             continue
         state = {**start, **step.changes}
         copy.load_state_dict(state)
         with _naming(step, number + 1):
             sample = STEP_SAMPLE if number else SAMPLE
-            found[name] = exam.scores(copy, batch_size, logits.get(number), sample, StoredForm(spec, state))
+            found[name] = exam.scores(copy, batch_size, parts.logits.get(number), sample, StoredForm(spec, state))
     return [StepScores(dict(step.params), found[name]) for name, step in zip(names, steps, strict=True)]
+
+
+class _Parts(NamedTuple):
+    """The pile's logits for some of the steps, by place."""
+
+    logits: Mapping[int, Tensor]
+    sure: Collection[int] = ()
+    """Places of those that need not be compared with what the step's network answers."""
 
 
 def _in_parts(
     exam: Exam, classifier: Classifier, steps: Sequence[Step], masks: Sequence[Tensor], wanted: Sequence[int], batch_size: int | None
-) -> dict[int, Tensor]:
-    """The pile's logits for the wanted steps, by place, as far as they can be had without a whole pass for each."""
+) -> _Parts:
+    """Logits for the wanted steps, as far as they can be had without a whole pass for each."""
     if not wanted:
-        return {}
+        return _Parts({})
     head = exam.masked_head(classifier, batch_size) if masks else None
     if head is not None:
-        return {place: exam.masked_logits(head, masks[place]) for place in wanted}
-    shared = exam.shared_logits(classifier, [steps[place].changes for place in wanted], batch_size)
-    return dict(zip(wanted, shared, strict=True)) if shared else {}
+        return _Parts({place: exam.masked_logits(head, masks[place]) for place in wanted})
+    shared = exam.shared_logits(classifier, [steps[place].changes for place in wanted], batch_size, STEP_SAMPLE)
+    if shared is None:
+        return _Parts({})
+    # The first is asked as any classifier is. If no code of a plugin's has a part in the others, what holds for it holds for them.
+    return _Parts(dict(zip(wanted, shared.logits, strict=True)), wanted[1:] if shared.remembers_nothing else ())
 
 
 @contextmanager

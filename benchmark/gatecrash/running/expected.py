@@ -22,7 +22,7 @@ IMAGES_PER_SECOND = 2000.0
 """A guess at the speed of training, where nothing was measured."""
 
 RETRAINING, LEARNING, LOOKING = 3.0, 1.0, 0.2
-"""Guesses at a defense's time, as a multiple of its victim's: it trains anew, it optimises on clean data, it only looks at what there is."""
+"""Guesses at a defense's time as a multiple of its victim's: it trains anew, it optimises on clean data, it looks at what there is."""
 
 MOVED = 1.1
 """By which factor an expectation must change before waiting tasks are put into another order."""
@@ -64,7 +64,8 @@ class Expected:
         """A victim was trained; whether expectations have moved."""
         per_image = seconds / max(1.0, victim.cost)  # recipes differ
         learned = {f"{TRAIN} {victim.attack.name}": per_image, TRAIN: per_image, VICTIM: seconds}
-        return any([self._learn(kind, value) for kind, value in learned.items()])
+        moved = [self._learn(kind, value) for kind, value in learned.items()]
+        return any(moved)
 
     def defended(self, cell: Cell, seconds: float) -> bool:
         """A defense, or chain of them, ended; whether expectations have moved."""

@@ -232,9 +232,7 @@ def _known(victim: StoredVictim, outcome: DefenseOutput, before: Measures | None
     return found
 
 
-def _trajectory(
-    outcome: DefenseOutput, exam: Callable[[], Exam], known: Sequence[Known], report: ReportProgress
-) -> list[TrajectoryStep]:
+def _trajectory(outcome: DefenseOutput, exam: Callable[[], Exam], known: Sequence[Known], report: ReportProgress) -> list[TrajectoryStep]:
     report({"note": f"evaluating {len(outcome.steps)} steps"})
     given = rebuild(outcome.steps_spec or {}, outcome.steps_state)
     if not isinstance(given, Classifier):
