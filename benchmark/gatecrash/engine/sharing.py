@@ -109,9 +109,13 @@ class SharedPasses:
     def check(self, images: Tensor) -> None:
         """Raise CannotShare unless each version, as a whole network, gives the same for these images to the last digit."""
         network = self._network
+        try:
+            shared = self(images)
+        except Exception as error:  # whatever a layer does; a whole pass says it again
+            raise CannotShare(one_line(error)) from None
         start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         try:
-            for changes, logits in zip(self._changes, self(images), strict=True):
+            for changes, logits in zip(self._changes, shared, strict=True):
                 network.load_state_dict({**start, **changes})
                 if not _equal(network(images), logits):
                     raise CannotShare("the parts give other logits than the network")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,34 +25,12 @@ from gatecrash.contracts.detector import InputDetector
 from gatecrash.contracts.portable import tensors_hash
 from gatecrash.engine.batching import evaluation_batch_size
 from gatecrash.engine.masking import MaskedHead, masked_head
-from gatecrash.engine.sharing import CannotShare, Changes, SharedPasses
 from gatecrash.errors import ContractError
 from gatecrash.evaluation.harm import HarmCounts
-from gatecrash.evaluation.independence import (
-    FOR_WITNESS,
-    SAMPLE,
-    Answer,
-    StoredForm,
-    Witness,
-    batch_complaint,
-    complaint,
-    in_small_batches,
-    witness_complaint,
-)
+from gatecrash.evaluation.independence import FOR_WITNESS, SAMPLE, Answer, StoredForm, Witness, batch_complaint, witness_complaint
 from gatecrash.evaluation.pile import Pile, versions_of
 from gatecrash.evaluation.prediction import as_deployed, count_true, image_shape, predict_batches, score_batches
 from gatecrash.evaluation.scores import BackdoorClassCounts, BackdoorScores, ClassCounts, Scores
-
-TRIED = 8
-"""Images on which each version of a network is compared with what was computed in parts."""
-
-
-class Shared(NamedTuple):
-    """Logits float32 of the pile for several versions of a network, on the CPU."""
-
-    logits: list[Tensor]
-    remembers_nothing: bool
-    """Whether no code of a plugin's had a part in them: there is nothing to ask a witness then."""
 
 
 def evaluate(
@@ -133,40 +111,12 @@ class Exam:
             return None
         classifier.to(self.device)
         with as_deployed(classifier, self.device):
-            return masked_head(classifier, self.pile.images, self._batches(classifier, batch_size))
+            return masked_head(classifier, self.pile.images, self.batches(classifier, batch_size))
 
     def masked_logits(self, head: MaskedHead, mask: Tensor) -> Tensor:
         """Logits float32 of the pile under a mask, float [channels] and not negative, at the last point."""
         with as_deployed(head.head, self.device):
             return head.logits(mask)
-
-    def shared_logits(self, classifier: Classifier, changes: Sequence[Changes], batch_size: int | None, sample: int) -> Shared | None:
-        """Logits of the pile for each of these changes to a network, with what they have in common computed once; None where the network
-        cannot be taken apart, or breaks its contract. They are those of whole passes to the last digit."""
-        if not isinstance(classifier, Network) or classifier.num_classes != self.num_classes or not len(self.pile):
-            return None
-        batches = self._batches(classifier.to(self.device), batch_size)
-        again = self.pile.sample(sample)
-        try:
-            with as_deployed(classifier, self.device):
-                passes = SharedPasses(classifier, changes)
-                passes.check(self._shown(batches[0][:TRIED]))
-                logits = self._logits_of_all(passes, batches)
-                repeated = self._logits_of_all(passes, in_small_batches(again))
-        except (CannotShare, ContractError):  # whole passes say which version breaks the contract
-            return None
-        if any(complaint(one[again], other, "shown again") is not None for one, other in zip(logits, repeated, strict=True)):
-            return None
-        return Shared(logits, passes.remembers_nothing)
-
-    def _logits_of_all(self, passes: SharedPasses, batches: Sequence[Tensor]) -> list[Tensor]:
-        """For each version, its finite logits float32 [sum of batch sizes, K or K + 1] on the CPU. Raises CannotShare for others."""
-        shown = [[logits.float().cpu() for logits in passes(self._shown(rows))] for rows in batches]
-        found = [torch.cat(answers) for answers in zip(*shown, strict=True)]
-        widths = (self.num_classes, self.num_classes + 1)
-        if any(one.ndim != 2 or one.shape[1] not in widths or not bool(torch.isfinite(one).all()) for one in found):
-            raise CannotShare("logits that are none")
-        return found
 
     def scores(
         self,
@@ -200,10 +150,10 @@ class Exam:
         answer = partial(predict_batches, classifier.to(self.device), self.pile.images, device=self.device)
         if known is not None and bool(torch.isfinite(known).all()) and self._complaint(answer, stored, known, sample) is None:
             return known
-        logits = answer(self._batches(classifier, batch_size))
-        found = self._complaint(answer, stored, logits, SAMPLE)
-        if found is not None:
-            raise ContractError(found)
+        logits = answer(self.batches(classifier, batch_size))
+        complaint = self._complaint(answer, stored, logits, SAMPLE)
+        if complaint is not None:
+            raise ContractError(complaint)
         return logits
 
     def suspicion(self, detector: InputDetector, batch_size: int | None = None) -> Tensor:
@@ -212,16 +162,17 @@ class Exam:
         answer = partial(score_batches, detector.to(self.device), self.pile.images, device=self.device)
         size = batch_size or evaluation_batch_size(detector, image_shape(self.pile.images), self.device)
         scores = answer(self.pile.batches(size))
-        found = self._complaint(answer, stored, scores, SAMPLE)
-        if found is not None:
-            raise ContractError(found)
+        complaint = self._complaint(answer, stored, scores, SAMPLE)
+        if complaint is not None:
+            raise ContractError(complaint)
         return scores
 
-    def _shown(self, rows: Tensor) -> Tensor:
+    def shown(self, rows: Tensor) -> Tensor:
         """Copies of these rows of the pile, on the device."""
         return self.pile.images[rows.to(self.pile.images.device)].to(self.device)
 
-    def _batches(self, classifier: Classifier, batch_size: int | None) -> list[Tensor]:
+    def batches(self, classifier: Classifier, batch_size: int | None) -> list[Tensor]:
+        """The batches of rows (int64) in which the classifier gets the pile."""
         size = batch_size or evaluation_batch_size(classifier.to(self.device), image_shape(self.pile.images), self.device)
         return self.pile.batches(size)
 

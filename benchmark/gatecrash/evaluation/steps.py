@@ -18,6 +18,7 @@ from gatecrash.errors import ContractError
 from gatecrash.evaluation.exam import Exam
 from gatecrash.evaluation.independence import SAMPLE, StoredForm, Witness
 from gatecrash.evaluation.scores import Scores, StepScores
+from gatecrash.evaluation.shared import shared_logits
 
 STEP_SAMPLE = 32
 """Images that are shown to each step of a trajectory but the first, where its logits were computed in parts."""
@@ -92,7 +93,7 @@ def _in_parts(
     head = exam.masked_head(classifier, batch_size) if masks else None
     if head is not None:
         return _Parts({place: exam.masked_logits(head, masks[place]) for place in wanted})
-    shared = exam.shared_logits(classifier, [steps[place].changes for place in wanted], batch_size, STEP_SAMPLE)
+    shared = shared_logits(exam, classifier, [steps[place].changes for place in wanted], batch_size, STEP_SAMPLE)
     if shared is None:
         return _Parts({})
     # The first is asked as any classifier is. If no code of a plugin's has a part in the others, what holds for it holds for them.

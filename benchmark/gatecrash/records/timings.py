@@ -60,6 +60,7 @@ def read_timings(root: Path) -> Timings:
 def save_timings(root: Path, timings: Timings) -> None:
     """Nothing where it cannot be written: there are others who say so."""
     with suppress(OSError):
+        root.stat()  # a store that was removed meanwhile stays away
         write(_path(root), json.dumps(timings.model_dump(mode="json"), indent=1, sort_keys=True).encode())
 
 
