@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from gatecrash import Backbone, Backdoor, ContractError, ImageSet, Network, Point, Step
 from gatecrash.contracts.backdoor import Goal
+from gatecrash.contracts.portable import Portable
+from gatecrash.evaluation.exam import Exam
+from gatecrash.evaluation.independence import StoredForm
 from gatecrash.evaluation.scores import StepScores
-from gatecrash.evaluation.steps import evaluate_steps
+from gatecrash.evaluation.steps import evaluate_steps, step_scores
 from support.written_answers import Mark
 
 
@@ -25,6 +28,13 @@ class Body(Backbone):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.last(images[:, 0, 0, :2]))
+
+
+class Unchanged(Portable):
+    """A module of a plugin's own."""
+
+    def forward(self, activation: Tensor) -> Tensor:
+        return activation
 
 
 @pytest.fixture
@@ -79,6 +89,21 @@ def test_a_step_that_changes_nothing_more_costs_no_image(network, bright_and_dar
     assert sum(shown) == 2 * images
 
 
+def test_a_state_whose_scores_are_known_costs_no_image_wherever_it_stands(network, bright_and_dark, monkeypatch):
+    """Steps are told apart by the state that they come to: an entry that stays as it is is no change."""
+    victim = StoredForm.of(network)
+    exam = Exam(bright_and_dark, [Backdoor("mark", Goal.all_to_one(2, 1), Mark())], "cpu")
+    every = step_scores(exam, network, STEPS)
+    shown = []
+    monkeypatch.setattr(Body, "forward", lambda body, images: shown.append(len(images)))
+    raised = {**victim.state, "backbone.head.bias": torch.tensor([4.0, 0.0])}
+    known = [(victim.state, every[0].scores), (raised, every[3].scores)]
+    same = Step({"pruned": "none"}, {"backbone.head.bias": network.head.bias.detach().clone()})
+    again = step_scores(exam, network, [STEPS[3], same, STEPS[0], STEPS[3]], known)
+    assert [step.scores for step in again] == [every[3].scores, every[0].scores, every[0].scores, every[3].scores]
+    assert shown == []
+
+
 def test_a_trajectory_leaves_the_classifier_as_it_was(network, bright_and_dark):
     network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -103,3 +128,22 @@ def test_a_step_that_does_not_fit_is_named(network, bright_and_dark, changes, co
 
 def test_no_steps_no_scores(network, bright_and_dark):
     assert evaluate_steps(network, [], bright_and_dark, device="cpu") == []
+
+
+def test_only_the_first_of_the_steps_that_share_is_asked_of_a_witness_unless_a_plugins_code_has_a_part(network, bright_and_dark):
+    asked: list[int] = []
+
+    def witness(stored: StoredForm, images: Tensor) -> Tensor:
+        asked.append(len(images))
+        copy = network.duplicate()
+        copy.load_state_dict(stored.state)
+        return torch.cat([copy(image[None]) for image in images]).detach()
+
+    steps = [Step({"bias": bias}, {"backbone.head.bias": torch.tensor([bias, 0.0])}) for bias in (-1.0, 0.0, 4.0)]
+    alone = evaluate_steps(network, steps, bright_and_dark, device="cpu")
+    assert evaluate_steps(network, steps, bright_and_dark, device="cpu", witness=witness) == alone
+    assert len(asked) == 1
+    asked.clear()
+    network.insert("last", Unchanged())
+    assert evaluate_steps(network, steps, bright_and_dark, device="cpu", witness=witness) == alone
+    assert len(asked) == 3

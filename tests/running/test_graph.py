@@ -13,6 +13,10 @@ class Node:
     priority: float = 0.0
     waits: set[str] = field(default_factory=set)
 
+    @property
+    def kind(self) -> str:
+        return f"of priority {self.priority}"
+
 
 def graph(*nodes: Node) -> Graph[Node]:
     made: Graph[Node] = Graph()
@@ -31,6 +35,22 @@ def order(nodes: Graph[Node]) -> list[str]:
 
 def test_a_larger_priority_goes_first_and_equals_in_the_order_in_which_they_became_ready() -> None:
     assert order(graph(Node("a", 1), Node("b", 2), Node("c", 1), Node("d", 3))) == ["d", "b", "a", "c"]
+
+
+def test_priorities_that_change_while_nodes_are_ready_are_read_again() -> None:
+    priorities = {"short": 1.0, "long": 2.0}
+
+    class Learning(Node):
+        kind = property(lambda node: node.id.split()[0])  # type: ignore[assignment]
+        priority = property(lambda node: priorities[node.kind], lambda node, value: None)  # type: ignore[assignment]
+
+    nodes = graph(Learning("short a"), Learning("long a"), Learning("short b"), Learning("long b"))
+    first = nodes.pop()
+    assert first is not None
+    assert first.id == "long a"
+    priorities["short"] = 3.0
+    nodes.read_priorities()
+    assert order(nodes) == ["short a", "short b", "long b"]
 
 
 def test_a_node_is_ready_when_all_that_it_waits_for_are_done() -> None:

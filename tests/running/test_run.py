@@ -168,3 +168,15 @@ def test_observers_see_the_run_and_their_exceptions_are_logged_and_ignored(
     assert lines[:2] == ["none,none,ok", "none,fine-pruning,ok"]
     assert lines[2] == "[('run_started', 2), ('victim_finished', 'none', None), ('run_finished', 0)]"
     assert "an observer may break" in caplog.text
+
+
+def test_the_steps_of_a_trajectory_agree_with_the_cells_of_the_same_networks(tmp_path: Path) -> None:
+    """What a defense hands back is one of its steps, and the step that changes nothing is the victim: each is scored once."""
+    anp = {"anp": {"iterations": 30, "selection": "fixed", "by": "number", "number": 0, "batch_size": 16}}
+    summary = run(small(attacks=["badnets"], defenses=["none", anp]), tmp_path, only={"attack": ["badnets"]})
+    victim, defended = (result.measures.scores for result in summary.results.values() if result.attack.name == "badnets")
+    (steps,) = (result.trajectory for result in summary.results.values() if result.trajectory)
+    assert victim is not None
+    assert defended == victim
+    assert [step.params["number"] for step in steps if step.scores == victim.without_classes()][:1] == [0]
+    assert len({step.loss_clean for step in steps}) > 10

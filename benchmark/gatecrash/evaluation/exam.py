@@ -111,7 +111,7 @@ class Exam:
             return None
         classifier.to(self.device)
         with as_deployed(classifier, self.device):
-            return masked_head(classifier, self.pile.images, self._batches(classifier, batch_size))
+            return masked_head(classifier, self.pile.images, self.batches(classifier, batch_size))
 
     def masked_logits(self, head: MaskedHead, mask: Tensor) -> Tensor:
         """Logits float32 of the pile under a mask, float [channels] and not negative, at the last point."""
@@ -150,7 +150,7 @@ class Exam:
         answer = partial(predict_batches, classifier.to(self.device), self.pile.images, device=self.device)
         if known is not None and bool(torch.isfinite(known).all()) and self._complaint(answer, stored, known, sample) is None:
             return known
-        logits = answer(self._batches(classifier, batch_size))
+        logits = answer(self.batches(classifier, batch_size))
         complaint = self._complaint(answer, stored, logits, SAMPLE)
         if complaint is not None:
             raise ContractError(complaint)
@@ -167,7 +167,12 @@ class Exam:
             raise ContractError(complaint)
         return scores
 
-    def _batches(self, classifier: Classifier, batch_size: int | None) -> list[Tensor]:
+    def shown(self, rows: Tensor) -> Tensor:
+        """Copies of these rows of the pile, on the device."""
+        return self.pile.images[rows.to(self.pile.images.device)].to(self.device)
+
+    def batches(self, classifier: Classifier, batch_size: int | None) -> list[Tensor]:
+        """The batches of rows (int64) in which the classifier gets the pile."""
         size = batch_size or evaluation_batch_size(classifier.to(self.device), image_shape(self.pile.images), self.device)
         return self.pile.batches(size)
 

@@ -1,20 +1,25 @@
-"""What waits for what: nodes, the nodes that each still needs, and those that are ready, by priority."""
+"""What waits for what: nodes, the nodes that each still needs, and those that are ready, kind by kind."""
 
 from __future__ import annotations
 
-import heapq
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 
 class Waiting(Protocol):
-    """A node of the graph. A larger `priority` goes first; among equals, the one that became ready first."""
+    """A node of the graph."""
 
     id: str
-    priority: float
+    kind: str
+    """Nodes of one kind have one priority; of those, the one that became ready first goes first."""
     waits: set[str]
     """Ids of the nodes that it still needs."""
+
+    @property
+    def priority(self) -> float:
+        """The kind with the largest goes first; among equals, the one whose first node became ready first."""
 
 
 N = TypeVar("N", bound=Waiting)
@@ -26,7 +31,9 @@ class Graph(Generic[N]):
     def __init__(self) -> None:
         self._nodes: dict[str, N] = {}
         self._dependents: dict[str, list[str]] = {}
-        self._ready: list[tuple[float, int, str]] = []
+        self._ready: dict[str, deque[tuple[int, str]]] = {}
+        self._priorities: dict[str, float] = {}
+        """Of the kinds that are ready, as they were when a node came or priorities were read again."""
         self._counter = itertools.count()
 
     def __len__(self) -> int:
@@ -54,15 +61,26 @@ class Graph(Generic[N]):
 
     def push(self, node: N) -> None:
         """The node is ready, or ready again."""
-        heapq.heappush(self._ready, (-node.priority, next(self._counter), node.id))
+        self._ready.setdefault(node.kind, deque()).append((next(self._counter), node.id))
+        self._priorities[node.kind] = node.priority
 
     def pop(self) -> N | None:
         """The ready node that goes first, or None."""
         while self._ready:
-            node = self._nodes.get(heapq.heappop(self._ready)[2])
+            kind = max(self._ready, key=lambda kind: (self._priorities[kind], -self._ready[kind][0][0]))
+            node = self._nodes.get(self._ready[kind].popleft()[1])
+            if not self._ready[kind]:
+                del self._ready[kind]
             if node is not None:  # else it was finished or removed while it was ready
                 return node
         return None
+
+    def read_priorities(self) -> None:
+        """They have changed."""
+        for kind, waiting in self._ready.items():
+            node = next((self._nodes[node_id] for _, node_id in waiting if node_id in self._nodes), None)
+            if node is not None:
+                self._priorities[kind] = node.priority
 
     def done(self, node_id: str) -> None:
         """Nothing waits for this node any more."""

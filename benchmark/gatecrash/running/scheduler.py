@@ -6,8 +6,8 @@
           │                                   ▲
           └──► evaluate(cell without defense) ┘     (its scores are the cell's `before`; needs the benign victim for the floor)
 
-An attack's `prepare` comes before the victims that share what it makes. A node starts as soon as what it needs is there, the longest
-first. A failed victim marks its cells once.
+An attack's `prepare` comes before the victims that share what it makes. A node starts as soon as what it needs is there; of those that
+could start, the one with which the run would last longest if it came last (`expected`). A failed victim marks its cells once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from gatecrash.records.timings import read_timings, save_timings
+from gatecrash.running.expected import Expected
 from gatecrash.running.graph import Graph
 from gatecrash.running.inputs import Inputs
 from gatecrash.running.nodes.evaluate import EvaluateNode
@@ -34,7 +36,8 @@ class Scheduler:
 
     def __init__(self, planned: PlannedGrid, ledger: Ledger) -> None:
         inputs = Inputs(planned, ledger.store, ledger.options)
-        self._work = Work(planned.plan, planned.host, ledger.store, ledger.options.rerun, Graph(), inputs, ledger)
+        self._expected = Expected(planned.plan, planned.host, read_timings(ledger.store.root))
+        self._work = Work(planned.plan, planned.host, ledger.store, ledger.options.rerun, Graph(), inputs, ledger, self._expected)
         self._graph = self._work.graph
         self._running: dict[str, Node] = {}
         self._elsewhere: list[Node] = []
@@ -42,7 +45,12 @@ class Scheduler:
     def find_work(self) -> bool:
         """Fill the graph with what the store does not hold; whether there is anything to do."""
         work = self._work
-        todo = [cell for cell in work.plan.cells.values() if work.rerun == "all" or not work.ledger.is_made(cell)]
+        todo = []
+        for cell in work.plan.cells.values():
+            if work.rerun == "all" or not work.ledger.is_made(cell):
+                todo.append(cell)
+            else:
+                self._expected.found(cell, work.ledger.summary.results[cell.key].measures)
         for cell in todo:
             EvaluateNode.needed(work, cell)
         victims = sum(node.function == "implant" for node in self._graph)
@@ -102,7 +110,9 @@ class Scheduler:
         self._work.ledger.display.task_ended(node.id, node.title, failure, time.perf_counter() - node.started)
 
     def release(self) -> None:
-        """Let other drivers have what this one did not finish."""
+        """Let other drivers have what this one did not finish, and know how long things took."""
+        if self._expected.learned:
+            save_timings(self._work.store.root, self._expected.timings)
         victims = self._work.plan.victims
         prepared = [victim.preparation for victim in victims.values() if victim.preparation is not None]
         for key in (*prepared, *victims, *self._work.plan.cells):

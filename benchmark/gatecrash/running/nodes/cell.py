@@ -15,8 +15,8 @@ from gatecrash.running.tasks.protocol import Failure
 class CellNode(Node):
     """A task of a cell. The cell ends once, whichever of its nodes ends it."""
 
-    def __init__(self, work: Work, cell: Cell, priority: float, waits: set[str]) -> None:
-        super().__init__(work, cell.victim, cell.key, priority, waits)
+    def __init__(self, work: Work, cell: Cell, waits: set[str]) -> None:
+        super().__init__(work, cell.victim, cell.key, waits)
         self.cell = cell
 
     @property

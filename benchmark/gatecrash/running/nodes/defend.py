@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from gatecrash.contracts.evidence import Need
 from gatecrash.host.kinds import PluginKind
 from gatecrash.records.plan import Cell
+from gatecrash.running.expected import title_of
 from gatecrash.running.nodes.cell import CellNode
 from gatecrash.running.nodes.features import FeaturesNode
 from gatecrash.running.nodes.implant import ImplantNode, victim_for, withholds_data
@@ -21,12 +22,17 @@ class DefendNode(CellNode):
     function: ClassVar[TaskFunction] = "defend"
 
     def __init__(self, work: Work, cell: Cell) -> None:
-        super().__init__(work, cell, cell.victim.cost / 4, ImplantNode.needed(work, cell.victim.key))
+        super().__init__(work, cell, ImplantNode.needed(work, cell.victim.key))
+        self.kind = f"{self.function} {title_of(cell)}"
         needs = [frozenset(work.host.get("defense", stage.name).cls.needs) for stage in cell.defense]
         self._wants_features = Need.FEATURES in needs[0]  # a later stage may meet another classifier
         self._wants_training_data = any(stage & {Need.TRAINING_DATA, Need.FEATURES} for stage in needs)
         if self._wants_features:
             self.waits.add(FeaturesNode.needed(work, cell.victim, self.id))
+
+    @property
+    def priority(self) -> float:
+        return self.work.expected.defense(self.cell)
 
     def task(self) -> Task | None:
         work, cell = self.work, self.cell
@@ -44,4 +50,6 @@ class DefendNode(CellNode):
     def succeed(self, value: DefenseOutput) -> None:
         self.work.inputs.features.done(self.cell.victim.key, self.id)
         self.work.inputs.outcomes[self.key] = value
+        if self.work.expected.defended(self.cell, value.seconds):
+            self.work.graph.read_priorities()
         self.work.graph.done(self.id)

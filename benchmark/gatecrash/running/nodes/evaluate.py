@@ -27,7 +27,7 @@ class EvaluateNode(CellNode):
         else:
             waits |= EvaluateNode.needed(work, work.plan.cells[cell.baseline])
             waits.add(work.graph.add(DefendNode(work, cell)))
-        super().__init__(work, cell, math.inf, waits)
+        super().__init__(work, cell, waits)
 
     @staticmethod
     def needed(work: Work, cell: Cell) -> set[str]:
@@ -38,6 +38,10 @@ class EvaluateNode(CellNode):
                 return set()
             work.graph.add(EvaluateNode(work, cell))
         return {node_id}
+
+    @property
+    def priority(self) -> float:
+        return math.inf
 
     @property
     def claims(self) -> bool:

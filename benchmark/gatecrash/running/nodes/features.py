@@ -18,7 +18,12 @@ class FeaturesNode(Node):
     function: ClassVar[TaskFunction] = "features"
 
     def __init__(self, work: Work, victim: Victim) -> None:
-        super().__init__(work, victim, victim.key, victim.cost, ImplantNode.needed(work, victim.key))
+        super().__init__(work, victim, victim.key, ImplantNode.needed(work, victim.key))
+
+    @property
+    def priority(self) -> float:
+        """The longest defense may wait for it."""
+        return self.work.expected.longest_defense()
 
     @staticmethod
     def needed(work: Work, victim: Victim, user: str) -> str:

@@ -23,7 +23,13 @@ class PrepareNode(Node):
 
     def __init__(self, work: Work, victim: Victim, key: str) -> None:
         needs = ImplantNode.needed(work, victim.benign) if victim.needs_benign else set()
-        super().__init__(work, victim, key, victim.cost * 3, needs)
+        super().__init__(work, victim, key, needs)
+        self.kind = f"{self.function} {victim.attack.name}"
+
+    @property
+    def priority(self) -> float:
+        expected = self.work.expected
+        return expected.longest_defense() + expected.longest_victim() + 2 * expected.victim(self.victim)
 
     @staticmethod
     def needed(work: Work, victim: Victim) -> set[str]:
@@ -67,7 +73,14 @@ class ImplantNode(Node):
     def __init__(self, work: Work, key: str) -> None:
         victim = work.plan.victims[key]
         needs = PrepareNode.needed(work, victim) | (ImplantNode.needed(work, victim.benign) if victim.needs_benign else set())
-        super().__init__(work, victim, key, victim.cost * (2 if victim.benign is None else 1), needs)
+        super().__init__(work, victim, key, needs)
+        self.kind = f"{self.function} {victim.attack.name}"
+
+    @property
+    def priority(self) -> float:
+        expected = self.work.expected
+        waiting = expected.longest_victim() if self.victim.benign is None else 0.0
+        return expected.longest_defense() + waiting + expected.victim(self.victim)
 
     @staticmethod
     def needed(work: Work, key: str | None) -> set[str]:
@@ -102,6 +115,8 @@ class ImplantNode(Node):
 
     def succeed(self, value: StoredVictim) -> None:
         self.work.inputs.keep_victim(self.key, value)
+        if self.work.expected.trained(self.victim, value.record.seconds):
+            self.work.graph.read_priorities()
         self.work.ledger.victim_made(self.victim, value)
         self.work.graph.done(self.id)
 

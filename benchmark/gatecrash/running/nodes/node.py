@@ -13,6 +13,7 @@ from gatecrash.host.kinds import PluginKind
 from gatecrash.records.plan import Plan, Victim
 from gatecrash.records.result import Status
 from gatecrash.records.store import Store
+from gatecrash.running.expected import Expected
 from gatecrash.running.graph import Graph
 from gatecrash.running.inputs import Inputs
 from gatecrash.running.ledger import Ledger
@@ -31,6 +32,7 @@ class Work:
     graph: Graph[Node]
     inputs: Inputs
     ledger: Ledger
+    expected: Expected
 
 
 class Node(ABC):
@@ -38,10 +40,17 @@ class Node(ABC):
 
     function: ClassVar[TaskFunction]
 
-    def __init__(self, work: Work, victim: Victim, key: str, priority: float, waits: set[str]) -> None:
-        self.work, self.victim, self.key, self.priority, self.waits = work, victim, key, priority, waits
+    def __init__(self, work: Work, victim: Victim, key: str, waits: set[str]) -> None:
+        self.work, self.victim, self.key, self.waits = work, victim, key, waits
         self.id = f"{self.function}:{key}"
+        self.kind: str = self.function
+        """As in `Waiting`: nodes of one kind have one priority."""
         self.started = 0.0
+
+    @property
+    @abstractmethod
+    def priority(self) -> float:
+        """Seconds that the run is expected to last if this is the last node to start: its own, and those of what waits for it."""
 
     @property
     @abstractmethod

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -21,19 +22,18 @@ from gatecrash.engine.trainer import ReportProgress
 from gatecrash.errors import ContractError
 from gatecrash.evaluation.detection import detection, verdict_scores
 from gatecrash.evaluation.detector_exam import evaluate_detector
-from gatecrash.evaluation.exam import evaluate as evaluate_classifier
-from gatecrash.evaluation.exam import evaluate_beside
+from gatecrash.evaluation.exam import Exam, evaluate_beside
 from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.independence import Witness
 from gatecrash.evaluation.inputs import InputScores
 from gatecrash.evaluation.metrics import der, mitigation_score
 from gatecrash.evaluation.scores import Scores
-from gatecrash.evaluation.steps import evaluate_steps
+from gatecrash.evaluation.steps import Known, step_scores
 from gatecrash.records.measures import Measures, TrajectoryStep
 from gatecrash.records.victim import StoredVictim
 from gatecrash.running.tasks.defender import DefenseOutput
 from gatecrash.running.tasks.ground import Ground
-from gatecrash.running.tasks.stored import backdoors_of, classifier_of
+from gatecrash.running.tasks.stored import backdoors_of, classifier_of, classifier_state
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,13 @@ def evaluate(
     device = choose_device(ground.device)
     planted = backdoors_of(victim)
     backdoors = [backdoor for backdoor in planted if backdoor.is_triggered]
+    exam = cache(partial(Exam, test, backdoors, device, witness=witness))  # not every cell asks; who does shares the triggered images
     report({"note": "evaluating"})
-    scores, floor, found = _scored(test, victim, planted, benign, outcome, before, device, witness)
+    scores, floor, found = _scored(exam, test, victim, planted, benign, outcome, before, device, witness)
     measures = {**_rates(scores), **found, **_costs(victim, outcome)}
     if before is None:
         if benign and backdoors:
-            floor = evaluate_classifier(classifier_of(benign).to(device), test, backdoors, device=device, witness=witness)
+            floor = exam().scores(classifier_of(benign), None)
         measures |= {"asr_floor": floor.asr if floor else None, "acc_before": scores.acc, "asr_before": scores.asr}
         measures |= {"acc_benign": floor.acc if floor else None, "floor_scores": floor}
     else:
@@ -83,13 +84,14 @@ def evaluate(
     if outcome is None:
         return Evaluation(Measures.model_validate(measures), [], {}, {}, victim.record.precision)
     measures |= _detection(victim, outcome) | _verdict(outcome, backdoors)
-    trajectory = _trajectory(outcome, test, backdoors, device, report, witness)
+    trajectory = _trajectory(outcome, exam, _known(victim, outcome, before, scores), report) if outcome.steps else []
     # what is in memory now equals what a later run reads back (tuples are lists in JSON)
     tables = json.loads(json.dumps(outcome.tables, allow_nan=False))
     return Evaluation(Measures.model_validate(measures), trajectory, tables, outcome.figures, outcome.precision)
 
 
 def _scored(
+    exam: Callable[[], Exam],
     test: ImageSet,
     victim: StoredVictim,
     planted: Sequence[Backdoor],
@@ -106,12 +108,12 @@ def _scored(
         return scores, None, {**inputs.measures(), "input_scores": inputs}
     if outcome is not None and outcome.spec is None and before is not None and before.scores is not None:
         return before.scores, None, _harm(victim, before.harm_scores)  # what finds rows or judges the model leaves the victim as it is
-    judged = _judged(victim, outcome).to(device)
+    judged = _judged(victim, outcome)
     if victim.record.aim != "backdoor" and benign is not None:
         control, goals = classifier_of(benign).to(device), [backdoor.goal for backdoor in planted]
-        scores, floor, harm = evaluate_beside(judged, control, test, goals, device=device, witness=witness)
+        scores, floor, harm = evaluate_beside(judged.to(device), control, test, goals, device=device, witness=witness)
         return scores, floor, _harm(victim, harm)
-    return evaluate_classifier(judged, test, backdoors, device=device, witness=witness), None, {}
+    return exam().scores(judged, None), None, {}
 
 
 def _rates(scores: Scores) -> dict[str, Any]:
@@ -218,22 +220,25 @@ def _verdict(outcome: DefenseOutput, backdoors: Sequence[Backdoor]) -> dict[str,
     }
 
 
-def _trajectory(
-    outcome: DefenseOutput,
-    test: ImageSet,
-    backdoors: Sequence[Backdoor],
-    device: torch.device,
-    report: ReportProgress,
-    witness: Witness | None,
-) -> list[TrajectoryStep]:
-    if not outcome.steps or outcome.steps_spec is None:
-        return []
+def _known(victim: StoredVictim, outcome: DefenseOutput, before: Measures | None, scores: Scores) -> list[Known]:
+    """States of the classifier that the steps refer to, whose scores on the same images are there: the victim's and the outcome's."""
+    found: list[Known] = []
+    if victim.record.aim != "backdoor":
+        return found
+    if before is not None and before.scores is not None and victim.record.classifier == outcome.steps_spec:
+        found.append((classifier_state(victim), before.scores))
+    if outcome.detector_spec is None and outcome.spec is not None and outcome.spec == outcome.steps_spec:
+        found.append((outcome.state, scores))
+    return found
+
+
+def _trajectory(outcome: DefenseOutput, exam: Callable[[], Exam], known: Sequence[Known], report: ReportProgress) -> list[TrajectoryStep]:
     report({"note": f"evaluating {len(outcome.steps)} steps"})
-    given = rebuild(outcome.steps_spec, outcome.steps_state)
+    given = rebuild(outcome.steps_spec or {}, outcome.steps_state)
     if not isinstance(given, Classifier):
         raise ContractError("the trajectory does not refer to a Classifier")
     steps = [Step(params, changes) for params, changes in outcome.steps]
-    scored = evaluate_steps(given.to(device), steps, test, backdoors, device=device, witness=witness)
+    scored = step_scores(exam(), given, steps, known)
     return [
         TrajectoryStep(
             params=params,
