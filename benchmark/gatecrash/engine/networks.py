@@ -14,6 +14,7 @@ from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.model import Model
 from gatecrash.contracts.normalisation import Norm
 from gatecrash.errors import ContractError
+from gatecrash.process.mapped import slices
 
 PREPARED = 256
 """Most images that a fresh network is prepared with: patches enough for their covariance."""
@@ -48,7 +49,8 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     means, deviations = [], []
     values = torch.arange(256, dtype=torch.float64) / 255
     for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].flatten().int(), minlength=256).cpu().double()
+        parts = [torch.bincount(images[rows, channel].flatten(), minlength=256) for rows in slices(images)]
+        counts = torch.stack(parts).sum(0).cpu().double()
         mean = (counts * values).sum() / counts.sum()
         spread = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
         means.append(round(float(mean), 6))

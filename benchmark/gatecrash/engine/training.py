@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.patched import Patched, resident
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.train import Loss, StepFunction, TrainState
@@ -87,7 +88,7 @@ class Method:
 
 def train(
     network: Network,
-    images: Tensor,
+    images: Tensor | Patched,
     labels: Tensor,
     recipe: Recipe,
     *,
@@ -111,7 +112,7 @@ def train(
     check_state(state, network, recipe, span)
     # The weights' format decides how convolutions run; batches may stay as they are.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    feed = Feed(images.to(device), labels.to(device), recipe, recipe.flip and flip, streams, method.batching)
+    feed = Feed(resident(images, device), labels.to(device), recipe, recipe.flip and flip, streams, method.batching)
     steps = recipe.epochs * len(feed.sizes)
     updates = Updates(network, recipe, steps)
     bfloat16 = recipe.precision == "auto" and (execution.precision or auto_precision(device)) == "bfloat16"
