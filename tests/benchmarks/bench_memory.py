@@ -116,4 +116,5 @@ def test_a_run_on_many_images(images: int, side: int, tmp_path: Path) -> None:
             end="",
             flush=True,
         )
+    print()
     assert resident <= allowed

@@ -43,12 +43,15 @@ _WHOLE: set[tuple[str, int]] = set()
 def selected(data: ImageSet, rows: Tensor) -> ImageSet:
     """These rows (int64 [n], ascending) of the data. Their images are an original (`process.mapped`) where those of the data are one and
     there is much of them, else a copy in memory."""
-    from gatecrash.process.mapped import region_of
+    import torch
 
-    rows = rows.to(data.device)
+    from gatecrash.process.mapped import in_parts, region_of
+
     region = region_of(data.images)
-    if region is None or len(rows) * data.images[0].numel() <= SMALL:
-        return data.subset(rows)
+    if region is None:
+        return data.subset(rows.to(data.device))
+    if len(rows) * data.images[0].numel() <= SMALL:
+        return replace(data, images=torch.cat(list(in_parts(data.images, rows))), labels=data.labels[rows])
     identity = json.dumps([region.path, region.offset, region.shape, region.stamp]).encode()
     path = cache_folder() / "selections" / hashlib.sha256(identity + rows.numpy().tobytes()).hexdigest()
     try:
@@ -77,14 +80,13 @@ def _from_file(path: Path, images: Tensor, rows: Tensor) -> Tensor:
 
 def _write(path: Path, images: Tensor, rows: Tensor) -> None:
     """The rows, and after them their digest."""
-    from gatecrash.process.mapped import slices
+    from gatecrash.process.mapped import in_parts
 
     digest = hashlib.sha256()
     with replacing(path) as temporary, temporary.open("wb") as file:
-        for part in slices(images):
-            chosen = images[rows[(rows >= part.start) & (rows < part.stop)]].numpy().data
-            digest.update(chosen)
-            file.write(chosen)
+        for block in in_parts(images, rows):
+            digest.update(block.numpy().data)
+            file.write(block.numpy().data)
         file.write(digest.digest())
     _WHOLE.add((str(path), path.stat().st_mtime_ns))
 

@@ -112,5 +112,11 @@ def slices(tensor: Tensor) -> Iterator[slice]:
         let_go(tensor)
 
 
+def in_parts(tensor: Tensor, rows: Tensor) -> Iterator[Tensor]:
+    """Copies of these rows (int64 [n], ascending), one after the other of what `slices` gives."""
+    for part in slices(tensor):
+        yield tensor[rows[(rows >= part.start) & (rows < part.stop)]]
+
+
 def _stamp(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_ino, found.st_size, found.st_mtime_ns
