@@ -50,8 +50,10 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     means, deviations = [], []
     values = torch.arange(256, dtype=torch.float64) / 255
     for channel in range(images.shape[1]):
-        parts = [torch.bincount(images[rows, channel].flatten(), minlength=256) for rows in slices(images)]
-        counts = torch.stack(parts).sum(0).cpu().double()
+        found = torch.zeros(256, dtype=torch.int64, device=images.device)
+        for rows in slices(images):
+            found += torch.bincount(images[rows, channel].flatten(), minlength=256)
+        counts = found.cpu().double()
         mean = (counts * values).sum() / counts.sum()
         spread = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
         means.append(round(float(mean), 6))

@@ -33,6 +33,7 @@ from gatecrash.engine.parts import check_state, epochs_of, hand_over, take_over
 from gatecrash.engine.precision import Precision, auto_precision
 from gatecrash.engine.watch import SHORT, TrainProgress, Watch, check_better_than_guessing, check_finite, check_learned
 from gatecrash.errors import ContractError
+from gatecrash.process.mapped import read_at_random
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def train(
         watch.end_epoch(epoch, recipe)
 
     network.train()
-    with _private_state(device, streams):
+    with _private_state(device, streams), read_at_random(images.base if isinstance(images, Patched) else images):
         take_over(state, parts)
         updates.move_to(span.start * len(feed.sizes))
         first, done = kept.resume() if kept else (span.start, 0)

@@ -10,6 +10,7 @@ import math
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -17,7 +18,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-AT_A_TIME = 2**25
+AT_A_TIME = 2**23
 """Bytes that are read of an original before they are let go of."""
 
 
@@ -33,14 +34,11 @@ class Region:
 
     def mapped(self) -> Tensor:
         """An original. Raises OSError where the file is gone, or is another one by now."""
-        mapping = self._mapping()
-        tensor = self._tensor(mapping)
-        _ORIGINALS[tensor.data_ptr()] = mapping
-        return tensor
+        return self._tensor(original=True)
 
     def copied(self) -> Tensor:
         """A copy of the original, which may be written to. Raises OSError as `mapped` does."""
-        return self._tensor(self._mapping())
+        return self._tensor(original=False)
 
     def is_there(self) -> bool:
         """Whether the file is still the one that was mapped."""
@@ -49,26 +47,25 @@ class Region:
         except OSError:
             return False
 
-    def _mapping(self) -> _Mapping:
-        start = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
-        with Path(self.path).open("rb") as file:
-            if _stamp(os.fstat(file.fileno())) != self.stamp:
-                raise FileNotFoundError(f"{self.path} is no longer the file that it was")
-            length = self.offset - start + math.prod(self.shape)
-            mapping = _Mapping(file.fileno(), length, access=mmap.ACCESS_COPY, offset=start)
-        mapping.region = self
-        return mapping
-
-    def _tensor(self, mapping: _Mapping) -> Tensor:
+    def _tensor(self, *, original: bool) -> Tensor:
         skipped = self.offset % mmap.ALLOCATIONGRANULARITY
-        return torch.frombuffer(mapping, dtype=torch.uint8, offset=skipped, count=math.prod(self.shape)).view(self.shape)
+        if not self.is_there():
+            raise FileNotFoundError(f"{self.path} was removed or changed while a run used it; run again")
+        with Path(self.path).open("rb") as file:
+            length = skipped + math.prod(self.shape)
+            mapping = _Mapping(file.fileno(), length, access=mmap.ACCESS_COPY, offset=self.offset - skipped)
+        tensor = torch.frombuffer(mapping, dtype=torch.uint8, offset=skipped, count=math.prod(self.shape)).view(self.shape)
+        mapping.region, mapping.original = self, original
+        _MAPPINGS[tensor.data_ptr()] = mapping
+        return tensor
 
 
 class _Mapping(mmap.mmap):
     region: Region
+    original: bool
 
 
-_ORIGINALS: WeakValueDictionary[int, _Mapping] = WeakValueDictionary()
+_MAPPINGS: WeakValueDictionary[int, _Mapping] = WeakValueDictionary()
 """By address, as long as a tensor uses them."""
 
 
@@ -84,9 +81,8 @@ def mapped_file(path: Path, offset: int, shape: tuple[int, ...]) -> Tensor:
 
 def region_of(tensor: Tensor) -> Region | None:
     """Where an original, whole, lies; None for any other tensor."""
-    mapping = _ORIGINALS.get(tensor.data_ptr()) if tensor.dtype == torch.uint8 and tensor.device.type == "cpu" else None
-    fits = mapping is not None and tensor.shape == mapping.region.shape and tensor.is_contiguous()
-    return mapping.region if mapping is not None and fits else None
+    mapping = _mapping_of(tensor)
+    return mapping.region if mapping is not None and mapping.original else None
 
 
 def copied(tensor: Tensor) -> Tensor:
@@ -99,9 +95,24 @@ def copied(tensor: Tensor) -> Tensor:
 
 def let_go(tensor: Tensor) -> None:
     """The bytes of an original leave this process until they are read again; any other tensor stays as it is."""
-    mapping = _ORIGINALS.get(tensor.data_ptr()) if region_of(tensor) is not None else None
-    if mapping is not None and hasattr(mapping, "madvise"):
+    mapping = _mapping_of(tensor)
+    if mapping is not None and mapping.original and hasattr(mapping, "madvise"):
         mapping.madvise(mmap.MADV_DONTNEED)
+
+
+@contextmanager
+def read_at_random(tensor: Tensor) -> Iterator[None]:
+    """Inside, what is not in memory is read from the file without its neighbours: where a set is larger than memory, they would be dropped
+    again before their turn comes. Nothing changes for tensors that are not mapped."""
+    mapping = _mapping_of(tensor)
+    if mapping is None or not hasattr(mapping, "madvise"):
+        yield
+        return
+    mapping.madvise(mmap.MADV_RANDOM)
+    try:
+        yield
+    finally:
+        mapping.madvise(mmap.MADV_NORMAL)
 
 
 def slices(tensor: Tensor) -> Iterator[slice]:
@@ -116,6 +127,13 @@ def in_parts(tensor: Tensor, rows: Tensor) -> Iterator[Tensor]:
     """Copies of these rows (int64 [n], ascending), one after the other of what `slices` gives."""
     for part in slices(tensor):
         yield tensor[rows[(rows >= part.start) & (rows < part.stop)]]
+
+
+def _mapping_of(tensor: Tensor) -> _Mapping | None:
+    """What maps the tensor, whole."""
+    mapping = _MAPPINGS.get(tensor.data_ptr()) if tensor.dtype == torch.uint8 and tensor.device.type == "cpu" else None
+    fits = mapping is not None and tensor.shape == mapping.region.shape and tensor.is_contiguous()
+    return mapping if fits else None
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int]:

@@ -41,7 +41,7 @@ class DefenderInput:
             rows = victim.poison["rows"]
             images[rows], labels[rows] = victim.poison["images"], victim.poison["labels"]
             training_data = ImageSet(images, labels, train.classes)
-        return cls(victim.record.classifier, classifier_state(victim), clean, training_data, data.flip)
+        return cls(victim.record.classifier, classifier_state(victim), clean.copied(), training_data, data.flip)
 
     def classifier(self) -> Classifier:
         """The victim's, on the CPU."""
