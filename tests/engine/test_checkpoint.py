@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from gatecrash.contracts.patched import Patched
 from gatecrash.contracts.randomness import Streams
 from gatecrash.engine import checkpoint, watch
-from gatecrash.engine.checkpoint import Checkpoint, remove_checkpoints
+from gatecrash.engine.checkpoint import Checkpoint, identity, remove_checkpoints
 from gatecrash.engine.training import Execution, History, train
 from support.grids import SMALL_GRID
 from support.small_training import network, recipe, toy_set, weights
@@ -158,3 +159,11 @@ def test_nothing_is_written_before_its_time(tmp_path: Path, monkeypatch: pytest.
     assert not kept.is_due()
     kept.write(1, 2)
     assert kept.resume() == (1, 2)
+
+
+def test_a_patch_over_a_set_has_the_identity_of_the_changed_set() -> None:
+    images, labels = toy_set()
+    copy = images.clone()
+    copy[5] = 0
+    patched = Patched.of(images, torch.tensor([5]), copy[5:6])
+    assert identity([], {}, patched, labels)() == identity([], {}, copy, labels)() != identity([], {}, images, labels)()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatecrash import ContractError, Network, Recipe
+from gatecrash.contracts.patched import Patched
 from gatecrash.contracts.randomness import Streams
 from gatecrash.engine import training
 from gatecrash.engine.training import Method, train
@@ -39,6 +40,19 @@ def test_the_same_streams_give_the_same_weights_to_the_last_bit_and_others_do_no
         run(net, options, seed=seed, flip=True)
     assert torch.equal(weights(nets[0]), weights(nets[1]))
     assert not torch.equal(weights(nets[0]), weights(nets[2]))
+
+
+@pytest.mark.parametrize("custom_loss", [False, True])
+def test_a_patch_over_a_set_trains_like_the_changed_set(custom_loss: bool) -> None:
+    images, labels = toy_set()
+    rows, options = torch.tensor([63, 3, 20]), recipe(crop=2, flip=True)
+    patched, copy = Patched.of(images, rows, 255 - images[rows]), images.clone()
+    copy[rows] = 255 - images[rows]
+    loss = (lambda net, x, y, _rows: F.cross_entropy(net(x), y)) if custom_loss else None  # whose success is tested on the images
+    nets = [network(dropout=0.3) for _ in range(2)]
+    for net, data in zip(nets, (patched, copy), strict=True):
+        train(net, data, labels, options, streams=Streams(0), flip=True, device="cpu", method=Method(loss=loss))
+    assert torch.equal(weights(nets[0]), weights(nets[1]))
 
 
 def test_global_random_state_neither_matters_nor_changes() -> None:

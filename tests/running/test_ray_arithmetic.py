@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from gatecrash.errors import UserError
+from gatecrash.process.mapped import copied, mapped_file
 from gatecrash.running.executors import output, plugin_files
 from gatecrash.running.executors.cluster import Machine, ResourceRequest, Versions, cuda_index, disagreement, slots
 from gatecrash.running.executors.shipping import Parcel, SharedArtifacts, pack, unpack
@@ -105,6 +106,37 @@ def test_a_parcel_is_opened_into_memory_of_its_own_and_lets_go_of_the_shared() -
     assert np.shares_memory(parcel.buffers[0], sent.numpy())  # as the object store's memory is shared by all workers
     unpack(parcel)["weight"].zero_()
     assert (sent.sum(), parcel.buffers) == (1000, [])
+
+
+class TestMapped:
+    """What lies in a file is not moved within a machine."""
+
+    @pytest.fixture
+    def original(self, tmp_path: Path) -> torch.Tensor:
+        (tmp_path / "images").write_bytes(bytes(range(24)))
+        return mapped_file(tmp_path / "images", 0, (2, 3, 2, 2))
+
+    def test_a_parcel_says_where_it_lies(self, original: torch.Tensor) -> None:
+        parcel = pack({"images": original, "labels": torch.arange(2)}, by_file=True)
+        assert parcel.size < 1000
+        assert [buffer.nbytes for buffer in parcel.buffers] == [16]
+        assert unpack(parcel)["images"].equal(original)
+
+    def test_elsewhere_it_is_carried(self, original: torch.Tensor) -> None:
+        parcel = pack(original)
+        assert [buffer.nbytes for buffer in parcel.buffers] == [24]
+        assert unpack(parcel).equal(original)
+
+    def test_a_changed_copy_is_carried(self, original: torch.Tensor) -> None:
+        changed = copied(original)
+        changed[0] = 7
+        assert unpack(pack(changed, by_file=True)).equal(changed)
+
+    def test_once_the_file_is_gone_it_is_carried(self, original: torch.Tensor, tmp_path: Path) -> None:
+        shared = SharedArtifacts(lambda parcel: parcel, 10_000, by_file=True)
+        assert shared.put(Artifact("train", original)) is shared.put(Artifact("train", original))
+        (tmp_path / "images").unlink()
+        assert unpack(shared.put(Artifact("train", original))).equal(original)
 
 
 def test_output_is_taken_from_python_native_code_and_children(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
+from gatecrash.contracts.patched import Patched, part
 from gatecrash.errors import ContractError
+from gatecrash.process.mapped import copied, slices
 
 if TYPE_CHECKING:
     from gatecrash.contracts.backdoor import Backdoor
@@ -74,6 +76,10 @@ class ImageSet:
         """The rows chosen by an index or a boolean mask, in that order."""
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 
+    def copied(self) -> ImageSet:
+        """The same, to be written to."""
+        return replace(self, images=copied(self.images), labels=self.labels.clone())
+
     def to(self, device: torch.device | str) -> ImageSet:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
@@ -82,8 +88,9 @@ class ImageSet:
         """sha256 over decoded pixels, labels and class names."""
         digest = hashlib.sha256()
         digest.update(json.dumps([list(self.images.shape), list(self.classes)]).encode())
-        for tensor in (self.images, self.labels):
-            digest.update(tensor.cpu().contiguous().numpy().data)
+        for rows in slices(self.images):
+            digest.update(self.images[rows].cpu().contiguous().numpy().data)
+        digest.update(self.labels.cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
 
@@ -91,7 +98,8 @@ class ImageSet:
 class Poisoned:
     """The training set after an attack: row i is row i of the training set that the attack was given.
 
-    `role` is uint8 [N] of `Role`; `backdoors` are what the attacker planted, for the evaluation to score.
+    `role` is uint8 [N] of `Role`; `backdoors` are what the attacker planted, for the evaluation to score. `images` is uint8 [N, C, H, W]: a
+    second set of all images in memory, once it is read from a set that `replacing` or `also` made; training does without.
     """
 
     images: Tensor
@@ -132,15 +140,21 @@ class Poisoned:
             raise ContractError(f"each row of the training set can be changed once, and {which}; choose rows from those that are left")
         if role == Role.COVER and not self.labels[rows].equal(labels.to(self.labels.device)):
             raise ContractError("covers keep their true label; give train.labels[rows], or make the rows POISON")
-        new_images, new_labels, roles = self.images.clone(), self.labels.clone(), self.role.clone()
-        new_images[rows] = images.to(new_images.device)
+        new_labels, roles = self.labels.clone(), self.role.clone()
         new_labels[rows] = labels.to(new_labels.device)
         roles[chosen] = int(role)
-        return replace(self, images=new_images, labels=new_labels, role=roles)
+        patched: Any = Patched.of(self.patched, rows, images)
+        return type(self)(patched, new_labels, roles, self.backdoors)
 
     def as_image_set(self, classes: tuple[str, ...]) -> ImageSet:
         """The part that a defender may see: images and labels, no roles."""
         return ImageSet(self.images, self.labels, classes)
+
+    @property
+    def patched(self) -> Tensor | Patched:
+        """The images without a copy of those that did not change, where they are not whole already."""
+        images: Tensor | Patched = vars(self)["images"]
+        return images
 
     @property
     def changed(self) -> Tensor:
@@ -158,7 +172,9 @@ class Poisoned:
         self._check_backdoors(train)
         role = self.role.to(train.device)
         same_label = self.labels.to(train.device) == train.labels
-        same_image = (self.images.to(train.device) == train.images).flatten(1).all(1)
+        same_image = torch.ones_like(same_label)
+        for rows in slices(train.images):
+            same_image[rows] = (part(self.patched, rows).to(train.device) == train.images[rows]).flatten(1).all(1)
         changed = torch.nonzero((role == Role.CLEAN) & ~(same_image & same_label)).flatten()
         if len(changed):
             raise ContractError(f"{len(changed)} rows have role CLEAN but were changed (first: row {int(changed[0])})")
@@ -179,10 +195,9 @@ class Poisoned:
                 )
 
     def _check_form(self, train: ImageSet) -> None:
-        if self.images.shape != train.images.shape or self.images.dtype != torch.uint8:
-            raise ContractError(
-                f"poison() must keep images as uint8 {list(train.images.shape)}; got {self.images.dtype} {list(self.images.shape)}"
-            )
+        images = self.patched
+        if images.shape != train.images.shape or images.dtype != torch.uint8:
+            raise ContractError(f"poison() must keep images as uint8 {list(train.images.shape)}; got {images.dtype} {list(images.shape)}")
         if self.labels.shape != train.labels.shape or self.labels.dtype != torch.int64:
             raise ContractError(f"poison() must keep labels as int64 [{len(train)}]; got {self.labels.dtype} {list(self.labels.shape)}")
         if self.role.shape != train.labels.shape:
@@ -192,6 +207,24 @@ class Poisoned:
             raise ContractError(f"role has values that are not in gatecrash.Role: {sorted(unknown)}")
         if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < train.num_classes:
             raise ContractError(f"poisoned labels must lie in [0, {train.num_classes})")
+
+
+class _Images:
+    """The field `images` of `Poisoned`: a tensor, made from a patch over the training set when it is first read."""
+
+    def __get__(self, owner: Poisoned | None, _kind: type[Poisoned]) -> Tensor:
+        if owner is None:
+            raise AttributeError("images")
+        images: Tensor | Patched = vars(owner)["images"]
+        if isinstance(images, Patched):
+            images = vars(owner)["images"] = images.whole()
+        return images
+
+    def __set__(self, owner: Poisoned, images: Tensor | Patched) -> None:
+        vars(owner)["images"] = images
+
+
+Poisoned.images = _Images()  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

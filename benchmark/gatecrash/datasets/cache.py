@@ -86,15 +86,15 @@ class Entry:
 
     def _load(self) -> Splits | None:
         from safetensors import SafetensorError
-        from safetensors.torch import load_file
 
         from gatecrash.contracts.data import ImageSet, Splits
+        from gatecrash.datasets.mapping import mapped_tensors
 
         meta = self.meta()
         if meta is None:
             return None
         try:
-            tensors = load_file(self._data)
+            tensors = mapped_tensors(self._data)
             part: dict[str, ImageSet] = {
                 name: ImageSet(tensors[f"{name}.images"], tensors[f"{name}.labels"], meta.classes)
                 for name in ("train", "test", "clean")

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from gatecrash.contracts.config import Options
 from gatecrash.datasets.sampling import group_rows, stratified_rows
+from gatecrash.datasets.selection import selected
 from gatecrash.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +83,6 @@ def cut(splits: Splits, config: HoldoutConfig, generator: torch.Generator) -> tu
         raise UserError(
             "the clean hold-out would be empty: every class is one group of near-duplicates; give the dataset a clean set of its own"
         )
-    held = torch.zeros(len(train), dtype=torch.bool)
-    held[rows] = True
-    held = held.to(train.device)
-    return train.subset(~held), train.subset(held)
+    left = torch.ones(len(train), dtype=torch.bool)
+    left[rows] = False
+    return selected(train, torch.nonzero(left).flatten()), selected(train, rows)

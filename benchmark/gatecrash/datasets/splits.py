@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gatecrash.datasets.selection import selected
 from gatecrash.errors import ContractError, UserError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def take(splits: Splits, train_rows: Tensor, test_rows: Tensor) -> Splits:
     """The splits with only these training and test rows (int64); the clean set stays whole."""
     groups = None if splits.groups is None else splits.groups[train_rows]
-    return replace(splits, train=splits.train.subset(train_rows), test=splits.test.subset(test_rows), groups=groups)
+    return replace(splits, train=selected(splits.train, train_rows), test=selected(splits.test, test_rows), groups=groups)
 
 
 def fingerprint_of(splits: Splits) -> str:

@@ -1,7 +1,8 @@
-"""Random crop, mirroring and rotation of a resident data set, one gather per batch.
+"""Random crop, mirroring and rotation of a batch.
 
-The set is zero-padded once (in pixels, as torchvision's RandomCrop does before normalisation). A crop is then a window of the padded
-image, and all windows together are a strided view of it, so cropping a batch is a single indexing call that copies only what it returns.
+Images are zero-padded (in pixels, as torchvision's RandomCrop does before normalisation). A crop is then a window of the padded image, and
+all windows together are a strided view of it, so cropping a batch is a single indexing call. Only the batch is padded: a padded copy of the
+set would be larger than the set.
 """
 
 from __future__ import annotations
@@ -59,18 +60,18 @@ def draw(
 
 
 def windows(images: Tensor, crop: int) -> Tensor:
-    """uint8 [N, C, H, W] -> view [N, 2 crop + 1, 2 crop + 1, C, H, W] of the zero-padded set: every crop of every image."""
+    """uint8 [B, C, H, W] -> view [B, 2 crop + 1, 2 crop + 1, C, H, W] of the zero-padded images: every crop of each."""
     height, width = images.shape[2:]
-    padded = F.pad(images, (crop, crop, crop, crop)).contiguous() if crop else images.contiguous()
+    padded = F.pad(images, (crop, crop, crop, crop)).contiguous()
     row, channel, line, pixel = padded.stride()
     shape = (len(padded), 2 * crop + 1, 2 * crop + 1, padded.shape[1], height, width)
     return padded.as_strided(shape, (row, line, pixel, channel, line, pixel))
 
 
-def augmented(crops: Tensor, rows: Tensor, tops: Tensor, lefts: Tensor, mirrored: int | Tensor) -> Tensor:
-    """uint8 [B, C, H, W]: the images `rows` of `crops` (see `windows`) at these windows, those (or so many, from the front) mirrored."""
-    # Without padding there is one window per image, and selecting whole images is faster than looking windows up.
-    images = crops[rows, tops, lefts] if crops.shape[1] > 1 else crops[:, 0, 0].index_select(0, rows)
+def augmented(images: Tensor, crop: int, tops: Tensor, lefts: Tensor, mirrored: int | Tensor) -> Tensor:
+    """uint8 [B, C, H, W], in memory of its own: these windows of the images, those (or so many, from the front) mirrored."""
+    rows = torch.arange(len(images), device=images.device)
+    images = windows(images, crop)[rows, tops, lefts] if crop else images.clone()
     if isinstance(mirrored, Tensor):
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
     if mirrored:

@@ -23,7 +23,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from gatecrash.contracts.patched import Patched
+from gatecrash.contracts.patched import part as part_of
 from gatecrash.contracts.portable import tensors_hash
+from gatecrash.process.mapped import slices
 from gatecrash.process.whole_file import replacing
 
 log = logging.getLogger("gatecrash")
@@ -76,10 +79,20 @@ class TorchGenerators:
             torch.cuda.set_rng_state(state["cuda"], self._device)
 
 
-def identity(facts: Sequence[Any], weights: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Callable[[], str]:
+def identity(facts: Sequence[Any], weights: Mapping[str, Tensor], images: Tensor | Patched, labels: Tensor) -> Callable[[], str]:
     """A digest of what a training starts from: JSON-able facts, first weights, data. The data are read only when it is asked for."""
     start = f"{json.dumps(facts)}{tensors_hash(weights)}"
-    return cache(lambda: hashlib.sha256(f"{start}{tensors_hash({'images': images, 'labels': labels})}".encode()).hexdigest())
+    return cache(lambda: hashlib.sha256(f"{start}{_data_hash(images, labels)}".encode()).hexdigest())
+
+
+def _data_hash(images: Tensor | Patched, labels: Tensor) -> str:
+    """The `tensors_hash` of both, without a copy of the images."""
+    digest = hashlib.sha256(b"images")
+    for rows in slices(images.base if isinstance(images, Patched) else images):
+        digest.update(part_of(images, rows).cpu().contiguous().numpy().data)
+    digest.update(b"labels")
+    digest.update(labels.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def remove_checkpoints(folder: Path) -> None:

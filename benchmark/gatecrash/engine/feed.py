@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.patched import Patched, taken
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.train import OnBatch
@@ -26,7 +27,7 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
     return sizes
 
 
-def check_data(network: Network, images: Tensor, labels: Tensor) -> None:
+def check_data(network: Network, images: Tensor | Patched, labels: Tensor) -> None:
     """Raise ContractError for images and labels that the network cannot be trained on."""
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise ContractError(f"training images must be uint8 [N, C, H, W]; got {images.dtype} {list(images.shape)}")
@@ -64,7 +65,9 @@ PLAIN = Batching()
 class Feed:
     """The set on the device, given out in augmented batches: images uint8 [B, C, H, W], labels and rows int64 [B]."""
 
-    def __init__(self, images: Tensor, labels: Tensor, recipe: Recipe, flip: bool, streams: Streams, batching: Batching = PLAIN) -> None:
+    def __init__(
+        self, images: Tensor | Patched, labels: Tensor, recipe: Recipe, flip: bool, streams: Streams, batching: Batching = PLAIN
+    ) -> None:
         """`flip` says whether images are mirrored."""
         self.sizes = batch_sizes(len(images), recipe.batch_size)
         if batching.batches == "poisson":  # as many are drawn on the average
@@ -74,8 +77,6 @@ class Feed:
         self._batching = batching
         self._before = batching.on_batch if batching.when == "before" else None
         self._after = batching.on_batch if batching.when == "after" else None
-        # Images that a hook changes before augmentation cannot be padded in advance.
-        self._windows = augment.windows(images, recipe.crop) if self._before is None else None
         self._epoch_start = self._generators()
         self._range_known = False
 
@@ -99,11 +100,8 @@ class Feed:
         ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
         parts = [slice(first, last) for first, last in pairwise(ends)]
         for index, (rows, part) in islice(enumerate(zip(batches, parts, strict=True)), start, None):
-            windows, picks, labels = self._windows, rows, self._labels[rows]
-            if windows is None:
-                images, labels = self._changed(self._before, self._images[rows], labels, rows)
-                windows, picks = augment.windows(images, self._crop), torch.arange(len(rows), device=rows.device)
-            augmented = [_augmented(windows, picks, draws, index, part) for draws in views]
+            images, labels = self._changed(self._before, taken(self._images, rows), self._labels[rows], rows)
+            augmented = [_augmented(images, self._crop, draws, index, part) for draws in views]
             images, labels = self._changed(self._after, augmented[0] if len(views) == 1 else torch.stack(augmented), labels, rows)
             yield images, labels, rows
         self._epoch_start = self._generators()
@@ -144,6 +142,6 @@ class Feed:
         return new_images, new_labels
 
 
-def _augmented(windows: Tensor, picks: Tensor, draws: augment.Draws, batch: int, part: slice) -> Tensor:
-    images = augment.augmented(windows, picks, draws.tops[part], draws.lefts[part], draws.mirrored[batch])
+def _augmented(images: Tensor, crop: int, draws: augment.Draws, batch: int, part: slice) -> Tensor:
+    images = augment.augmented(images, crop, draws.tops[part], draws.lefts[part], draws.mirrored[batch])
     return images if draws.angles is None else augment.rotated(images, draws.angles[part])

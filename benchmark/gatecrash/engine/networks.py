@@ -14,6 +14,7 @@ from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.model import Model
 from gatecrash.contracts.normalisation import Norm
 from gatecrash.errors import ContractError
+from gatecrash.process.mapped import in_parts, slices
 
 PREPARED = 256
 """Most images that a fresh network is prepared with: patches enough for their covariance."""
@@ -37,7 +38,8 @@ def network_factory(model: Model, data: ImageSet, device: torch.device) -> Netwo
         if hasattr(backbone, "prepare"):
             raise ContractError(f"{type(backbone).__name__}.prepare is never called: its name is start_from now; rename it")
         network = Network(backbone, *statistics(), norm=norm)
-        backbone.start_from(network.normalise(data.images[:: math.ceil(len(data.images) / PREPARED) or 1].cpu()))
+        spread = torch.arange(0, len(data.images), math.ceil(len(data.images) / PREPARED) or 1, device=data.device)
+        backbone.start_from(network.normalise(torch.cat(list(in_parts(data.images, spread))).cpu()))
         return network.to(device)
 
     return make
@@ -48,7 +50,10 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     means, deviations = [], []
     values = torch.arange(256, dtype=torch.float64) / 255
     for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].flatten().int(), minlength=256).cpu().double()
+        found = torch.zeros(256, dtype=torch.int64, device=images.device)
+        for rows in slices(images):
+            found += torch.bincount(images[rows, channel].flatten(), minlength=256)
+        counts = found.cpu().double()
         mean = (counts * values).sum() / counts.sum()
         spread = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
         means.append(round(float(mean), 6))

@@ -88,7 +88,7 @@ def trainer(new_model: Callable[[], Network], streams: Streams, setup: TrainingS
             resume._fresh = fresh = resume._fresh if begun else fresh
         history = train(
             model := new_model() if network is None else network,
-            data.images,
+            data.patched if isinstance(data, Poisoned) else data.images,
             data.labels,
             setup.recipe if recipe is None else recipe.augmented_as(setup.recipe),
             streams=streams if begun else _of_call(streams, "train", name, unnamed),

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.patched import Patched, resident
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.train import Loss, StepFunction, TrainState
@@ -32,6 +33,7 @@ from gatecrash.engine.parts import check_state, epochs_of, hand_over, take_over
 from gatecrash.engine.precision import Precision, auto_precision
 from gatecrash.engine.watch import SHORT, TrainProgress, Watch, check_better_than_guessing, check_finite, check_learned
 from gatecrash.errors import ContractError
+from gatecrash.process.mapped import read_at_random
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Method:
 
 def train(
     network: Network,
-    images: Tensor,
+    images: Tensor | Patched,
     labels: Tensor,
     recipe: Recipe,
     *,
@@ -111,7 +113,7 @@ def train(
     check_state(state, network, recipe, span)
     # The weights' format decides how convolutions run; batches may stay as they are.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    feed = Feed(images.to(device), labels.to(device), recipe, recipe.flip and flip, streams, method.batching)
+    feed = Feed(resident(images, device), labels.to(device), recipe, recipe.flip and flip, streams, method.batching)
     steps = recipe.epochs * len(feed.sizes)
     updates = Updates(network, recipe, steps)
     bfloat16 = recipe.precision == "auto" and (execution.precision or auto_precision(device)) == "bfloat16"
@@ -134,7 +136,7 @@ def train(
         watch.end_epoch(epoch, recipe)
 
     network.train()
-    with _private_state(device, streams):
+    with _private_state(device, streams), read_at_random(images.base if isinstance(images, Patched) else images):
         take_over(state, parts)
         updates.move_to(span.start * len(feed.sizes))
         first, done = kept.resume() if kept else (span.start, 0)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gatecrash.contracts.classifier import Network
+from gatecrash.contracts.patched import Patched, taken
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.engine.batching import batches
@@ -123,7 +124,7 @@ def check_learned(loss: float, labels: Tensor | None, num_classes: int, recipe: 
 
 
 def check_better_than_guessing(
-    network: Network, images: Tensor, labels: Tensor, recipe: Recipe, streams: Streams, *, too_short: bool
+    network: Network, images: Tensor | Patched, labels: Tensor, recipe: Recipe, streams: Streams, *, too_short: bool
 ) -> str | None:
     """Raise TrainingDiverged if the network names the labels of the images no better than their most frequent one does.
 
@@ -131,7 +132,7 @@ def check_better_than_guessing(
     this is only said: the warning is returned.
     """
     rows = torch.randperm(len(labels), generator=streams("learned"))[:SAMPLE]
-    chosen, truth = images[rows.to(images.device)], labels[rows.to(labels.device)]
+    chosen, truth = taken(images, rows.to(images.device)), labels[rows.to(labels.device)]
     guess = float(truth.bincount().max()) / len(rows)
     device = next(network.parameters()).device
     with torch.inference_mode():

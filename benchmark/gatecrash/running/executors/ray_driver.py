@@ -78,7 +78,7 @@ class RayExecutor:
             attendants = {node.id: _attendant(node.id) for node in nodes}
             self._listener = Listener(attendants[self._session.node])
             self._workers = Workers(self._session, attendants, tuple(host.files), self._limits)
-            self._shared = SharedArtifacts(ray.put, self._session.store_bytes() // 4)
+            self._shared = SharedArtifacts(ray.put, self._session.store_bytes() // 4, by_file=self._session.is_local)
         except BaseException:
             self._session.close()
             raise

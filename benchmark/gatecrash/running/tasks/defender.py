@@ -12,6 +12,7 @@ from gatecrash.contracts.data import ImageSet
 from gatecrash.contracts.portable import rebuild
 from gatecrash.engine.precision import Precision
 from gatecrash.errors import ContractError
+from gatecrash.process.mapped import copied
 from gatecrash.records.victim import StoredVictim
 from gatecrash.running.tasks.ground import Ground, TrainPart
 from gatecrash.running.tasks.stored import classifier_state
@@ -36,11 +37,11 @@ class DefenderInput:
         train, clean = data.cut(ground, seed)
         training_data = None
         if with_training_data:
-            images, labels = train.images.clone(), train.labels.clone()
+            images, labels = copied(train.images), train.labels.clone()
             rows = victim.poison["rows"]
             images[rows], labels[rows] = victim.poison["images"], victim.poison["labels"]
             training_data = ImageSet(images, labels, train.classes)
-        return cls(victim.record.classifier, classifier_state(victim), clean, training_data, data.flip)
+        return cls(victim.record.classifier, classifier_state(victim), clean.copied(), training_data, data.flip)
 
     def classifier(self) -> Classifier:
         """The victim's, on the CPU."""

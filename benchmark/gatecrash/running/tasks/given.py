@@ -6,7 +6,7 @@ Built here for the tasks of a run and for `gatecrash.testing` alike, so that a p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -79,7 +79,7 @@ class StageInput:
 
 def named(stage: Stage, datasets: Mapping[str, ImageSet] | None) -> dict[str, ImageSet]:
     """By option, a copy of each second data set that the plugin's options name; `datasets` are by fingerprint."""
-    return {option: _copy((datasets or {})[fingerprint]) for option, fingerprint in stage.datasets.items()}
+    return {option: (datasets or {})[fingerprint].copied() for option, fingerprint in stage.datasets.items()}
 
 
 def evidence_for(
@@ -113,13 +113,9 @@ def evidence_for(
         prior=stage.prior,
         datasets={option: data.to(device) for option, data in (datasets or {}).items()},
         _classifier=stage.classifier().duplicate().to(device).eval() if Need.MODEL in needs else None,
-        _clean=_copy(stage.clean).to(device) if Need.CLEAN_DATA in needs else None,
-        _training_data=_copy(stage.training_data).to(device) if Need.TRAINING_DATA in needs and stage.training_data is not None else None,
+        _clean=stage.clean.copied().to(device) if Need.CLEAN_DATA in needs else None,
+        _training_data=stage.training_data.copied().to(device) if Need.TRAINING_DATA in needs and stage.training_data is not None else None,
         _recipe=setup.recipe if Need.RETRAIN in needs else None,
         _new_model=new_model if Need.RETRAIN in needs else None,
         _features=features.to(device) if Need.FEATURES in needs and features is not None else None,
     )
-
-
-def _copy(data: ImageSet) -> ImageSet:
-    return replace(data, images=data.images.clone(), labels=data.labels.clone())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from gatecrash.contracts.attack import Attack, Implant
 from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.patched import taken
 from gatecrash.contracts.portable import spec_of, state_of, tensors_hash
 from gatecrash.engine.device import device_name
 from gatecrash.engine.trainer import ReportProgress, TrainingSetup
@@ -41,7 +42,7 @@ def implant(
     context = attack_context(instance, train, model, setup, network, shared, named(attack, datasets))
     meter = Meter(setup.device)
     with meter:
-        made = instance.implant(replace(train, images=train.images.clone(), labels=train.labels.clone()), context)
+        made = instance.implant(train.copied(), context)
     made.poisoned.check(train)
     if made.sample is not None:
         made.sample.check(train)
@@ -63,7 +64,7 @@ def _stored(made: Implant, attack: Attack, setup: TrainingSetup, cost: tuple[flo
     rows = poisoned.changed
     poison = {
         "rows": rows,
-        "images": poisoned.images.cpu()[rows].contiguous(),
+        "images": taken(poisoned.patched, rows.to(poisoned.patched.device)).cpu(),
         "labels": poisoned.labels.cpu()[rows].contiguous(),
         "role": poisoned.role.cpu()[rows].contiguous(),
     }

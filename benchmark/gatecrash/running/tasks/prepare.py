@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 
@@ -65,7 +64,7 @@ def prepared_by(attack: Attack, train: ImageSet, context: AttackContext) -> Port
     declared = type(attack)(attack.config)
     declared.config = config
     try:
-        made = declared.prepare(replace(train, images=train.images.clone(), labels=train.labels.clone()), context)
+        made = declared.prepare(train.copied(), context)
     except AttributeError as error:
         if error.obj is config:
             raise ContractError(f"prepare() read the option {error.name!r}, which is not among the attack's prepare_options") from None
