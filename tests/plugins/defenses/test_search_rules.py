@@ -21,7 +21,6 @@ from gatecrash_plugins.defenses._trigger_search import Found, IntArray, TriggerS
 from gatecrash_plugins.defenses.neural_cleanse import NeuralCleanse
 from support.planted_shortcut import SIDE, planted, stripes
 
-
 INFINITE = float("inf")
 
 
