@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
+import torch
 
 from gatecrash import (
     ContractError,
@@ -10,6 +13,7 @@ from gatecrash import (
     Evidence,
     Need,
     Outcome,
+    Recipe,
 )
 from gatecrash.testing import make_evidence
 from support.five_channels import COUNTS, Tiny
@@ -73,3 +77,22 @@ class TestEvidence:
         evidence = make_evidence(everything, one_channel_per_class(), data, training_data=data, model=Tiny())
         assert not hasattr(evidence, secret)
         assert not hasattr(evidence.training_data, secret)
+
+
+@pytest.mark.parametrize(
+    ("machine", "recipe", "computed"),
+    [
+        ("bfloat16", "auto", torch.bfloat16),
+        ("bfloat16", "float32", torch.float32),
+        ("float32", "auto", torch.float32),
+    ],
+)
+def test_a_network_computes_under_autocast_as_in_the_runs_trainings(
+    machine: str, recipe: Literal["auto", "float32"], computed: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatecrash.testing.builders.auto_precision", lambda _device: machine)
+    data = one_pixel_per_class(COUNTS)
+    evidence = make_evidence(Probe(frozenset({Need.MODEL}), "network"), one_channel_per_class(), data, recipe=Recipe(precision=recipe))
+    with evidence.autocast():
+        assert evidence.network(data.images).dtype == computed
+    assert evidence.network(data.images).dtype == torch.float32

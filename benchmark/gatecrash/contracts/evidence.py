@@ -6,6 +6,7 @@ The test set, the trigger, the goal and the attack's name are never part of it, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NoReturn
@@ -48,6 +49,9 @@ class Evidence:
     """The training engine: fine-tunes a given network; from scratch (with RETRAIN) when none is given."""
     batches: Callable[..., Iterator[Any]]
     """`batches(tensor, ..., size=None)`: the tensors in consecutive, memory-sized batches on `device`."""
+    autocast: Callable[[], AbstractContextManager[Any]]
+    """`with evidence.autocast():` what a network computes in it is as in the run's trainings, bfloat16 where machine and recipe choose it:
+    for a defense's own long passes. Turn logits into float32 before a loss is computed."""
     flip: bool
     """Whether mirroring an image keeps its class."""
     augmentation: Augmentation

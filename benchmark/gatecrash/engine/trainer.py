@@ -47,6 +47,10 @@ class TrainingSetup:
     histories: list[History] = field(default_factory=list)
     """Of all trainings so far, in order."""
 
+    def autocast(self) -> torch.autocast:
+        """The arithmetic of a training with this recipe, for a pass outside of one."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "auto" and self.precision == "bfloat16")
+
 
 def new_models(make: Callable[..., Network], streams: Streams) -> NewModel:
     """The factory of networks as attacks and defenses call it; `make(seed, norm=...)` builds one. The first has the streams' own seed."""

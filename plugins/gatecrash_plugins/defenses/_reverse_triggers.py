@@ -43,8 +43,6 @@ class Reversed:
     """Share of the hold-out's other images that the trigger, stamped in 8 bits, sends to each class."""
     accused: tuple[int, ...]
     """Classes whose mask is abnormally small, the smallest first."""
-    largest: tuple[float, ...]
-    """Norm of the largest mask that some search of each class ended with; of those that worked, if any did."""
 
     @property
     def norms(self) -> list[float]:
@@ -74,19 +72,18 @@ class Reversed:
 
     def table(self, classes: Sequence[str]) -> list[dict[str, object]]:
         """One record per class."""
-        columns = zip(classes, self.norms, self.largest, self.success, self.indices, self.rounds, strict=True)
+        columns = zip(classes, self.norms, self.success, self.indices, self.rounds, strict=True)
         return [
             {
                 "class": label,
                 "name": name,
                 "norm": norm,
-                "largest_norm": largest,
                 "success_rate": success,
                 "anomaly_index": index,
                 "rounds": rounds,
                 "accused": label in self.accused,
             }
-            for label, (name, norm, largest, success, index, rounds) in enumerate(columns)
+            for label, (name, norm, success, index, rounds) in enumerate(columns)
         ]
 
 
@@ -109,23 +106,21 @@ def reverse_triggers(classifier: Classifier, evidence: Evidence, config: Reverse
     accused if its index exceeds `config.anomaly` and its trigger reached `config.success` in some round.
     """
     found = TriggerSearch(classifier, evidence, config).run()
-    best, largest = smallest(found)
+    best = smallest(found)
     each = torch.arange(evidence.num_classes)
     masks, patterns = found.masks[best, each], found.patterns[best, each]
     success = trigger_success(classifier, evidence, masks, patterns)
     indices = anomaly_indices([float(norm) for norm in masks.double().sum((1, 2))])
     worked: BoolArray = np.logical_or.reduce(found.reached)
     accused = [label for label in np.argsort(-indices, kind="stable").tolist() if indices[label] > config.anomaly and worked[label]]
-    return Reversed(masks, patterns, tuple(found.rounds.sum(0).tolist()), tuple(success), tuple(accused), largest)
+    return Reversed(masks, patterns, tuple(found.rounds.sum(0).tolist()), tuple(success), tuple(accused))
 
 
-def smallest(found: Found) -> tuple[Tensor, tuple[float, ...]]:
-    """For each class the search, int64 [K], that ended with the smallest mask, and the norm of the largest; of those that worked, if any
-    did."""
+def smallest(found: Found) -> Tensor:
+    """For each class the search, int64 [K], that ended with the smallest mask; of those that worked, if any did."""
     norms = found.masks.double().sum((2, 3)).numpy()
     counts = found.reached | ~found.reached.any(0)
-    best = np.where(counts, norms, np.inf).argmin(0)
-    return torch.from_numpy(best), tuple(np.where(counts, norms, -np.inf).max(0).tolist())
+    return torch.from_numpy(np.where(counts, norms, np.inf).argmin(0))
 
 
 def trigger_success(classifier: Classifier, evidence: Evidence, masks: Tensor, patterns: Tensor) -> list[float]:

@@ -5,17 +5,22 @@ cost |m|_1` is minimised (equation 3) with a cost that adapts. Equation, tanh, A
 of the authors' published code (github.com/bolunwang/backdoor, visualizer.py).
 
 Ours, in the default options: the rule that stops a class (`stop_rule`), several searches per class of which the smallest mask counts, and
-the budget (`rounds`, `samples`). `patience` and `stop_patience` are those of the authors' example for GTSRB, `cost_factor` and `stop_ratio`
-the defaults of their visualizer.py, so that together they are no published set.
+the budget (`rounds`, `samples`, `trial`). `patience` and `stop_patience` are those of the authors' example for GTSRB, `cost_factor` and
+`stop_ratio` the defaults of their visualizer.py, so that together they are no published set.
 
 `preset: authors` has the stop rule and the constants of the example, the one complete set that they published: a class stops once its best
 norm has not fallen from one round to the next for 25 rounds; at most 1000 rounds of 31 batches (of the whole hold-out if that is smaller),
 a factor of 2, one search. (With the defaults of visualizer.py, which the example does not use: `patience` 10, `cost_factor` 1.5,
 `stop_patience` 20, `stop_ratio` 0.99.)
 
-Ours under any preset: images of the target class itself take no part (they need no trigger, and would count as successes); all classes of
-one search start from one random mask and pattern (so that norms differ by class and not by the random start); a mask is kept as it was
-measured, before the last step of its round.
+What `trial` rests on: the search with a class's smallest mask after so many rounds also ends with the smallest. Where that holds for every
+class, norms, indices and verdict are those of full searches, whatever the norms are. Where it does not, a class's norm is too large by as
+much as the leader stayed above the search that would have passed it. `trial` = `rounds` searches in full.
+
+Ours under any preset: networks compute as in the run's trainings, in bfloat16 where machine and recipe choose it; images of the target
+class itself take no part (they need no trigger, and would count as successes); all classes of one search start from one random mask and
+pattern (so that norms differ by class and not by the random start); a mask is kept as it was measured, before the last step of its
+round.
 """
 
 from __future__ import annotations
@@ -56,6 +61,7 @@ class SearchConfig(Options):
         description="defaults of the other options: ours, or stop rule and constants of the authors' published example",
     )
     searches: int = Field(3, ge=1, le=100, description="searches per class from different starts; the smallest mask that works counts")
+    trial: int = Field(30, ge=1, le=100_000, description="rounds after which only the leading search of each class goes on")
     rounds: int = Field(100, ge=1, le=100_000, description="rounds of a search at most; the cost adapts once a round")
     samples: int = Field(128, ge=1, le=1_000_000, description="hold-out images per round (all of a smaller hold-out)")
     batch_size: int = Field(32, ge=1, le=65_536, description="images per Adam step, for each class")
@@ -133,3 +139,10 @@ class Standstill:
         dropped = best < self._config.stop_ratio * self._before
         self._stalled = np.where(dropped | ~np.isfinite(best), 0, self._stalled + 1)
         self._before = np.where(dropped, best, self._before) if self._config.stop_rule == "last-drop" else best
+
+
+def trailing(best: FloatArray) -> BoolArray:
+    """The searches, bool [S, K], that some other search of their class leads, by their best norms so far, float [S, K]; of equals the first
+    leads. Where no search has succeeded yet (all infinite), none trails."""
+    leads = np.arange(len(best))[:, None] == best.argmin(0)
+    return ~leads & np.isfinite(best).any(0)

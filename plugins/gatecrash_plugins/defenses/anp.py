@@ -17,7 +17,8 @@ layer then takes back part of what was perturbed in the layer before. With the n
 perturbations of all layers add up; a net of eight layers loses so many neurons that no threshold keeps its accuracy, though on shallow nets
 it may find more. Neither changes the network's statistics.
 
-Where this differs from the published code: the perturbation is projected to [-epsilon, epsilon] as in the paper (there, random start and
+Where this differs from the published code: while the mask is trained the network computes as in the run's trainings, in bfloat16 where
+machine and recipe choose it. The perturbation is projected to [-epsilon, epsilon] as in the paper (there, random start and
 step add up to twice that). Hold-out images are not augmented, and are drawn without replacement within each pass.
 """
 
@@ -46,6 +47,9 @@ from gatecrash import (
     stratified_split,
 )
 
+Logits = Callable[..., Tensor]
+"""(images, factors of the weights float [count], optionally those of the biases) -> float32 [N, K], as `Neurons` gives them."""
+
 Cut = dict[str, float | int]
 """How many neurons to prune: `{"threshold": t}` or `{"number": n}`."""
 
@@ -58,7 +62,7 @@ class ANP(Defense):
     reference = Reference(
         "Wu and Wang, Adversarial Neuron Pruning Purifies Backdoored Deep Models", 2021, "https://arxiv.org/abs/2110.14430"
     )
-    version = 2
+    version = 3
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER})
 
@@ -126,12 +130,18 @@ class ANP(Defense):
         optimizer = torch.optim.SGD([mask], lr=config.lr, momentum=config.momentum)
         rows = endless(len(data), config.batch_size, evidence.stream("batches"))
         neurons.use_batch_statistics(config.statistics == "batch")
+
+        def logits(*given: Tensor) -> Tensor:
+            with evidence.autocast():
+                found = neurons(*given)
+            return found.float()
+
         for _ in range(config.iterations):
             batch = next(rows).to(data.device)
             images, labels = data.images[batch], data.labels[batch]
             start = config.epsilon * (2 * torch.rand(2, neurons.count, generator=starts) - 1)
             optimizer.zero_grad()
-            mask.grad = mask_gradient(neurons, mask, images, labels, start.to(evidence.device), config)
+            mask.grad = mask_gradient(logits, mask, images, labels, start.to(evidence.device), config)
             optimizer.step()
             with torch.no_grad():
                 mask.clamp_(0, 1)
@@ -158,24 +168,24 @@ def largest(choices: Sequence[Tensor], accuracies: Sequence[float], least: float
     return torch.zeros_like(choices[0])
 
 
-def mask_gradient(neurons: Neurons, mask: Tensor, images: Tensor, labels: Tensor, start: Tensor, config: ANP.Config) -> Tensor:
+def mask_gradient(logits: Logits, mask: Tensor, images: Tensor, labels: Tensor, start: Tensor, config: ANP.Config) -> Tensor:
     """Gradient of alpha L(m w, b) + (1 - alpha) L((m + delta) w, (1 + xi) b) by m, for the worst perturbation found from `start` [2, n]."""
     one = mask.detach().requires_grad_()
     loss = mask.new_zeros(())
     if config.alpha > 0:
-        loss = loss + config.alpha * F.cross_entropy(neurons(images, one), labels)
+        loss = loss + config.alpha * F.cross_entropy(logits(images, one), labels)
     if config.alpha < 1:
-        delta, xi = worst(neurons, mask.detach(), images, labels, start, config)
-        loss = loss + (1 - config.alpha) * F.cross_entropy(neurons(images, one + delta, 1 + xi), labels)
+        delta, xi = worst(logits, mask.detach(), images, labels, start, config)
+        loss = loss + (1 - config.alpha) * F.cross_entropy(logits(images, one + delta, 1 + xi), labels)
     return torch.autograd.grad(loss, one)[0]
 
 
-def worst(neurons: Neurons, mask: Tensor, images: Tensor, labels: Tensor, start: Tensor, config: ANP.Config) -> Tensor:
+def worst(logits: Logits, mask: Tensor, images: Tensor, labels: Tensor, start: Tensor, config: ANP.Config) -> Tensor:
     """Perturbations float [2, count] in [-epsilon, epsilon] of weights and biases that raise the loss: projected sign-gradient ascent."""
     noise = start
     for _ in range(config.steps):
         noise = noise.detach().requires_grad_()
-        loss = F.cross_entropy(neurons(images, mask + noise[0], 1 + noise[1]), labels)
+        loss = F.cross_entropy(logits(images, mask + noise[0], 1 + noise[1]), labels)
         (gradient,) = torch.autograd.grad(loss, noise, materialize_grads=True)
         noise = (noise.detach() + config.epsilon / config.steps * gradient.sign()).clamp(-config.epsilon, config.epsilon)
     return noise.detach()

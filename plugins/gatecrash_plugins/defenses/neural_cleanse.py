@@ -42,10 +42,10 @@ class NeuralCleanse(Defense):
     is above 2 on the small side are accused. By construction that accuses about a third of benign ten-class models if mask norms are
     normal, and fewer if their distribution has a long tail to the right.
 
-    What a search ends with depends on its start, so each class is searched `searches` times and its smallest working mask counts. That is
-    ours, and so is when a search stops: after `stop_patience` rounds in which the best norm has not dropped 1% below its value at the last
-    such drop (the authors compare with the round before), or after 100 rounds of 128 images. `preset: authors` has their rule and the
-    constants of their published example.
+    What a search ends with depends on its start, so each class is searched `searches` times and its smallest working mask counts; only the
+    search that leads its class after `trial` rounds goes on. That is ours, and so is when a search stops: after `stop_patience` rounds in
+    which the best norm has not dropped 1% below its value at the last such drop (the authors compare with the round before), or after 100
+    rounds of 128 images. `preset: authors` has their rule and the constants of their published example.
 
     Repair by `unlearn` fine-tunes on the clean hold-out, where a fifth of the images carry a reversed trigger under their true label; by
     `prune` it switches off the head's input channels that reversed triggers excite most, until those triggers fail. The paper unlearns
@@ -58,7 +58,7 @@ class NeuralCleanse(Defense):
     name = "neural-cleanse"
     summary = "reverses a trigger per class, accuses outliers, unlearns or prunes them"
     reference = PAPER
-    version = 2
+    version = 3
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER, Give.VERDICT})
 
@@ -119,7 +119,7 @@ class NeuralCleanseFilter(Defense):
     name = "neural-cleanse-filter"
     summary = "Neural Cleanse's input filter: rejects inputs that excite the reversed trigger's neurons"
     reference = PAPER
-    version = 2
+    version = 3
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.CLASSIFIER, Give.REJECT, Give.VERDICT})
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gatecrash import ImageSet, Network, Neurons, NotApplicable
+from gatecrash import ImageSet, Network, Neurons, NotApplicable, Recipe
+from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses import anp
 from gatecrash_plugins.defenses.anp import ANP
 from support.planted_neurons import (
@@ -70,6 +71,17 @@ class TestPlantedNeuron:
         defense = ANP(config())
         with pytest.raises(NotApplicable, match="neither a BatchNorm nor a convolution"):
             defense.defend(evidence_for(defense, Network(NoNeurons(), [0.0], [1.0]).eval(), clean_data()))
+
+    def test_on_a_machine_that_trains_in_bfloat16_the_mask_is_trained_in_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("gatecrash.testing.builders.auto_precision", lambda _device: "bfloat16")
+        defense = ANP(config(iterations=1, lr=0.02))
+        found = []
+        for precision in ("float32", "auto"):
+            evidence = make_evidence(defense, planted(), clean_data(), recipe=Recipe(precision=precision))
+            found.append(defense.train_mask(Neurons(evidence.network), evidence.clean, evidence))
+        exact, rounded = found
+        assert not torch.equal(rounded, exact)
+        torch.testing.assert_close(rounded, exact, atol=0.01, rtol=0)
 
 
 class TestMask:

@@ -68,7 +68,7 @@ class TestUnlearning:
         data = stripes()
         masks = torch.zeros(CLASSES, SIDE, SIDE)
         masks[1, -1, 0] = masks[3, -1, 1] = 1
-        found = Reversed(masks, torch.full((CLASSES, 1, SIDE, SIDE), 255, dtype=torch.uint8), (1,) * 5, (1.0,) * 5, (1, 3), (1.0,) * 5)
+        found = Reversed(masks, torch.full((CLASSES, 1, SIDE, SIDE), 255, dtype=torch.uint8), (1,) * 5, (1.0,) * 5, (1, 3))
         mixed = with_triggers(data, found, 0.2, torch.Generator().manual_seed(0))
         assert torch.equal(mixed.labels, data.labels)
         ones = (mixed.images[:, 0, -1, 0] == 255).nonzero().flatten()
@@ -122,7 +122,7 @@ class TestFilter:
             network.backbone.read.bias[CLASSES] = 0.0
         masks = corner().mask.expand(CLASSES, -1, -1)
         patterns = corner().pattern.expand(CLASSES, -1, -1, -1)
-        found = Reversed(masks, patterns, (1,) * CLASSES, (1.0,) * CLASSES, (TARGET,), (4.0,) * CLASSES)
+        found = Reversed(masks, patterns, (1,) * CLASSES, (1.0,) * CLASSES, (TARGET,))
         evidence = make_evidence(NeuralCleanseFilter(), network, stripes())
         guarded = make_filter(evidence.network, evidence, found, 0.01, 0.1)
         assert guarded.watched.tolist() == [[0.0] * CLASSES + [1.0]]

@@ -95,18 +95,16 @@ class TestSearch:
         """Three searches, two classes: that of class 0 with the smallest mask failed, those of class 1 failed all."""
         norms = torch.tensor([[1.0, 7.0], [3.0, 9.0], [2.0, 5.0]])
         found = Found(norms[..., None, None], torch.zeros(3, 2, 1, 1, 1), np.ones((3, 2), int), np.array([[0, 0], [1, 0], [1, 0]]) > 0)
-        best, largest = smallest(found)
-        assert best.tolist() == [2, 2]
-        assert largest == (3.0, 9.0)
+        assert smallest(found).tolist() == [2, 2]
 
     def test_more_searches_only_add_to_fewer(self) -> None:
-        """The first search finds what it finds alone, and a class's mask can only become smaller."""
+        """In full searches the first finds what it finds alone, and a class's mask can only become smaller."""
         evidence = make_evidence(NeuralCleanse(), planted(), stripes())
         classifier = evidence.network.requires_grad_(False)
         runs = []
         for searches in (1, 2):
             again = make_evidence(NeuralCleanse(), planted(), stripes())
-            config = ReverseConfig(**QUICK | {"searches": searches, "stop_patience": 4})
+            config = ReverseConfig(**QUICK | {"searches": searches, "stop_patience": 4, "trial": 60})
             runs.append((TriggerSearch(classifier, again, config).run(), reverse_triggers(classifier, evidence, config)))
         (alone, one), (both, two) = runs
         torch.testing.assert_close(both.masks[0], alone.masks[0], atol=1e-4, rtol=0)
@@ -114,7 +112,6 @@ class TestSearch:
         assert not torch.equal(both.masks[1], both.masks[0])
         assert two.rounds == tuple(both.rounds.sum(0).tolist())
         assert all(after <= before + 1e-3 for before, after in zip(one.norms, two.norms, strict=True))
-        assert all(norm <= largest for norm, largest in zip(two.norms, two.largest, strict=True))
 
     def test_repeats_exactly(self) -> None:
         config = ReverseConfig(rounds=8, batch_size=20)

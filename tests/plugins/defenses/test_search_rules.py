@@ -1,4 +1,4 @@
-"""Cost, stop and presets of Neural Cleanse's search: by hand, and beside the authors' rules restated."""
+"""Cost, stop, trial and presets of Neural Cleanse's search: by hand, and beside the authors' rules restated."""
 
 from __future__ import annotations
 
@@ -6,12 +6,52 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
+from torch import Tensor
 
 from gatecrash.contracts.config import key_fields
-from gatecrash_plugins.defenses._search_rules import CostSchedule, SearchConfig, Standstill
+from gatecrash.testing import make_evidence
+from gatecrash_plugins.defenses._reverse_triggers import anomaly_indices, smallest
+from gatecrash_plugins.defenses._search_rules import CostSchedule, FloatArray, SearchConfig, Standstill, trailing
+from gatecrash_plugins.defenses._trigger_search import Found, IntArray, TriggerSearch
+from gatecrash_plugins.defenses.neural_cleanse import NeuralCleanse
+from support.planted_shortcut import SIDE, planted, stripes
+
+INFINITE = float("inf")
+
+
+def played_searches() -> st.SearchStrategy[FloatArray]:
+    """Norms float [R, S, K] of R = 6 rounds, in 8ths of a pixel."""
+    shapes = st.tuples(st.just(6), st.integers(1, 4), st.integers(3, 6))
+    return arrays(np.float64, shapes, elements=st.integers(1, 400).map(lambda eighths: eighths / 8))
+
+
+def play(norms: FloatArray, config: SearchConfig) -> Found:
+    """A search in which every trigger works and its mask has the norm that is given for round, start and class, [R, S, K]."""
+    rounds, searches, classes = norms.shape
+    evidence = make_evidence(NeuralCleanse(), planted(), stripes(count=classes, classes=classes))
+    search = TriggerSearch(evidence.network, evidence, config.model_copy(update={"searches": searches}))
+    played = iter(norms.reshape(rounds, -1))
+
+    def a_round(active: IntArray, _cost: FloatArray) -> tuple[FloatArray, FloatArray, Tensor]:
+        found = next(played)[active]
+        triggers = torch.zeros(len(active), 1 + 1, SIDE, SIDE)
+        triggers[:, 0, 0, 0] = torch.from_numpy(found)
+        return np.ones(len(active)), found, triggers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "_round", a_round)
+        return search.run()
+
+
+def sizes(found: Found) -> list[float]:
+    """The norm of the mask that counts, by class."""
+    best = smallest(found)
+    return [float(mask.sum()) for mask in found.masks[best, torch.arange(len(best))]]
 
 
 class TestCost:
@@ -117,6 +157,42 @@ class TestStop:
             counter = counter + 1 if norm >= ratio * before else 0
             before = min(norm, before)
             assert bool(standstill.settled[0]) == (counter >= 3)
+
+
+class TestTrial:
+    def test_of_each_class_the_search_with_the_smallest_mask_leads(self) -> None:
+        best = np.array([[5.0, 7.0, INFINITE], [4.0, 7.0, INFINITE], [INFINITE, 9.0, INFINITE]])
+        assert trailing(best).tolist() == [[True, False, False], [False, True, False], [True, True, False]]
+
+    @settings(max_examples=30)
+    @given(played_searches(), st.integers(1, 5))
+    def test_norms_and_verdict_are_those_of_full_searches_where_leaders_stay_ahead(self, norms: FloatArray, trial: int) -> None:
+        """Norms [R, S, K] by round, of masks that all work. What lies above what the leader ends with is arbitrary."""
+        least = np.minimum.accumulate(norms)
+        leaders = least[trial - 1].argmin(0)
+        ends = least[-1][leaders, np.arange(norms.shape[2])]
+        others = np.arange(norms.shape[1])[:, None] != leaders
+        norms = np.where(others, np.maximum(norms, ends), norms)
+
+        short, full = (play(norms, SearchConfig(rounds=len(norms), trial=rounds)) for rounds in (trial, len(norms)))
+
+        assert sizes(short) == sizes(full)
+        assert np.array_equal(anomaly_indices(sizes(short)), anomaly_indices(sizes(full)))
+        assert (short.rounds == np.where(others, trial, len(norms))).all()
+
+    @settings(max_examples=30)
+    @given(played_searches(), st.integers(1, 5))
+    def test_a_norm_is_too_large_by_no_more_than_the_leader_stayed_above_the_others(self, norms: FloatArray, trial: int) -> None:
+        least = np.minimum.accumulate(norms)
+        short, full = (sizes(play(norms, SearchConfig(rounds=len(norms), trial=rounds))) for rounds in (trial, len(norms)))
+        ends = least[-1][least[trial - 1].argmin(0), np.arange(norms.shape[2])]
+        assert full == pytest.approx(least[-1].min(0))
+        assert short == pytest.approx(ends)
+
+    def test_a_trial_as_long_as_the_search_ends_none_early(self) -> None:
+        norms = np.random.default_rng(0).uniform(1, 9, (4, 3, 2))
+        assert (play(norms, SearchConfig(rounds=4, trial=4)).rounds == 4).all()
+        assert (play(norms, SearchConfig(rounds=4, trial=100)).rounds == 4).all()
 
 
 class TestPresets:

@@ -108,6 +108,7 @@ def evidence_for(
         stream=streams,
         train=trainer(new_model, streams, setup),
         batches=batches,
+        autocast=setup.autocast,
         flip=setup.flip,
         augmentation=Augmentation(setup.recipe.crop, setup.recipe.flip and setup.flip, setup.recipe.rotation),
         prior=stage.prior,
