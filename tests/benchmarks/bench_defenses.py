@@ -108,13 +108,17 @@ def fine_pruning(setting: Setting, options: FinePruning.Config, found: Outcome) 
 
 def activation_clustering(setting: Setting, options: ActivationClustering.Config, found: Outcome) -> int:
     """All rows once for their activations. A model is trained without the smaller clusters, and by exclusionary-reclassification another
-    without the larger ones of doubtful classes; each looks once at what it was trained without. The last has no suspects."""
+    without the larger ones of doubtful classes; each looks once at what it was trained without. One of them then goes on without suspects,
+    if all these are among what it was trained without; a new model by the whole recipe otherwise."""
     assert found.suspects is not None
     rows, epochs = len(setting.training), RECIPE.epochs
     sizes = [(row["rows"], round(row["rows"] * row["smaller_share"]), "larger_kept" in row) for row in found.tables["classes"]]
     left_out = [sum(small for _, small, _ in sizes), sum(members - small for members, small, doubtful in sizes if doubtful)]
     judging: int = sum(epochs * (rows - count) + count for count in left_out if count)
     suspects = int(found.suspects.sum())
+    accused = {row["accused"] for row in found.tables["classes"]} - {""}
+    if options.finish is not None and len(accused) == 1 and options.decision.startswith("exclusionary"):
+        epochs = max(1, round(options.finish * epochs))
     return rows + judging + (epochs * (rows - suspects) if suspects else 0)
 
 

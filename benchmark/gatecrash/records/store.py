@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gatecrash.errors import UserError
 from gatecrash.records.claims import Claims
+from gatecrash.records.features import FeaturesFolder
 from gatecrash.records.files import file_name, png, write
 from gatecrash.records.kept import CLASSIFIER, DETECTOR, SUSPECTS, Produced, files_of, kept, produced_from
 from gatecrash.records.preparation import PreparationFolder
@@ -30,8 +31,11 @@ def default_store() -> Path:
     return Path(os.environ.get("GATECRASH_STORE") or "gatecrash-store")
 
 
-class Store(PreparationFolder):
-    """The results and victims of one folder, and what attacks prepared. Every method raises UserError where the folder cannot be used."""
+class Store(PreparationFolder, FeaturesFolder):
+    """The results and victims of one folder, what attacks prepared, and features.
+
+    Every method raises UserError where the folder cannot be used.
+    """
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

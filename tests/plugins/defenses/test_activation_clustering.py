@@ -20,7 +20,8 @@ from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses import _clusters as clusters
 from gatecrash_plugins.defenses import activation_clustering as ac
 from gatecrash_plugins.defenses._clusters import Halves
-from gatecrash_plugins.defenses.activation_clustering import ActivationClustering, Finding, Reclassified
+from gatecrash_plugins.defenses._exclusion import Finding, Judge, Reclassified, reclassify, trained_without
+from gatecrash_plugins.defenses.activation_clustering import ActivationClustering
 
 CLASSES = 4
 TRIGGER = 5
@@ -107,6 +108,11 @@ def halves(sizes: tuple[int, int], silhouette: float = 0.5) -> Halves:
     larger, smaller = sizes
     small = torch.tensor([False] * larger + [True] * smaller)
     return Halves(0, torch.arange(larger + smaller), small, torch.where(small, 0.5, -0.5).double(), silhouette)
+
+
+def judge(rows: list[int], total: int = 4) -> Judge:
+    """A model that was trained on these rows of so many."""
+    return Judge(victim(), torch.zeros(total).index_fill(0, torch.tensor(rows), 1).bool())
 
 
 class TestPerfectFeatures:
@@ -297,7 +303,7 @@ class TestDecisions:
     @pytest.mark.parametrize(("sizes", "accused"), [((64, 36), None), ((65, 35), None), ((66, 34), "smaller")])
     def test_relative_size_accuses_below_its_threshold(self, sizes: tuple[int, int], accused: str | None) -> None:
         defense = ActivationClustering()
-        (finding,) = defense.by_relative_size([halves(sizes)], evidence_for(planted().data, defense))
+        (finding,) = defense.by_relative_size([halves(sizes)], evidence_for(planted().data, defense)).findings
         assert finding.accused == accused
         assert finding.evidence == pytest.approx((sizes[0] - sizes[1]) / 100)
 
@@ -306,7 +312,7 @@ class TestDecisions:
     )
     def test_silhouette_accuses_small_clusters_that_fit(self, sizes: tuple[int, int], silhouette: float, accused: str | None) -> None:
         defense = ActivationClustering()
-        (finding,) = defense.by_silhouette([halves(sizes, silhouette)], evidence_for(planted().data, defense))
+        (finding,) = defense.by_silhouette([halves(sizes, silhouette)], evidence_for(planted().data, defense)).findings
         assert finding.accused == accused
         assert finding.evidence == silhouette
 
@@ -330,13 +336,13 @@ class TestDecisions:
     ) -> None:
         looked_at: list[Any] = []
 
-        def reclassify(_halves: Any, clusters: Any, _evidence: Any) -> list[Reclassified]:
+        def answer(_halves: Any, clusters: Any, _evidence: Any) -> tuple[Judge, list[Reclassified]]:
             looked_at.append(clusters)
-            return [Reclassified(kept, moved, 0.5)]
+            return judge([0, 1]), [Reclassified(kept, moved, 0.5)]
 
-        monkeypatch.setattr(ac, "reclassify", reclassify)
+        monkeypatch.setattr(ac, "reclassify", answer)
         defense, half = ActivationClustering(ActivationClustering.Config(ratio=ratio)), halves((60, 40))
-        (finding,) = defense.by_exclusion([half], evidence_for(planted().data, defense))
+        (finding,) = defense.by_exclusion([half], evidence_for(planted().data, defense)).findings
         assert (finding.accused, finding.evidence) == (accused, moved / (kept + moved))
         assert finding.details == {"kept": kept, "moved": moved, "foreign": 0.5}
         assert len(looked_at) == 1
@@ -360,10 +366,10 @@ class TestDecisions:
         accused: str | None,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        answers = iter([[small], [large]])
+        answers = iter([(judge([0]), [small]), (judge([1]), [large])])
         monkeypatch.setattr(ac, "reclassify", lambda *_: next(answers))
         defense = ActivationClustering(ActivationClustering.Config(decision="exclusionary-reclassification"))
-        (finding,) = defense.by_reclassification([halves(sizes)], evidence_for(planted().data, defense))
+        (finding,) = defense.by_reclassification([halves(sizes)], evidence_for(planted().data, defense)).findings
         assert finding.accused == accused
         assert (next(answers, None) is None) == (large is not None)
 
@@ -373,10 +379,82 @@ class TestDecisions:
         rows = torch.nonzero(case.data.labels == 0).flatten()
         poison = case.poison[rows]
         whole = Halves(0, rows, poison, torch.zeros(len(rows), dtype=torch.float64), 0.0)
-        (said,) = ac.reclassify([whole], [poison], evidence_for(case.data, defense))
+        asked, (said,) = reclassify([whole], [poison], evidence_for(case.data, defense))
+        assert asked.rows.equal(~case.poison)
         assert (said.kept, said.moved) == (0, 4)
         assert said.evidence == 1
         assert said.foreign > 0.8
+
+
+class TestFinalModel:
+    @pytest.mark.parametrize("decision", DECISIONS)
+    def test_which_rows_are_suspect_does_not_depend_on_how_the_final_model_is_trained(self, decision: str) -> None:
+        case = planted()
+        short, whole = defend(case.data, decision=decision), defend(case.data, decision=decision, finish=None)
+        assert suspects_of(short).equal(suspects_of(whole))
+        assert suspicion_of(short).equal(suspicion_of(whole))
+        assert short.tables == whole.tables
+
+    def test_goes_on_from_the_exclusionary_model_for_a_quarter_of_the_epochs_without_the_suspects(self) -> None:
+        case, calls = planted(), Calls()
+        outcome = calls.defend(case.data)
+        assert outcome.classifier is calls.made[1] is calls.made[0]
+        assert calls.epochs == [12, 3]
+        assert calls.rows == [len(case.data) - round(calls.left_out(outcome)), int((~case.poison).sum())]
+
+    def test_begins_anew_by_the_whole_recipe_if_asked_to(self) -> None:
+        case, calls = planted(), Calls()
+        outcome = calls.defend(case.data, finish=None)
+        assert outcome.classifier is calls.made[1] is not calls.made[0]
+        assert calls.epochs == [12, 12]
+
+    @pytest.mark.parametrize("decision", ["relative-size", "silhouette"])
+    def test_decisions_without_a_model_have_none_to_go_on_from(self, decision: str) -> None:
+        calls = Calls()
+        calls.defend(planted().data, decision=decision, size=0.4)
+        assert calls.epochs == [12]
+
+    def test_goes_on_from_the_second_model_where_the_first_was_trained_on_the_poison(self) -> None:
+        calls = Calls()
+        outcome = calls.defend(planted(clean=24, poison=27).data, decision="exclusionary-reclassification")
+        assert outcome.classifier is calls.made[2] is calls.made[1] is not calls.made[0]
+        assert calls.epochs == [12, 12, 3]
+
+    @pytest.mark.parametrize(
+        ("trained_on", "goes_on"), [(([0, 1], [0, 1, 2]), 0), (([0, 3], [1, 2]), 1), (([0, 3], [1, 3]), None), ((), None)]
+    )
+    def test_goes_on_from_the_first_model_that_has_seen_no_suspect(self, trained_on: tuple[list[int], ...], goes_on: int | None) -> None:
+        """Row 3 is the suspect."""
+        judges = [judge(rows) for rows in trained_on]
+        data = ImageSet(torch.zeros(4, 1, 1, 6, dtype=torch.uint8), torch.tensor([0, 0, 0, 1]), ("a", "b", "c", "d"))
+        made = trained_without(torch.tensor([False, False, False, True]), judges, 0.01, evidence_for(data, ActivationClustering()))
+        assert [made is one.network for one in judges] == [index == goes_on for index in range(len(judges))]
+
+
+class Calls:
+    """A defense, and what it trained on the way."""
+
+    def __init__(self) -> None:
+        self.made: list[Network] = []
+        self.epochs: list[int] = []
+        self.rows: list[int] = []
+
+    def defend(self, data: ImageSet, **options: Any) -> Outcome:
+        defense = ActivationClustering(ActivationClustering.Config.model_validate(options))
+        evidence = evidence_for(data, defense)
+
+        def train(rows: ImageSet, *, recipe: Recipe = RECIPE, network: Network | None = None) -> Network:
+            self.made.append(evidence.train(rows, recipe=recipe, network=network))
+            self.epochs.append(recipe.epochs)
+            self.rows.append(len(rows))
+            return self.made[-1]
+
+        return defense.defend(replace(evidence, train=train))  # type: ignore[arg-type]
+
+    @staticmethod
+    def left_out(outcome: Outcome) -> float:
+        """Rows in the smaller clusters of all classes."""
+        return sum(row["rows"] * row["smaller_share"] for row in outcome.tables["classes"])
 
 
 def test_suspicion_by_hand() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gatecrash.contracts.classifier import Classifier, Network
 from gatecrash.engine import batching
-from gatecrash.engine.device import choose_device
+from gatecrash.engine.device import choose_device, device_name
+from gatecrash.engine.processor import cpu_kind, cpu_model
 from gatecrash.engine.trainer import ReportProgress
 from gatecrash.errors import ContractError, NotApplicable
 from gatecrash.process.measuring import Meter
@@ -28,6 +29,14 @@ class Features:
 
     values: Tensor
     seconds: float
+    machine: str = ""
+    """See `machine`."""
+
+
+def machine(ground: Ground) -> str:
+    """What the last digits of features depend on, beside the victim: where it is the same, they need not be computed again."""
+    device = device_name(choose_device(ground.device))
+    return f"{device}, {cpu_model()}, {cpu_kind()}, torch {torch.__version__}, {ground.threads} threads"
 
 
 def features(ground: Ground, defender_input: DefenderInput, report: ReportProgress) -> Features:
@@ -40,7 +49,7 @@ def features(ground: Ground, defender_input: DefenderInput, report: ReportProgre
     with meter:
         network = defender_input.classifier().to(device).eval()
         values = penultimate(network, defender_input.training_data.images, partial(batching.batches, device=device)).cpu()
-    return Features(values, meter.seconds)
+    return Features(values, meter.seconds, machine(ground))
 
 
 def penultimate(classifier: Classifier, images: Tensor, batches: Callable[..., Iterator[Any]]) -> Tensor:
