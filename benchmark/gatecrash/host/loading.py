@@ -17,6 +17,7 @@ from gatecrash.errors import UserError
 from gatecrash.host.file_import import import_file
 from gatecrash.host.host import Host, Problem
 from gatecrash.host.plugin_file import PluginFile, read_plugin_file
+from gatecrash.process.lasting import nothing_collected
 
 SHIPPED = "gatecrash_plugins"
 NO_PLUGIN = re.compile(r"_|test_|conftest\.py$|.*_test\.py$")
@@ -59,7 +60,8 @@ def _load_file(host: Host, path: Path) -> None:
 
 def _load(host: Host, origin: str, importer: Callable[[], Any], content: str | None = None) -> None:
     try:
-        module = importer()
+        with nothing_collected():
+            module = importer()
     except (Exception, SystemExit) as error:
         host.problems.append(Problem(origin, f"cannot be imported: {type(error).__name__}: {error}", traceback.format_exc()))
         return

@@ -26,6 +26,7 @@ if "ray" not in sys.modules:
 
 import ray
 import ray.exceptions
+from ray._private import node as ray_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gatecrash.errors import UserError, one_line
@@ -94,7 +95,7 @@ def start(request: ResourceRequest) -> None:
     folder, mark = folder_of_ray(), secrets.token_hex(16)
     _watcher = Watcher(mark)
     try:
-        with inherited(mark), _quiet():
+        with inherited(mark), _quiet(), _without_helpers():
             ray.init(
                 address="local",
                 num_cpus=int(here.cpus),
@@ -138,6 +139,23 @@ def _this_machine(request: ResourceRequest) -> Machine:
 
     gpus = torch.cuda.device_count() if request.gpus != 0 and torch.cuda.is_available() else 0
     return Machine("this machine", "", float(joblib.cpu_count()), float(gpus))
+
+
+_HELPERS = ("start_api_server", "start_monitor", "start_log_monitor")
+"""Methods of Ray's node that start its dashboard, which `ray.init` would wait for although it has no pages, and what scales a cluster and
+prints logs: nobody asks them on a Ray of our own. Not public: a Ray without them starts what it likes."""
+
+
+@contextmanager
+def _without_helpers() -> Iterator[None]:
+    starts = {name: getattr(ray_node.Node, name) for name in _HELPERS if hasattr(ray_node.Node, name)}
+    for name in starts:
+        setattr(ray_node.Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, start_helper in starts.items():
+            setattr(ray_node.Node, name, start_helper)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import ray
 import ray.exceptions
 
 from gatecrash.errors import one_line
+from gatecrash.process.lasting import keep_all_of_now
 from gatecrash.running.executors import output, plugin_files
 from gatecrash.running.executors.attendant import QUESTIONS
 from gatecrash.running.executors.cluster import Versions, cuda_index, disagreement
@@ -58,6 +59,7 @@ def carry_out(job: Job, parcel: Parcel, attempt: int, names: list[str], *shared:
             started()
             if not plugin_files.host_with.cache_info().currsize:
                 plugin_files.host_with(job.files)
+                keep_all_of_now()
                 started()  # time counts from here: a new worker's imports are not the plugin's
             if limit is not None:
                 faulthandler.dump_traceback_later(limit, file=2)

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from cachetools import LRUCache
-from torch import Tensor
 
-from gatecrash.process.mapped import Region, region_of
 from gatecrash.running.tasks.protocol import Artifact
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gatecrash.process.mapped import Region
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,20 @@ def pack(value: Any, *, by_file: bool = False) -> Parcel:
 
 def unpack(parcel: Parcel) -> Any:
     """The value, in memory of its own; the parcel is empty afterwards."""
-    buffers = [torch.empty(len(buffer), dtype=torch.uint8).numpy() for buffer in parcel.buffers]  # aligned, as torch's own tensors
+    buffers = _memory([len(buffer) for buffer in parcel.buffers])
     for own, shared in zip(buffers, parcel.buffers, strict=True):
         own[:] = shared
     parcel.buffers.clear()
     return pickle.loads(parcel.head, buffers=buffers)
+
+
+def _memory(sizes: Sequence[int]) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Arrays of so many bytes, aligned as torch's own tensors."""
+    if not sizes:
+        return []
+    import torch
+
+    return [torch.empty(size, dtype=torch.uint8).numpy() for size in sizes]
 
 
 class SharedArtifacts:
@@ -81,17 +94,23 @@ class _Pickler(pickle.Pickler):
         self._regions = regions
 
     def reducer_override(self, value: Any) -> Any:
-        if type(value) is not Tensor and type(value) is not torch.nn.Parameter:
-            return NotImplemented
-        region = region_of(value) if self._regions is not None else None
-        if self._regions is not None and region is not None and region.is_there():
-            self._regions.append(region)
-            return region.mapped, ()
+        torch = sys.modules.get("torch")
+        if torch is None or (type(value) is not torch.Tensor and type(value) is not torch.nn.Parameter):
+            return NotImplemented  # no tensor where nobody has imported torch
+        if self._regions is not None:
+            from gatecrash.process.mapped import region_of
+
+            region = region_of(value)
+            if region is not None and region.is_there():
+                self._regions.append(region)
+                return region.mapped, ()
         tensor = value.detach().cpu().contiguous()
         content: Any = tensor.reshape(-1).view(torch.uint8).numpy()
         return _tensor, (pickle.PickleBuffer(content), tensor.dtype, tuple(tensor.shape))
 
 
 def _tensor(buffer: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    import torch
+
     content = np.frombuffer(buffer, dtype=np.uint8)
     return torch.from_numpy(content).view(dtype).reshape(shape) if content.size else torch.empty(shape, dtype=dtype)

@@ -24,6 +24,7 @@ from gatecrash.host.host import Host
 from gatecrash.host.loading import load_files, load_plugins
 from gatecrash.host.plugin_file import PluginFile
 from gatecrash.process.isolation import fresh_process_state
+from gatecrash.process.lasting import keep_all_of_now
 from gatecrash.running.witness import fence
 from gatecrash.running.witness.process import PATIENCE
 from gatecrash.running.witness.wire import receive, send
@@ -35,6 +36,7 @@ STATE, IMAGES, LOGITS = "state.", "images", "logits"
 def serve(descriptor: int) -> None:
     """Fork a process for every connection to the listening socket `descriptor`, until standard input ends."""
     load_plugins()
+    keep_all_of_now()  # a child that collects garbage would copy all of this process's memory
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
     with socket.socket(fileno=descriptor) as listener:
         while True:
