@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 
 class GpuFault(RuntimeError):
@@ -22,25 +22,26 @@ _FLOATING = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution", "convolut
 """Operations that the CPU has for integers, and a GPU has not."""
 
 
-def require_possible(func: Any, args: Any, kwargs: Any, gpu: type[Tensor]) -> None:
-    """Raise GpuFault unless a GPU carries the operation out on these arguments, of which at least one, or the result, is on it."""
+def refusal_of(func: Any, args: Any, kwargs: Any, gpu: type[Tensor]) -> str | None:
+    """Why a GPU refuses the operation on these arguments, of which at least one, or the result, is on it; None where it does not."""
     name = _name(func)
     if not has_gpu_kernel(func):
-        raise GpuFault(f"aten::{name} has no kernel for a GPU")
-    leaves = tree_leaves((args, kwargs))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.device.type != "meta"]
-    if any(isinstance(leaf, torch.Generator) and leaf.device.type == "cpu" for leaf in leaves):
-        raise GpuFault("expected a generator on cuda, but found one on cpu")
+        return f"aten::{name} has no kernel for a GPU"
+    given = list(leaves((args, kwargs.values())))
+    tensors = [leaf for leaf in given if isinstance(leaf, Tensor) and leaf.device.type != "meta"]
+    if any(isinstance(leaf, torch.Generator) and leaf.device.type == "cpu" for leaf in given):
+        return "expected a generator on cuda, but found one on cpu"
     if name in _FLOATING and tensors and not (tensors[0].is_floating_point() or tensors[0].is_complex()):
-        raise GpuFault(f"aten::{name} is not implemented for {tensors[0].dtype} on a GPU")
+        return f"aten::{name} is not implemented for {tensors[0].dtype} on a GPU"
     if name in ("copy_", "_to_copy", "copy") or not any(isinstance(tensor, gpu) for tensor in tensors):
-        return
+        return None
     strangers = [tensor for tensor in tensors if not isinstance(tensor, gpu)]
     if name.rstrip("_") in _OWN_PLACES and isinstance(args[0], gpu):
         strangers = [] if len(args) < 3 or isinstance(args[2], gpu) or not args[2].ndim else [args[2]]
     scalars = torch.Tag.pointwise in func.tags or name.startswith(_OWN_SCALARS)
     if any(tensor.ndim or not scalars for tensor in strangers) or (strangers and _changes(func, args, strangers)):
-        raise GpuFault(f"expected all tensors of aten::{name} to be on the same device, but found at least two, cuda:0 and cpu")
+        return f"expected all tensors of aten::{name} to be on the same device, but found at least two, cuda:0 and cpu"
+    return None
 
 
 def wait_of(func: Any, args: Any, kwargs: Any, gpu: type[Tensor], to_gpu: bool) -> str | None:
@@ -68,6 +69,15 @@ def _wait_of_places(args: Any, gpu: type[Tensor]) -> str | None:
     if any(not isinstance(place, gpu) for place in places):
         return "a selection by rows that are on the CPU"
     return None
+
+
+def leaves(values: Iterable[Any]) -> Iterator[Any]:
+    """What is in the values, and in lists and tuples in them."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from leaves(value)
+        else:
+            yield value
 
 
 @cache

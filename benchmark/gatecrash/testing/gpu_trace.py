@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from gatecrash.testing.gpu_rules import GpuFault
+
 APART = 3
 """Steps of up to three backward passes (a perturbed weight, an inner attack) are seen as steps."""
 STEPS = 5
@@ -21,8 +23,8 @@ _NOT_THE_CAUSE = (str(Path(torch.__file__).parent), *(str(Path(__file__).with_na
 
 
 @dataclass(frozen=True)
-class Place:
-    """A line of code."""
+class CodeLine:
+    """A line of code, by its file, number and function."""
 
     file: str
     line: int
@@ -37,7 +39,7 @@ class Wait:
     """One wait: what for, caused by which line, after how many backward passes."""
 
     reason: str
-    place: Place
+    line: CodeLine
     step: int
 
 
@@ -46,10 +48,12 @@ class Trace:
 
     def __init__(self) -> None:
         self.waits: list[Wait] = []
+        self.faults: list[GpuFault] = []
+        """What was refused, whether or not the program went on."""
         self.backwards = 0
 
     def add(self, reason: str) -> None:
-        self.waits.append(Wait(reason, _cause(sys._getframe(1)), self.backwards))
+        self.waits.append(Wait(reason, code_line(), self.backwards))
 
     def counting(self, backward: Callable[..., Any]) -> Callable[..., Any]:
         """The same function, whose calls are counted."""
@@ -62,10 +66,10 @@ class Trace:
 
     def in_every_step(self) -> list[Wait]:
         """One wait of each line that waited in at least five training steps in a row."""
-        by_place: dict[Place, list[Wait]] = defaultdict(list)
+        by_line: dict[CodeLine, list[Wait]] = defaultdict(list)
         for wait in self.waits:
-            by_place[wait.place].append(wait)
-        return [waits[-1] for waits in by_place.values() if _longest_row({wait.step for wait in waits}) >= STEPS]
+            by_line[wait.line].append(wait)
+        return [waits[-1] for waits in by_line.values() if _longest_row({wait.step for wait in waits}) >= STEPS]
 
 
 def _longest_row(steps: set[int]) -> int:
@@ -76,10 +80,11 @@ def _longest_row(steps: set[int]) -> int:
     return longest
 
 
-def _cause(frame: FrameType | None) -> Place:
+def code_line() -> CodeLine:
     """The innermost line outside torch and the simulation."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_CAUSE):
         frame = frame.f_back
     if frame is None:
-        return Place("?", 0, "?")
-    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        return CodeLine("?", 0, "?")
+    return CodeLine(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -18,10 +19,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
-from gatecrash.testing.gpu_rules import require_possible, wait_of
-from gatecrash.testing.gpu_trace import Trace
+from gatecrash.testing.gpu_rules import GpuFault, leaves, refusal_of, wait_of
+from gatecrash.testing.gpu_trace import Trace, code_line
 
 CUDA = torch.device("cuda", 0)
 _INSIDE = torch.device("lazy", 0)
@@ -71,6 +71,10 @@ class _Device(TorchDispatchMode):
         super().__init__()
         self._trace = trace
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, to guard the mode against it: a second, and time in every operation
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {}, self._trace)
 
@@ -105,11 +109,15 @@ def simulated_gpu() -> Iterator[Trace]:
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any], trace: Trace | None) -> Any:
     """One operation: on the CPU values, after the rules have let it pass."""
-    given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    here, wanted = any(isinstance(tensor, GpuTensor) for tensor in given), kwargs.get("device")
+    here, wanted = any(isinstance(leaf, GpuTensor) for leaf in leaves((args, kwargs.values()))), kwargs.get("device")
     there = here if wanted is None else torch.device(wanted).type in _ours
     if here or there:
-        require_possible(func, args, kwargs, GpuTensor)
+        refusal = refusal_of(func, args, kwargs, GpuTensor)
+        if refusal is not None:
+            fault = GpuFault(f"{refusal} ({code_line()})")
+            if trace is not None:
+                trace.faults.append(fault)
+            raise fault
         wait = wait_of(func, args, kwargs, GpuTensor, there)
         if wait is not None and trace is not None:
             trace.add(wait)
@@ -118,24 +126,39 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], trace: Trace | None) -> A
         inner_kwargs["device"] = _CPU
     if here and not there and torch.device(wanted).type == "meta":  # type: ignore[arg-type]
         inner_kwargs["device"] = wanted
-    found = func(*_inner(args), **inner_kwargs)
-    if not there:
-        return found
-    return return_and_correct_aliasing(func, args, kwargs, tree_map(_wrapped, found))
+    # A part of an ordinary tensor is an ordinary one in inference mode, too.
+    with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
+        found = func(*_inner(args), **inner_kwargs)
+        if not there:
+            return found
+        made = _wrapped(found)
+        return return_and_correct_aliasing(func, args, kwargs, made) if _shares_memory(func) else made
 
 
 def _inner(value: Any) -> Any:
-    return tree_map(lambda leaf: leaf.inner if isinstance(leaf, GpuTensor) else leaf, value)
+    """The value with the CPU's tensors in place of those on the device."""
+    if isinstance(value, GpuTensor):
+        return value.inner
+    return type(value)(map(_inner, value)) if isinstance(value, list | tuple) else value
 
 
 def _wrapped(value: Any) -> Any:
+    """The value with tensors on the device in place of the CPU's."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_wrapped, value))
     return GpuTensor(value) if isinstance(value, Tensor) and not isinstance(value, GpuTensor) else value
+
+
+@cache
+def _shares_memory(func: Any) -> bool:
+    """Whether the operation returns an argument, or a view of one."""
+    return any(found.alias_info is not None for found in func._schema.returns)
 
 
 def _to(tensor: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
     """`tensor.to(...)`, where the tensor or what it shall be like is on the simulated device."""
     device, dtype, non_blocking, memory_format = torch._C._nn._parse_to(*args, **kwargs)
-    here = isinstance(tensor, GpuTensor)
+    here = tensor.device.type in _ours
     there = here if device is None else device.type in _ours
     fits = memory_format in (None, torch.preserve_format) or tensor.is_contiguous(memory_format=memory_format)
     if here == there and dtype in (None, tensor.dtype) and fits and not copy:
@@ -156,10 +179,12 @@ def _set_data(tensor: Tensor, value: Tensor) -> None:
 
 
 _data: Any = Tensor.data
+_tolist: Any = Tensor.tolist
 _MOVERS: dict[Any, Callable[..., Any]] = {
     Tensor.to: _to,
     Tensor.cpu: lambda tensor, **options: _to(tensor, _CPU, **options),
     Tensor.cuda: lambda tensor, _device=None, **options: _to(tensor, CUDA, **options),
+    Tensor.tolist: lambda tensor: _tolist(_to(tensor, _CPU)),
     Tensor.type_as: lambda tensor, other: _to(tensor, other),
     _data.__set__: _set_data,
 }

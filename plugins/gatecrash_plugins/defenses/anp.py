@@ -127,11 +127,11 @@ class ANP(Defense):
         rows = endless(len(data), config.batch_size, evidence.stream("batches"))
         neurons.use_batch_statistics(config.statistics == "batch")
         for _ in range(config.iterations):
-            batch = next(rows).to(data.device)
+            batch = next(rows).to(data.device, non_blocking=True)
             images, labels = data.images[batch], data.labels[batch]
             start = config.epsilon * (2 * torch.rand(2, neurons.count, generator=starts) - 1)
             optimizer.zero_grad()
-            mask.grad = mask_gradient(neurons, mask, images, labels, start.to(evidence.device), config)
+            mask.grad = mask_gradient(neurons, mask, images, labels, start.to(evidence.device, non_blocking=True), config)
             optimizer.step()
             with torch.no_grad():
                 mask.clamp_(0, 1)
