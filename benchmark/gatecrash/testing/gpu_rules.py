@@ -27,7 +27,7 @@ def refusal_of(func: Any, args: Any, kwargs: Any, gpu: type[Tensor]) -> str | No
     name = _name(func)
     if not has_gpu_kernel(func):
         return f"aten::{name} has no kernel for a GPU"
-    given = list(leaves((args, kwargs.values())))
+    given = list(leaves((*args, *kwargs.values())))
     tensors = [leaf for leaf in given if isinstance(leaf, Tensor) and leaf.device.type != "meta"]
     if any(isinstance(leaf, torch.Generator) and leaf.device.type == "cpu" for leaf in given):
         return "expected a generator on cuda, but found one on cpu"

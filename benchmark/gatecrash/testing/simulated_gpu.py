@@ -109,7 +109,7 @@ def simulated_gpu() -> Iterator[Trace]:
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any], trace: Trace | None) -> Any:
     """One operation: on the CPU values, after the rules have let it pass."""
-    here, wanted = any(isinstance(leaf, GpuTensor) for leaf in leaves((args, kwargs.values()))), kwargs.get("device")
+    here, wanted = any(isinstance(leaf, GpuTensor) for leaf in leaves((*args, *kwargs.values()))), kwargs.get("device")
     there = here if wanted is None else torch.device(wanted).type in _ours
     if here or there:
         refusal = refusal_of(func, args, kwargs, GpuTensor)
