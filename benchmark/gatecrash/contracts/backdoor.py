@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -99,7 +99,7 @@ class Goal:
 
     def eligible(self, labels: Tensor) -> Tensor:
         """bool [N]: images on which the backdoor is scored, and which a dirty-label attack may poison."""
-        return torch.tensor([wanted is not None for wanted in self.mapping], device=labels.device)[labels]
+        return _of_class([wanted is not None for wanted in self.mapping], labels)
 
     def labels(self, labels: Tensor) -> Tensor:
         """int64 [N]: the labels that the attacker wants for triggered images of these classes.
@@ -107,7 +107,12 @@ class Goal:
         Images of classes that the goal is not meant for get the target where there is one only, else they keep their class.
         """
         wanted = [(label if self.target is None else self.target) if to is None else to for label, to in enumerate(self.mapping)]
-        return torch.tensor(wanted, device=labels.device)[labels]
+        return _of_class(wanted, labels)
+
+
+def _of_class(values: Sequence[int], labels: Tensor) -> Tensor:
+    """Of the values, one per class, those of the labels' classes; nothing waits for the device."""
+    return torch.tensor(values).to(labels.device, non_blocking=True)[labels]
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,8 +114,8 @@ class Feed:
         batches = []
         for size in self.sizes:
             chosen = torch.nonzero(torch.rand(count, generator=self._order) < size / count).flatten()
-            batches.append(chosen[torch.randperm(len(chosen), generator=self._order)].to(device))
-        return batches
+            batches.append(chosen[torch.randperm(len(chosen), generator=self._order)])
+        return list(torch.split(torch.cat(batches).to(device), [len(batch) for batch in batches]))  # one move, not one per batch
 
     def _draw(self, sizes: list[int], *, another_view: bool) -> augment.Draws:
         return augment.draw(

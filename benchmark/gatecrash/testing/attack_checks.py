@@ -20,6 +20,7 @@ from gatecrash.testing.implant_checks import (
     hands_out_a_training_set,
     honours_the_device,
     implants_a_classifier,
+    trains_without_waiting,
     triggers_act_per_image,
     triggers_survive_storage,
 )
@@ -251,5 +252,6 @@ ATTACK_CHECKS = (
     Check(implants_a_classifier),
     Check(hands_out_a_training_set, lambda attack: attack.controls != "data"),
     Check(honours_the_device),
+    Check(trains_without_waiting, lambda attack: type(attack).implant is not Attack.implant),
     Check(keeps_little_memory),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -57,6 +57,10 @@ class AttackTrial(Trial[AttackRun]):
         """Whether the attack has a say in training."""
         return type(self.plugin).implant is not Attack.implant
 
+    @property
+    def gpu_case(self) -> Case:
+        return replace(super().gpu_case, data_device="cpu")
+
     def prepare(self, shared: CheckSetup) -> None:
         if self.plugin.needs_benign:
             shared.benign  # noqa: B018 - made on demand
@@ -69,7 +73,7 @@ class AttackTrial(Trial[AttackRun]):
     def make(self, case: Case, shared: CheckSetup) -> AttackRun:
         """A fresh instance at work on a copy of the training set."""
         attack, device = self._attack(case), case.device
-        train = copied(shared.train).to(device)
+        train = copied(shared.train).to(case.data_device or device)
         benign = shared.benign.duplicate().to(device) if attack.needs_benign else None
         settings = RunSettings(recipe=shared.recipe, seed=case.seed, device=torch.device(device))
         datasets = stand_ins(attack.config, shared, device)

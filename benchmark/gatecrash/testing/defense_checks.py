@@ -28,7 +28,7 @@ from gatecrash.testing.defense_variations import (
     uses_its_seed,
     works_on_other_images,
 )
-from gatecrash.testing.devices import DEVICES, require_movable
+from gatecrash.testing.devices import DEVICES, on_a_simulated_gpu, require_movable, require_no_waits
 from gatecrash.testing.setting import same_module, same_tensor, same_tensors, stored
 from gatecrash.testing.trial import Case
 
@@ -139,8 +139,9 @@ def honours_the_device(defense: Defense) -> str:
         made: Portable | None = getattr(work.outcome, what)
         if made is not None:
             require_movable(made, trial(defense).setting.test.images[:4], f"the {what}")
-    for device in DEVICES:
-        outcome = work.outcome if device == "cpu" else trial(defense).run(Case(device=device)).outcome
+    runs = [("cpu", work), ("cuda", on_a_simulated_gpu(trial(defense))[0])]
+    for device, run in [*runs, *((device, trial(defense).run(Case(device=device))) for device in DEVICES[1:])]:
+        outcome = run.outcome
         elsewhere = {tensor.device.type for tensor in outcome.classifier.state_dict().values()} - {device} if outcome.classifier else set()
         require(
             not elsewhere,
@@ -148,7 +149,12 @@ def honours_the_device(defense: Defense) -> str:
             f"tensors on {', '.join(sorted(elsewhere))}",
             "create and move tensors with device=evidence.device",
         )
-    return f"tried on {', '.join(DEVICES)}"
+    return f"tried on {', '.join(DEVICES)} and a simulated GPU"
+
+
+def trains_without_waiting(defense: Defense) -> str:
+    """On a GPU no step of a training or search waits for the device: nothing in it reads a value, selects by a mask or moves data."""
+    return require_no_waits(trial(defense))
 
 
 def _require_plain(outcome: Outcome) -> None:
@@ -197,6 +203,7 @@ DEFENSE_CHECKS = (
     Check(every_choice_works, quick=False),
     Check(benign_victim_survives, quick=False),
     Check(honours_the_device),
+    Check(trains_without_waiting),
     Check(keeps_little_memory),
     Check(time_and_memory_are_reported),
 )

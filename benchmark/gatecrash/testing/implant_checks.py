@@ -8,7 +8,7 @@ from gatecrash.contracts.attack import Attack
 from gatecrash.contracts.classifier import Classifier
 from gatecrash.testing.attack_trial import trial
 from gatecrash.testing.check import CheckFailed, finishing, require
-from gatecrash.testing.devices import DEVICES, require_movable
+from gatecrash.testing.devices import DEVICES, on_a_simulated_gpu, require_movable, require_no_waits
 from gatecrash.testing.setting import stored
 from gatecrash.testing.trial import Case
 from gatecrash.testing.trigger_promises import require_per_image, require_storable, triggers_of
@@ -78,4 +78,11 @@ def honours_the_device(attack: Attack) -> str:
         )
         where = again.poisoned.images.device.type
         require(where == device, f"poisoned images on the device of the training set, {device}", where, "end with .to(train.device)")
-    return f"tried on {', '.join(DEVICES)}"
+    where = on_a_simulated_gpu(trial(attack))[0].poisoned.images.device.type
+    require(where == "cpu", "poisoned images on the CPU, where the training set was", where, "end with .to(train.device)")
+    return f"tried on {', '.join(DEVICES)} and a simulated GPU"
+
+
+def trains_without_waiting(attack: Attack) -> str:
+    """On a GPU no step of a training waits for the device: nothing in it reads a value, selects by a mask or moves data."""
+    return require_no_waits(trial(attack))

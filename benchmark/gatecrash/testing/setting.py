@@ -33,11 +33,12 @@ from gatecrash.testing.builders import make_context
 from gatecrash.testing.check import finishing
 from gatecrash.testing.small_resnet import SmallResNet
 
-Place = Literal["digits", "colour", "grid"]
+Place = Literal["digits", "colour", "grid", "gpu"]
 """What a plugin is tried on.
 
 `digits`: 60 digits of each class, 16x16 pixels, one channel, and a small net. `colour`: the same with three channels, 20x24 pixels, eight
-classes and a residual net. `grid`: all digits as the grid `quickstart` has them, with its recipe, model and hold-out.
+classes and a residual net. `grid`: all digits as the grid `quickstart` has them, with its recipe, model and hold-out. `gpu`: a
+few of `digits`, in small batches.
 """
 
 PER_CLASS = 60
@@ -45,6 +46,8 @@ PER_CLASS = 60
 
 MODEL = ("small-cnn", {"width": 8})
 RECIPE = recipe_from({"preset": "tiny", "epochs": 8})
+GPU_PER_CLASS, GPU_HOLDOUT = 24, 5
+GPU_RECIPE = recipe_from({"preset": "tiny", "epochs": 1, "batch_size": 10})
 COLOUR_SIZE, COLOUR_CLASSES, TINT = (20, 24), 8, (1.0, 0.7, 0.4)
 
 
@@ -73,7 +76,7 @@ class CheckSetup:
     @property
     def described(self) -> str:
         """The images, as a message names them: `the digits (1x16x16)`."""
-        return f"the digits ({'x'.join(map(str, self.train.shape))})"
+        return f"the digits ({'x'.join(map(str, self.train.shape))}){' on a simulated GPU' if self.place == 'gpu' else ''}"
 
     def _victim(self, attack: str, options: dict[str, float]) -> Implant:
         instance = self.host.get("attack", attack).configure(options)
@@ -91,11 +94,14 @@ def setting(place: Place = "digits") -> CheckSetup:
     if place == "grid":
         recipe = recipe_from("tiny")
     else:
-        rows = stratified_rows(splits.train.labels, [PER_CLASS] * 10, stream("checks"))
+        rows = stratified_rows(splits.train.labels, [GPU_PER_CLASS if place == "gpu" else PER_CLASS] * 10, stream("checks"))
         splits = take(splits, rows, torch.arange(len(splits.test)))
     if place == "colour":
         splits, model = Splits(_coloured(splits.train), _coloured(splits.test), flip=False), SmallResNet()
-    train, clean = cut(splits, HoldoutConfig(), stream("checks", "hold-out"))
+    holdout = HoldoutConfig()
+    if place == "gpu":
+        recipe, holdout = GPU_RECIPE, HoldoutConfig(per_class=GPU_HOLDOUT)
+    train, clean = cut(splits, holdout, stream("checks", "hold-out"))
     return CheckSetup(place, train, clean, splits.test, model, recipe, host)
 
 

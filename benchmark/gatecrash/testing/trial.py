@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from gatecrash.errors import ContractError, NotApplicable, UserError
 from gatecrash.testing.check import CheckFailed
+from gatecrash.testing.gpu_rules import GpuFault
 from gatecrash.testing.limits import Growth, TimeUp, measured
 from gatecrash.testing.setting import CheckSetup, Place, setting
 
@@ -27,6 +28,8 @@ class Case:
     """The run's, which streams depend on."""
     place: Place = "digits"
     device: str = "cpu"
+    data_device: str | None = None
+    """Of an attack's training set, where it is not `device`: in a grid the set stays on the CPU."""
     config: Any = None
     """Other options than the plugin's own."""
     train_victim: bool = False
@@ -90,12 +93,19 @@ class Trial(ABC, Generic[Run]):
         with measured() as self.growth:
             return self.make(case, shared)
 
+    @property
+    def gpu_case(self) -> Case:
+        """How the plugin is run on a GPU."""
+        return Case(place="gpu", device="cuda")
+
     def prepare(self, shared: CheckSetup) -> None:
         """Make what the setting makes on demand, so that its memory is not taken for the plugin's."""
 
 
 def mend_run(error: BaseException) -> str:
     """How to mend a run that ended in this error."""
+    if isinstance(error, GpuFault):
+        return "create and move tensors with the device that the plugin is given, or that of the tensors they meet"
     if isinstance(error, UserError):
         return "give the checks options that suit these images, as in -o size=3"
     if isinstance(error, ContractError):

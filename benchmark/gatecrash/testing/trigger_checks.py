@@ -103,7 +103,7 @@ def honours_the_device(maker: TriggerMaker) -> str:
     """Triggers move with `.to(device)`, and work there."""
     for who, trigger in trial(maker).work.items():
         require_movable(trigger, _images(trial(maker).setting)[:4], who)
-    return f"tried on {', '.join(DEVICES[:1])}"
+    return f"tried on {', '.join(DEVICES[:1])} and a simulated GPU"
 
 
 def _images(shared: CheckSetup) -> Any:

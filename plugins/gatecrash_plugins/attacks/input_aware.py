@@ -166,7 +166,7 @@ class InputAware(Attack):
         for _ in range(self.config.mask_epochs):
             passes = torch.randperm(len(train), generator=order).to(train.device)
             for start in range(0, len(train) - 1, ctx.recipe.batch_size):
-                images = train.images[passes[start : start + ctx.recipe.batch_size]].to(ctx.device) / 255
+                images = train.images[passes[start : start + ctx.recipe.batch_size]].to(ctx.device, non_blocking=True) / 255
                 masks = trigger.masks(images)
                 loss = self.config.norm * F.relu(masks - self.config.density).mean() + self.config.diversity * diversity(images, masks)
                 adam.zero_grad()

@@ -137,11 +137,11 @@ class ANP(Defense):
             return found.float()
 
         for _ in range(config.iterations):
-            batch = next(rows).to(data.device)
+            batch = next(rows).to(data.device, non_blocking=True)
             images, labels = data.images[batch], data.labels[batch]
             start = config.epsilon * (2 * torch.rand(2, neurons.count, generator=starts) - 1)
             optimizer.zero_grad()
-            mask.grad = mask_gradient(logits, mask, images, labels, start.to(evidence.device), config)
+            mask.grad = mask_gradient(logits, mask, images, labels, start.to(evidence.device, non_blocking=True), config)
             optimizer.step()
             with torch.no_grad():
                 mask.clamp_(0, 1)

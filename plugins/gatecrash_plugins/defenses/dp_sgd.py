@@ -56,7 +56,8 @@ class DPSGD(Defense):
             steps += 1
             loss, sums = clipped_sums(network, images, labels, clip, recipe.label_smoothing)
             for parameter, total in sums:
-                parameter.grad = (total + noise * clip * torch.randn(total.shape, generator=draws).to(total.device)) / size
+                drawn = torch.randn(total.shape, generator=draws).to(total.device, non_blocking=True)
+                parameter.grad = (total + noise * clip * drawn) / size
             optimizer.step()
             return loss
 
