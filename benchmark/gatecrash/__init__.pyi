@@ -40,6 +40,7 @@ from .contracts.point import Point as Point
 from .contracts.poisoning import GoalConfig as GoalConfig
 from .contracts.poisoning import PoisonConfig as PoisonConfig
 from .contracts.poisoning import TriggerAttack as TriggerAttack
+from .contracts.poisoning import defender_sample as defender_sample
 from .contracts.poisoning import minority_note as minority_note
 from .contracts.poisoning import poison_count as poison_count
 from .contracts.portable import Portable as Portable

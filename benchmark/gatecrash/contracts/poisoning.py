@@ -1,4 +1,4 @@
-"""Options and the base class of attacks that poison a share of the training set."""
+"""Attacks that poison a share of the training set: their options, their base class, and what a defender would hold of others."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gatecrash.contracts.attack import Attack, AttackContext, DatasetInfo
 from gatecrash.contracts.backdoor import Backdoor, Goal
 from gatecrash.contracts.class_label import ClassLabel, ClassLabels
 from gatecrash.contracts.config import Options
-from gatecrash.contracts.data import ImageSet, Poisoned
+from gatecrash.contracts.data import ImageSet, Poisoned, Role
 from gatecrash.contracts.trigger import Trigger
-from gatecrash.errors import UserError
+from gatecrash.errors import ContractError, UserError
 
 
 class GoalConfig(Options):
@@ -115,6 +115,31 @@ def _rate_for(count: int, total: int) -> str:
     return next(text for text in decimals if round(float(text) * total) == count)
 
 
+def defender_sample(backdoor: Backdoor, train: ImageSet, ctx: AttackContext, rate: float, cover_rate: float = 0.0) -> Poisoned:
+    """What a defender would hold of an attack that controls training, for `Implant.sample`.
+
+    A share `rate` of all rows, drawn from those that the goal applies to, gets the backdoor's trigger and the label that the attacker
+    wants; a share `cover_rate`, drawn from the rows that are left, gets its `cover` and keeps its label. Each is one row at least, or as
+    many as there are. Raises ContractError for a backdoor without a trigger, and for a `cover_rate` without a cover.
+    """
+    if backdoor.trigger is None or (cover_rate and backdoor.cover is None):
+        raise ContractError(f"backdoor {backdoor.name!r} has no {'trigger' if backdoor.trigger is None else 'cover'} to make a sample with")
+    order = torch.randperm(len(train), generator=ctx.stream("sample")).to(train.device)
+    attacked = order[backdoor.goal.eligible(train.labels[order])][: max(1, round(rate * len(train)))].sort().values
+    wanted = backdoor.goal.labels(train.labels[attacked])
+    sample = Poisoned.untouched(train).also(attacked, _under(backdoor.trigger, train.images[attacked], ctx), wanted)
+    if backdoor.cover is not None and cover_rate:
+        covers = order[~torch.isin(order, attacked)][: max(1, round(cover_rate * len(train)))].sort().values
+        sample = sample.also(covers, _under(backdoor.cover, train.images[covers], ctx), train.labels[covers], Role.COVER)
+    return sample
+
+
+def _under(trigger: Trigger, images: Tensor, ctx: AttackContext) -> Tensor:
+    """uint8 [n, C, H, W]: the images under the trigger."""
+    placed = trigger.to(ctx.device)
+    return torch.cat([placed(batch) for batch in ctx.batches(images)])
+
+
 class TriggerAttack(Attack):
     """Base of the attacks that are a trigger, a goal and a rate: they define `trigger` and their options.
 
@@ -169,8 +194,7 @@ class TriggerAttack(Attack):
     def craft(self, images: Tensor, labels: Tensor, ctx: AttackContext) -> Tensor:
         """uint8 [n, C, H, W]: what the chosen images (of these labels) become; by default they get the training trigger."""
         del labels
-        trigger = self.train_trigger(ctx.shape).to(ctx.device)
-        return torch.cat([trigger(batch) for batch in ctx.batches(images)])
+        return _under(self.train_trigger(ctx.shape), images, ctx)
 
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
         goal = self.config.make_goal(ctx.num_classes)
