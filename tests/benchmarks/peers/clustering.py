@@ -27,8 +27,8 @@ EQUAL = (
 )
 
 
-def beside_art(setting: Setting) -> list[Side]:
-    return [Side("Gatecrash", partial(gatecrash, setting)), Side("ART, ActivationDefence", partial(art, setting), ART.folder())]
+def sides(setting: Setting) -> list[Side]:
+    return [Side("Gatecrash", partial(gatecrash, setting)), Side("ART, ActivationDefence", partial(art, setting), ART)]
 
 
 def gatecrash(setting: Setting, clock: Clock) -> Figures:

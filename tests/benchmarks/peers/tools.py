@@ -21,9 +21,19 @@ class Tool:
     shown_by: str
     package: str | None = None
     """Looked for among what is installed where the variable is not set."""
+    needs: tuple[str, ...] = ()
+    """Packages that it imports and Gatecrash does not have."""
 
     def missing(self) -> str | None:
         """Why it cannot be used here, and what to do; None where it can."""
+        return self._absent() or self._incomplete()
+
+    def _incomplete(self) -> str | None:
+        with self.importable():
+            lacking = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return f"{self.name} needs {', '.join(lacking)}; install that, or put its folder on PYTHONPATH" if lacking else None
+
+    def _absent(self) -> str | None:
         if given := os.environ.get(self.variable):
             return None if (Path(given) / self.shown_by).is_file() else f"{self.name} is not in {given}, which has no {self.shown_by}"
         if self.package and importlib.util.find_spec(self.package):
@@ -48,18 +58,17 @@ class Tool:
         said = [line.split(b'"')[1].decode() for line in text.splitlines() if line.startswith(b'__version__ = "')]
         return said[0] if said else f"{self.shown_by}, sha256 {hashlib.sha256(text).hexdigest()[:12]}"
 
+    @contextmanager
+    def importable(self) -> Iterator[None]:
+        """What lies in its folder can be imported inside; behind all that is installed, so that it replaces nothing."""
+        before, folder = sys.path[:], self.folder()
+        if folder is not None:
+            sys.path.append(str(folder))
+        try:
+            yield
+        finally:
+            sys.path[:] = before
 
-@contextmanager
-def importable(folder: Path | None) -> Iterator[None]:
-    """What lies in the folder can be imported inside; behind all that is installed, so that it replaces nothing."""
-    before = sys.path[:]
-    if folder is not None:
-        sys.path.append(str(folder))
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
-
-BACKDOORBENCH = Tool("BackdoorBench", "BACKDOORBENCH", "utils/trainer_cls.py")
-ART = Tool("Adversarial Robustness Toolbox", "ART", "art/__init__.py", package="art")
+BACKDOORBENCH = Tool("BackdoorBench", "BACKDOORBENCH", "utils/trainer_cls.py", needs=("tqdm",))
+ART = Tool("Adversarial Robustness Toolbox", "ART", "art/__init__.py", package="art", needs=("six", "tqdm"))

@@ -10,14 +10,13 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 import torch
 
-from peers.tools import importable
+from peers.tools import Tool
 
 Figures = Mapping[str, float]
 """What came out, by name."""
@@ -41,8 +40,14 @@ class Side:
 
     name: str
     work: Callable[[Clock], Figures]
-    folder: Path | None = None
-    """Where the tool is imported from."""
+    tool: Tool | None = None
+    """What it needs besides Gatecrash's own environment."""
+
+
+def available(sides: Sequence[Side]) -> tuple[list[Side], list[str]]:
+    """Those whose tool is here, and why the others are not."""
+    missing = {side.name: side.tool.missing() for side in sides if side.tool}
+    return [side for side in sides if not missing.get(side.name)], [reason for reason in missing.values() if reason]
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def turn(side: Side) -> tuple[float, Figures]:
     """One turn in this process, with one thread."""
     torch.set_num_threads(1)
     clock = Clock()
-    with importable(side.folder):
+    with side.tool.importable() if side.tool else nullcontext():
         figures = side.work(clock)
     return clock.seconds, figures
 
