@@ -7,14 +7,14 @@ out, and a line says so. What is compared and how to read the figures: docs/peer
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from bench_defenses import archive, unpacked
 from peers import clustering, perturbation, training
-from peers.record import OURS, Comparison, as_json, table
+from peers.record import OURS, compared, keep, table
 from peers.setting import Setting, make_setting
 from peers.turns import Side, available, in_turns, own_processes
 
@@ -42,23 +42,16 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return make_setting(unpacked(archive(), tmp_path_factory.mktemp("cifar10")))
 
 
-@pytest.fixture(scope="module")
-def found() -> Iterator[list[Comparison]]:
-    """Filled by the contests; at the end it is written to the file that PEERS_JSON names."""
-    comparisons: list[Comparison] = []
-    yield comparisons
-    if (file := os.environ.get("PEERS_JSON")) and comparisons:
-        Path(file).write_text(as_json(comparisons), encoding="utf-8")
-
-
 @pytest.mark.parametrize("contest", CONTESTS, ids=lambda contest: contest.what)
-def test_contest(contest: Contest, setting: Setting, found: list[Comparison]) -> None:
+def test_contest(contest: Contest, setting: Setting) -> None:
     sides, reasons = available(contest.sides(setting))
     print("".join(f"\n{contest.what}: left out: {reason}" for reason in reasons), end="", flush=True)  # pytest -q would not say why
     if all(side.name.startswith(OURS) for side in sides):
         pytest.skip("; ".join(reasons))
     with own_processes(sides) as run:
         taken = in_turns(sides, ROUNDS, run)
-    versions = {side.tool.name: side.tool.version() for side in sides if side.tool}
-    found.append(Comparison(contest.what, contest.equal, versions, taken))
-    print(f"\n{contest.what}, the least of {ROUNDS} turns: {contest.equal}\n\n{table(found[-1:])}", end="", flush=True)
+    peers = {side.tool.name: side.tool.version() for side in sides if side.tool}
+    found = compared(contest.what, contest.equal, taken, peers)
+    print(f"\n{found.what}, the least of {ROUNDS} turns: {found.equal}\n\n{table([found])}", end="", flush=True)
+    if file := os.environ.get("PEERS_JSON"):
+        keep(found, Path(file))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import cast
 
 import bench_peers
 import pytest
-from peers.record import Comparison, as_json, comparisons_of, ratios, table
+from peers.record import Comparison, compared, keep, ratios, read, table
 from peers.setting import Setting
 from peers.tools import Tool
 from peers.turns import Clock, Figures, Side, Turns, available, in_turns, turn
@@ -63,10 +62,16 @@ def test_a_tool_given_as_a_folder_is_imported_during_its_turn_only(folder: Path)
     assert str(folder) not in str(installed.origin)
 
 
+def test_what_a_tool_needs_is_asked_for_before_any_turn(folder: Path) -> None:
+    needy = Tool("Elsewhere", "ELSEWHERE", "elsewhere/__init__.py", needs=("elsewhere", "nowhere_at_all"))
+    assert needy.missing() == "Elsewhere needs nowhere_at_all; install that, or put its folder on PYTHONPATH"
+
+
 def test_an_installed_package_needs_no_folder() -> None:
-    installed = Tool("pytest", "NO_SUCH_VARIABLE", "pytest/__init__.py", package="pytest")
+    installed = Tool("Pytest", "NO_SUCH_VARIABLE", "pytest/__init__.py", package="pytest")
     assert installed.missing() is None
     assert installed.folder() is None
+    assert installed.version() == pytest.__version__
 
 
 def test_sides_take_turns_and_the_least_time_counts() -> None:
@@ -91,32 +96,33 @@ def test_only_what_is_here_takes_part() -> None:
 
 def test_a_contest_without_any_peer_is_skipped_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     contest = bench_peers.Contest("sums", "the same numbers", lambda _: [Side("Gatecrash", nothing), Side("theirs", nothing, ABSENT)])
-    found: list[Comparison] = []
     with pytest.raises(pytest.skip.Exception, match="elsewhere_toolbox"):
-        bench_peers.test_contest(contest, cast("Setting", None), found)
+        bench_peers.test_contest(contest, cast("Setting", None))
     assert f"sums: left out: {REASON}" in capsys.readouterr().out
-    assert not found
 
 
-@pytest.fixture
-def comparison() -> Comparison:
-    sides = (Turns("Gatecrash, float32", (2.0, 2.5), {"ACC %": 50.0}), Turns("theirs", (3.0, 5.0), {"ACC %": 49.0}))
-    return Comparison("sums", "the same numbers", {"theirs": "1.2"}, sides)
+def a_comparison(what: str, theirs: float) -> Comparison:
+    sides = (Turns("Gatecrash, float32", (2.0, 2.5), {"ACC %": 50.0}), Turns("theirs", (theirs, 5.0), {"ACC %": 49.0}))
+    return compared(what, "the same numbers", sides, {"theirs": "1.2"})
 
 
-def test_the_table_of_a_run_comes_from_its_file(comparison: Comparison) -> None:
-    document = json.loads(as_json([comparison]))
-    assert {"date", "machine", "versions"} <= set(document)
-    assert comparisons_of(document) == [comparison]
-    assert table([comparison]).splitlines()[2:] == [
+def test_the_table_gives_the_least_seconds_and_their_ratio() -> None:
+    assert table([a_comparison("sums", 3.0)]).splitlines()[2:] == [
         "| sums | Gatecrash, float32 | 2.00 |  | ACC % 50 |",
         "|  | theirs | 3.00 | 1.50 (float32) | ACC % 49 |",
     ]
 
 
+def test_a_file_keeps_the_last_run_of_each_comparison(tmp_path: Path) -> None:
+    file = tmp_path / "peers.json"
+    first, other, again = a_comparison("sums", 3.0), a_comparison("products", 3.0), a_comparison("sums", 4.0)
+    for comparison in (first, other, again):
+        keep(comparison, file)
+    assert read(file) == [again, other]
+
+
 def test_the_page_shows_the_kept_run() -> None:
     docs = Path(__file__).resolve().parents[2] / "docs"
-    document = json.loads((docs / "peers.json").read_text(encoding="utf-8"))
-    page = (docs / "peers.md").read_text(encoding="utf-8")
-    assert table(comparisons_of(document)) in page
-    assert document["date"] in page
+    kept, page = read(docs / "peers.json"), (docs / "peers.md").read_text(encoding="utf-8")
+    assert table(kept) in page
+    assert all(found.date in page and found.machine in page for found in kept)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
 
+from gatecrash.engine.processor import cpu_kind, cpu_model
 from peers.turns import Turns
 
 FORMAT = 1
@@ -19,35 +20,37 @@ OURS = "Gatecrash"
 
 @dataclass(frozen=True)
 class Comparison:
-    """`what` is done by all sides; `equal` is what is the same for them."""
+    """`what` is done by all sides; `equal` is what is the same for them. Figures say nothing without when and where they were taken."""
 
     what: str
     equal: str
-    versions: Mapping[str, str]
-    """Of the peers."""
     sides: tuple[Turns, ...]
+    date: str
+    machine: str
+    load: float
+    """Processes that ran or waited to run, on the average of the last 15 minutes."""
+    versions: Mapping[str, str]
 
 
-def as_json(comparisons: Sequence[Comparison]) -> str:
-    """With the machine, the date and the versions, without which figures say nothing."""
-    from gatecrash.engine.processor import cpu_kind, cpu_model
-
-    document = {
-        "format": FORMAT,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{cpu_model()} ({cpu_kind()})",
-        "load": [round(load, 1) for load in os.getloadavg()],
-        "versions": {name: version(name) for name in ("gatecrash", "torch", "torchvision", "scikit-learn")},
-        "comparisons": [asdict(comparison) for comparison in comparisons],
-    }
-    return json.dumps(document, indent=1) + "\n"
+def compared(what: str, equal: str, sides: Sequence[Turns], peers: Mapping[str, str]) -> Comparison:
+    """What was found here and now; `peers` are the versions of the other tools."""
+    versions = {name: version(name) for name in ("gatecrash", "torch", "torchvision", "scikit-learn")} | dict(peers)
+    today, machine = datetime.now(UTC).date().isoformat(), f"{cpu_model()} ({cpu_kind()})"
+    return Comparison(what, equal, tuple(sides), today, machine, round(os.getloadavg()[2], 1), versions)
 
 
-def comparisons_of(document: Mapping[str, Any]) -> list[Comparison]:
-    """What `as_json` has written."""
+def keep(comparison: Comparison, file: Path) -> None:
+    """Write it to the file, in the place of one of the same name; others stay."""
+    kept = {other.what: other for other in (read(file) if file.exists() else [])} | {comparison.what: comparison}
+    document = {"format": FORMAT, "comparisons": [asdict(each) for each in kept.values()]}
+    file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def read(file: Path) -> list[Comparison]:
+    """What `keep` has written."""
     return [
         Comparison(**{**found, "sides": tuple(Turns(side["name"], tuple(side["seconds"]), side["figures"]) for side in found["sides"])})
-        for found in document["comparisons"]
+        for found in json.loads(file.read_text(encoding="utf-8"))["comparisons"]
     ]
 
 
