@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two processes of two OpenMP threads each collapse on two cores unless idle threads sleep.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-with-ray test-half test-other-half check bench docs format clean
+.PHONY: demo test test-with-ray test-half test-other-half check bench bench-peers docs format clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -39,8 +39,14 @@ check: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+BENCH := -p no:cacheprovider -s --override-ini timeout=0
+
 bench: $(VENV)/installed
-	$(BIN)/python -m pytest tests/benchmarks/bench_*.py -p no:cacheprovider -s --override-ini timeout=0
+	$(BIN)/python -m pytest $(filter-out %/bench_peers.py,$(wildcard tests/benchmarks/bench_*.py)) $(BENCH)
+
+# Other tools beside Gatecrash: make bench-peers BACKDOORBENCH=FOLDER ART=FOLDER PEERS_JSON=FILE. See docs/peers.md.
+bench-peers: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks/bench_peers.py $(BENCH)
 
 docs: $(VENV)/installed
 	$(BIN)/python -m gatecrash.authoring.plugin_docs docs/reference leaderboards

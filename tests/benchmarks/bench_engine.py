@@ -15,15 +15,13 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from peers.usual import PilImages, loader, one_epoch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
 
 from gatecrash import Model, Network, Recipe
 from gatecrash.contracts.randomness import Streams
 from gatecrash.engine.device import choose_device, supports_bfloat16
-from gatecrash.engine.training import Execution, train
+from gatecrash.engine.training import Execution, Method, train
 from gatecrash_plugins.models.lean import Lean
 from gatecrash_plugins.models.preact_resnet18 import PreActResNet18
 from gatecrash_plugins.models.resnet18 import ResNet18
@@ -115,8 +113,7 @@ def engine(setting: Setting) -> Callable[[], float]:
             streams=Streams("bench"),
             flip=True,
             device=DEVICE,
-            # Random labels cannot be learned; a loss of one's own is not held against guessing.
-            loss=lambda net, batch, targets, rows: F.cross_entropy(net(batch).float(), targets),
+            method=Method(diverges=True),  # random labels cannot be learned
             execution=Execution(lambda progress: None),
         )
         return setting.batch * setting.steps / (finish() - start)
@@ -124,49 +121,16 @@ def engine(setting: Setting) -> Callable[[], float]:
     return turn
 
 
-class PilImages(Dataset[tuple[Tensor, int]]):
-    """Like torchvision's CIFAR10: an array in memory, one PIL image and one transform at a time."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.arrays, self.labels = images.permute(0, 2, 3, 1).contiguous().numpy(), labels.tolist()
-        channels, height, _ = images.shape[1:]
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(height, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize([0.5] * channels, [0.25] * channels),
-            ]
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.arrays[row].squeeze())), self.labels[row]
-
-
 def usual_pipeline(setting: Setting) -> Callable[[], float]:
     net = network(setting).backbone.train()
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
-    workers = 0 if DEVICE.type == "cpu" else 4
-    loader = DataLoader(
-        PilImages(*random_set(setting)),
-        setting.batch,
-        shuffle=True,
-        num_workers=workers,
-        pin_memory=DEVICE.type == "cuda",
-        persistent_workers=workers > 0,
-    )
+    channels, cuda = setting.shape[0], DEVICE.type == "cuda"
+    data = PilImages(*random_set(setting), [0.5] * channels, [0.25] * channels)
+    batches = loader(data, setting.batch, workers=4 if cuda else 0, pin_memory=cuda)
 
     def turn() -> float:
         start = finish()
-        for images, labels in loader:
-            loss = F.cross_entropy(net(images.to(DEVICE)), labels.to(DEVICE))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            loss.item()  # for the progress bar
+        one_epoch(net, optimizer, batches, DEVICE)
         return setting.batch * setting.steps / (finish() - start)
 
     return turn

@@ -1,0 +1,1 @@
+"""Other tools beside Gatecrash: one file per peer, each with `sides(setting)`, what takes turns in one comparison."""
