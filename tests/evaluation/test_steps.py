@@ -130,7 +130,12 @@ def test_no_steps_no_scores(network, bright_and_dark):
     assert evaluate_steps(network, [], bright_and_dark, device="cpu") == []
 
 
-def test_only_the_first_of_the_steps_that_share_is_asked_of_a_witness_unless_a_plugins_code_has_a_part(network, bright_and_dark):
+BIASES = [Step({"bias": bias}, {"backbone.head.bias": torch.tensor([bias, 0.0])}) for bias in (-1.0, 0.0, 4.0)]
+MASKS = [Step({"mask": str(mask)}, {"backbone.last.mask": torch.tensor(mask)}) for mask in ([1.0, 0.5], [1.0, 0.0], [0.0, 0.0])]
+
+
+@pytest.mark.parametrize("steps", [BIASES, MASKS], ids=["whole", "the head alone"])
+def test_only_the_first_of_the_steps_is_asked_of_a_witness_unless_a_plugins_code_has_a_part(network, bright_and_dark, steps):
     asked: list[int] = []
 
     def witness(stored: StoredForm, images: Tensor) -> Tensor:
@@ -139,7 +144,6 @@ def test_only_the_first_of_the_steps_that_share_is_asked_of_a_witness_unless_a_p
         copy.load_state_dict(stored.state)
         return torch.cat([copy(image[None]) for image in images]).detach()
 
-    steps = [Step({"bias": bias}, {"backbone.head.bias": torch.tensor([bias, 0.0])}) for bias in (-1.0, 0.0, 4.0)]
     alone = evaluate_steps(network, steps, bright_and_dark, device="cpu")
     assert evaluate_steps(network, steps, bright_and_dark, device="cpu", witness=witness) == alone
     assert len(asked) == 1

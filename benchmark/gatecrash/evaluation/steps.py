@@ -18,7 +18,7 @@ from gatecrash.errors import ContractError
 from gatecrash.evaluation.exam import Exam
 from gatecrash.evaluation.independence import SAMPLE, StoredForm, Witness
 from gatecrash.evaluation.scores import Scores, StepScores
-from gatecrash.evaluation.shared import shared_logits
+from gatecrash.evaluation.shared import remember_nothing, shared_logits
 
 STEP_SAMPLE = 32
 """Images that are shown to each step of a trajectory but the first, where its logits were computed in parts."""
@@ -90,14 +90,18 @@ def _in_parts(
     """Logits for the wanted steps, as far as they can be had without a whole pass for each."""
     if not wanted:
         return _Parts({})
+    changes = [steps[place].changes for place in wanted]
     head = exam.masked_head(classifier, batch_size) if masks else None
     if head is not None:
-        return _Parts({place: exam.masked_logits(head, masks[place]) for place in wanted})
-    shared = shared_logits(exam, classifier, [steps[place].changes for place in wanted], batch_size, STEP_SAMPLE)
-    if shared is None:
-        return _Parts({})
+        logits = [exam.masked_logits(head, masks[place]) for place in wanted]
+        sure = remember_nothing(exam, classifier, changes, logits, STEP_SAMPLE)
+    else:
+        shared = shared_logits(exam, classifier, changes, batch_size, STEP_SAMPLE)
+        if shared is None:
+            return _Parts({})
+        logits, sure = shared
     # The first is asked as any classifier is. If no code of a plugin's has a part in the others, what holds for it holds for them.
-    return _Parts(dict(zip(wanted, shared.logits, strict=True)), wanted[1:] if shared.remembers_nothing else ())
+    return _Parts(dict(zip(wanted, logits, strict=True)), wanted[1:] if sure else ())
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class Expected:
         self._host = host
         self._place = f"{plan.dataset.name} {plan.fingerprint[:16]} {plan.model.name} {json.dumps(plan.model.config, sort_keys=True)}"
         self._victims = {victim.attack.name: victim for victim in plan.victims.values()}
-        self._defenses = {title_of(cell): cell for cell in plan.cells.values()}
+        self._defenses = {id(cell.defense): cell for cell in plan.cells.values()}  # all cells of one share its object
         self.learned = False
         """Whether anything was learned in this run."""
 
