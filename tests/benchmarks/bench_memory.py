@@ -68,10 +68,26 @@ def register_datasets(register):
     register(MadeImages)
 '''
 
+MODEL = """
+import gatecrash
+from gatecrash_plugins.models.small_cnn import SmallCnn
+
+
+class LargerSmallCnn(SmallCnn):
+    name = "larger-small-cnn"
+    summary = "small-cnn that takes 64 pixels"
+    max_size = 64
+
+
+@gatecrash.hookimpl
+def register_models(register):
+    register(LargerSmallCnn)
+"""
+
 GRID = """
 name: memory
 dataset: {{made-images: {{images: {images}, side: {side}}}}}
-model: small-cnn
+model: {model}
 recipe: {{epochs: 1, crop: 4, precision: float32}}
 seeds: [0]
 attacks: [badnets]
@@ -105,12 +121,14 @@ def _columns() -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from Linux's /proc")
 @pytest.mark.parametrize(("images", "side"), SIZES)
 def test_a_run_on_many_images(images: int, side: int, tmp_path: Path) -> None:
-    plugin, grid = tmp_path / "made_images.py", tmp_path / "grid.yaml"
-    plugin.write_text(DATASET)
-    grid.write_text(GRID.format(images=images, side=side))
+    plugins, grid = tmp_path / "plugins", tmp_path / "grid.yaml"
+    plugins.mkdir()
+    (plugins / "made_images.py").write_text(DATASET)
+    (plugins / "larger_small_cnn.py").write_text(MODEL)
+    grid.write_text(GRID.format(images=images, side=side, model="small-cnn" if side <= 32 else "larger-small-cnn"))
     environment = os.environ | {"GATECRASH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "gatecrash", "run", str(grid), "--executor", "serial"]
-    command += ["--plugins", str(plugin), "--store", str(tmp_path / "store")]
+    command += ["--plugins", str(plugins), "--store", str(tmp_path / "store")]
     size = images * 3 * side**2 / 1e6
     allowed = ALLOWED[0] * size + ALLOWED[1]
     resident, own = peaks(command, environment, tmp_path / "log")
