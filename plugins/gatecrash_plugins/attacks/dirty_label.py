@@ -114,12 +114,18 @@ class DirtyLabel(Attack):
         return found
 
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
-        labels, found = train.labels.cpu(), Poisoned.untouched(train)
         names = _distinct([one.trigger.name for one in self.planted]) if self.config.backdoors else [self.name]
+        goals = [one.make_goal(ctx.num_classes) for one in self.planted]
+        seen = [
+            TriggerContext(ctx.shape, ctx.device, ctx.stream, train if one.trigger.needs_data else None, ctx.benign) for one in self.planted
+        ]
         backdoors = []
-        for index, (one, name) in enumerate(zip(self.planted, names, strict=True)):
-            goal, number = one.make_goal(ctx.num_classes), f" {index + 1}" if index else ""
-            given = TriggerContext(ctx.shape, ctx.device, ctx.stream, train if one.trigger.needs_data else None, ctx.benign)
+        for one, name, goal, given in zip(self.planted, names, goals, seen, strict=True):
+            cover = one.trigger.make_cover(given) if one.cover_rate else None
+            backdoors.append(Backdoor(name, goal, one.trigger.make(given), keeps=goal.others, cover=cover))
+        labels, found = train.labels.cpu(), Poisoned.untouched(train, backdoors)
+        for index, (one, goal, given) in enumerate(zip(self.planted, goals, seen, strict=True)):
+            number = f" {index + 1}" if index else ""
             candidates = one.candidates(labels, goal) & (found.role == Role.CLEAN)
             rows = self._drawn(candidates, one.poison_rate, len(train), ctx, f"poison{number}")
             images = _under(one.trigger.make_train(given), train.images[rows.to(train.device)], ctx)
@@ -128,9 +134,7 @@ class DirtyLabel(Attack):
                 rows = self._drawn(found.role == Role.CLEAN, one.cover_rate, len(train), ctx, f"cover{number}")
                 images = _under(one.trigger.make_cover(given), train.images[rows.to(train.device)], ctx)
                 found = found.also(rows, images, labels[rows], Role.COVER)
-            cover = one.trigger.make_cover(given) if one.cover_rate else None
-            backdoors.append(Backdoor(name, goal, one.trigger.make(given), keeps=goal.others, cover=cover))
-        return Poisoned(found.images, found.labels, found.role, tuple(backdoors))
+        return found
 
     def _drawn(self, candidates: Tensor, rate: float, total: int, ctx: AttackContext, purpose: str) -> Tensor:
         """int64 [n], ascending: rows of `candidates`, bool [N]."""

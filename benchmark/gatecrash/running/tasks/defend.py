@@ -87,7 +87,9 @@ class _Chain:
         return self._verdict is not None and bool(self._verdict.backdoored)
 
     def next_input(self) -> StageInput:
-        data = self._input.training_data.subset(self._kept) if self._input.training_data is not None else None
+        data = self._input.training_data
+        if data is not None and len(self._kept) < self._total:
+            data = data.subset(self._kept)
         known = self._features.values[self._kept] if self._features is not None and not self._changed else None
         return StageInput(self._classifier, self._input.clean, data, known, self._prior)
 
