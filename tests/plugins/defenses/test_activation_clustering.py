@@ -454,7 +454,7 @@ class Calls:
     @staticmethod
     def left_out(outcome: Outcome) -> float:
         """Rows in the smaller clusters of all classes."""
-        return sum(row["rows"] * row["smaller_share"] for row in outcome.tables["classes"])
+        return float(sum(row["rows"] * row["smaller_share"] for row in outcome.tables["classes"]))
 
 
 def test_suspicion_by_hand() -> None:
