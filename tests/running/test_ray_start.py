@@ -86,6 +86,17 @@ def test_an_address_of_no_form_is_refused_before_anything_starts(gatecrash: Any,
     assert not (tmp_path / "s").exists()
 
 
+def test_ray_starts_its_helpers_again_after_a_ray_of_our_own() -> None:
+    from ray._private.node import Node
+
+    from gatecrash.running.executors.ray_session import _HELPERS, _without_helpers
+
+    starts = [getattr(Node, name) for name in _HELPERS]  # this Ray has all of them
+    with _without_helpers():
+        assert all(getattr(Node, name)(None) is None for name in _HELPERS)
+    assert [getattr(Node, name) for name in _HELPERS] == starts
+
+
 def test_the_watcher_ends_what_carries_its_mark_and_nothing_else() -> None:
     with inherited("this one"):
         ours = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

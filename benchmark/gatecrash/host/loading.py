@@ -24,6 +24,7 @@ NO_PLUGIN = re.compile(r"_|test_|conftest\.py$|.*_test\.py$")
 """Files of a `--plugins` folder that pytest or the plugins import, but that are none."""
 
 
+@nothing_collected()
 def load_plugins(paths: Sequence[Path | str] = (), *, shipped: bool = True, installed: bool = True) -> Host:
     """Load all plugins: shipped, installed (entry points) and the files or folders in `paths`. The same call serves every worker.
 
@@ -60,8 +61,7 @@ def _load_file(host: Host, path: Path) -> None:
 
 def _load(host: Host, origin: str, importer: Callable[[], Any], content: str | None = None) -> None:
     try:
-        with nothing_collected():
-            module = importer()
+        module = importer()
     except (Exception, SystemExit) as error:
         host.problems.append(Problem(origin, f"cannot be imported: {type(error).__name__}: {error}", traceback.format_exc()))
         return
