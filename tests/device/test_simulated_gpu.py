@@ -105,5 +105,5 @@ def test_a_wait_of_every_step_is_told_from_one_of_every_epoch(every: int, steps:
         for step in range(steps):
             weight.square().sum().backward()  # type: ignore[no-untyped-call]
             if step % every == 0:
-                float(weight.sum())
+                float(weight.detach().sum())
     assert (trace.backwards, len(trace.in_every_step())) == (steps, found)
