@@ -57,7 +57,7 @@ def _try_out(network: Network, images: Tensor, bfloat16: bool) -> None:
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 value = network.train()(images.to(device)).float().sum()
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
         finally:
             network.train(training).zero_grad(set_to_none=True)
             with torch.no_grad():
