@@ -85,7 +85,7 @@ class Forgiving(CpuOnly):
     ],
 )
 def test_a_fault_that_only_a_gpu_shows_is_found_without_one(plugin: type[Defense], check: str, said: str) -> None:
-    if "histogram" in said and not torch.backends.cuda.is_built():
+    if "histogram" in said and torch.version.cuda is None:
         pytest.skip("this build of torch does not say what CUDA has")
     with pytest.raises(CheckFailed, match=said):
         run_check(plugin(), check)

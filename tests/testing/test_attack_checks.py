@@ -312,6 +312,17 @@ class Headless(Dot):
         return Implant(self.poison(train, ctx), nn.Flatten())  # type: ignore[arg-type]
 
 
+class Impatient(Dot):
+    """Reads a value of the device in every step."""
+
+    def implant(self, train: ImageSet, ctx: AttackContext) -> Implant:
+        def looked_at(images: Tensor, labels: Tensor, _rows: Tensor) -> tuple[Tensor, Tensor]:
+            return images if images.sum().item() else images + 1, labels
+
+        poisoned = self.poison(train, ctx)
+        return Implant(poisoned, ctx.train(poisoned, on_batch=looked_at))
+
+
 BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
     ("can-be-registered", Shouting, "name must be lower-case words"),
     ("can-be-registered", Unversioned, "expected version to be a whole number from 1; got 0"),
@@ -352,6 +363,7 @@ BROKEN_ATTACKS: list[tuple[str, Callable[[], Attack], str]] = [
     ("implants-a-classifier", Headless, "expected implant.* to return a gatecrash.Classifier; got Flatten"),
     ("honours-the-device", lambda: with_trigger(Anchored()), "a tensor in a plain attribute, pattern"),
     ("honours-the-device", lambda: with_trigger(Homesick()), "to work on the device of its images"),
+    ("trains-without-waiting", Impatient, r"a value read in Python .* in every step, at test_attack_checks.py:\d+ in looked_at"),
 ]
 
 

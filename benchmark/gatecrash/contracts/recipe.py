@@ -30,7 +30,7 @@ class Recipe(Options):
     Defaults are the recipe `standard`: BackdoorBench's settings (Wu et al. 2022, appendix), comparable with the literature.
     """
 
-    NEWER = frozenset({"bias_lr", "lookahead", "rotation"})
+    NEWER = frozenset({"bias_lr", "compile", "lookahead", "rotation"})
 
     epochs: int = Field(100, ge=1, le=10_000, description="passes over the training set")
     batch_size: int = Field(128, ge=1, le=65_536, description="images per step")
@@ -56,6 +56,11 @@ class Recipe(Options):
     )
     precision: Literal["auto", "float32"] = Field(
         "auto", description="auto: bfloat16 autocast where the machine was measured to be faster in it, else float32"
+    )
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = Field(
+        "none",
+        description="torch.compile of the network while it is trained, by mode (reduce-overhead: CUDA graphs); the last digits change, and "
+        "where it cannot be compiled the training goes on without, with a warning",
     )
 
     def augmented_as(self, other: Recipe) -> Recipe:

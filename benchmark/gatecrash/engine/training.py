@@ -27,6 +27,7 @@ from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.train import Loss, StepFunction, TrainState
 from gatecrash.engine.checkpoint import INTERVAL, Checkpoint, Stateful, TorchGenerators, Weights, identity
+from gatecrash.engine.compiling import compiled
 from gatecrash.engine.feed import PLAIN, Batching, Feed, check_data
 from gatecrash.engine.optimizer import Updates, descend
 from gatecrash.engine.parts import check_state, epochs_of, hand_over, take_over
@@ -136,7 +137,8 @@ def train(
         watch.end_epoch(epoch, recipe)
 
     network.train()
-    with _private_state(device, streams), read_at_random(images.base if isinstance(images, Patched) else images):
+    base = images.base if isinstance(images, Patched) else images
+    with compiled(network, base, recipe, bfloat16), _private_state(device, streams), read_at_random(base):
         take_over(state, parts)
         updates.move_to(span.start * len(feed.sizes))
         first, done = kept.resume() if kept else (span.start, 0)

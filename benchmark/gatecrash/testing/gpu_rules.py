@@ -18,6 +18,7 @@ _OWN_PLACES = ("index", "index_put", "_index_put_impl", "_unsafe_index", "_unsaf
 """Operations that take places on the CPU for a tensor on the device."""
 _OWN_SCALARS = ("fill", "masked_fill", "index_fill", "copy", "_fused_", "_foreach_")
 """Starts of the names of operations, beside the elementwise ones, that take a 0-dim tensor from the CPU."""
+_MOVES = frozenset({"copy_", "copy", "_to_copy"})
 _FLOATING = frozenset({"mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward", "dot", "mv", "addmv"})
 """Operations that the CPU has for integers, and a GPU has not."""
 
@@ -33,15 +34,19 @@ def refusal_of(func: Any, args: Any, kwargs: Any, gpu: type[Tensor]) -> str | No
         return "expected a generator on cuda, but found one on cpu"
     if name in _FLOATING and tensors and not (tensors[0].is_floating_point() or tensors[0].is_complex()):
         return f"aten::{name} is not implemented for {tensors[0].dtype} on a GPU"
-    if name in ("copy_", "_to_copy", "copy") or not any(isinstance(tensor, gpu) for tensor in tensors):
-        return None
+    if name not in _MOVES and any(isinstance(tensor, gpu) for tensor in tensors) and _meets_strangers(func, args, tensors, gpu):
+        return f"expected all tensors of aten::{name} to be on the same device, but found at least two, cuda:0 and cpu"
+    return None
+
+
+def _meets_strangers(func: Any, args: Any, tensors: list[Tensor], gpu: type[Tensor]) -> bool:
+    """Whether one of the tensors is on the CPU where none may be."""
+    name = _name(func)
     strangers = [tensor for tensor in tensors if not isinstance(tensor, gpu)]
     if name.rstrip("_") in _OWN_PLACES and isinstance(args[0], gpu):
         strangers = [] if len(args) < 3 or isinstance(args[2], gpu) or not args[2].ndim else [args[2]]
     scalars = torch.Tag.pointwise in func.tags or name.startswith(_OWN_SCALARS)
-    if any(tensor.ndim or not scalars for tensor in strangers) or (strangers and _changes(func, args, strangers)):
-        return f"expected all tensors of aten::{name} to be on the same device, but found at least two, cuda:0 and cpu"
-    return None
+    return any(tensor.ndim or not scalars for tensor in strangers) or _changes(func, args, strangers)
 
 
 def wait_of(func: Any, args: Any, kwargs: Any, gpu: type[Tensor], to_gpu: bool) -> str | None:
@@ -83,7 +88,7 @@ def leaves(values: Iterable[Any]) -> Iterator[Any]:
 @cache
 def has_gpu_kernel(func: Any) -> bool:
     """Whether torch has the operation for CUDA. A build without CUDA cannot tell, and says yes."""
-    return not torch.backends.cuda.is_built() or any(_has(func, key) for key in _KEYS)
+    return torch.version.cuda is None or any(_has(func, key) for key in _KEYS)
 
 
 _KEYS = ("CUDA", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional", "CompositeImplicitAutograd")

@@ -31,44 +31,44 @@ _aten: Any = torch.ops.aten
 
 
 class GpuTensor(Tensor):
-    """A tensor on the simulated device; `inner` has its values, on the CPU."""
+    """A tensor on the simulated device; `held` has its values, on the CPU."""
 
-    inner: Tensor
+    held: Tensor
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> GpuTensor:
-        made: GpuTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+    def __new__(cls, held: Tensor) -> GpuTensor:
+        made: GpuTensor = Tensor._make_wrapper_subclass(
             cls,
-            inner.size(),
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            layout=inner.layout,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            layout=held.layout,
             device=_INSIDE,
         )
-        made.inner = inner
+        made.held = held
         return made
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
         return CUDA
 
-    is_cuda = property(lambda _self: True)  # type: ignore[assignment]
-    is_cpu = property(lambda _self: False)  # type: ignore[assignment]
+    is_cuda = property(lambda _self: True)
+    is_cpu = property(lambda _self: False)
 
     def __repr__(self, **_options: Any) -> str:  # type: ignore[override]
-        return f"GpuTensor({self.inner})"
+        return f"GpuTensor({self.held})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _run(func, args, kwargs or {}, None)
 
 
-class _Device(TorchDispatchMode):
+class _Device(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Makes tensors on the simulated device, too; an operation without such a tensor would not come by otherwise."""
 
     def __init__(self, trace: Trace) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._trace = trace
 
     @classmethod
@@ -124,21 +124,19 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], trace: Trace | None) -> A
     inner_kwargs = {name: _inner(value) for name, value in kwargs.items()}
     if wanted is not None and there:
         inner_kwargs["device"] = _CPU
-    if here and not there and torch.device(wanted).type == "meta":  # type: ignore[arg-type]
-        inner_kwargs["device"] = wanted
     # A part of an ordinary tensor is an ordinary one in inference mode, too.
     with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
         found = func(*_inner(args), **inner_kwargs)
         if not there:
             return found
         made = _wrapped(found)
-        return return_and_correct_aliasing(func, args, kwargs, made) if _shares_memory(func) else made
+        return return_and_correct_aliasing(func, args, kwargs, made) if _shares_memory(func) else made  # type: ignore[no-untyped-call]
 
 
 def _inner(value: Any) -> Any:
     """The value with the CPU's tensors in place of those on the device."""
     if isinstance(value, GpuTensor):
-        return value.inner
+        return value.held
     return type(value)(map(_inner, value)) if isinstance(value, list | tuple) else value
 
 
@@ -175,7 +173,7 @@ def _set_data(tensor: Tensor, value: Tensor) -> None:
     with torch._C.DisableTorchFunctionSubclass():
         _data.__set__(tensor, value)
     if isinstance(tensor, GpuTensor) and isinstance(value, GpuTensor):
-        tensor.inner = value.inner
+        tensor.held = value.held
 
 
 _data: Any = Tensor.data
