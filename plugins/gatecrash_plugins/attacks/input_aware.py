@@ -35,7 +35,7 @@ class Generator(nn.Sequential):
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
-        drawn: Tensor = super().forward(4 * images - 2)
+        drawn: Tensor = super().forward(4 * images - 2)  # type: ignore[no-untyped-call]
         return drawn[..., :height, :width].float().tanh() / 2 + 0.5
 
 
@@ -55,7 +55,8 @@ class Generated(gatecrash.FloatTrigger):
         return self.options
 
     def masks(self, images: Tensor) -> Tensor:
-        return (20 * self.mask(images) - 10).tanh() / 2 + 0.5
+        drawn: Tensor = self.mask(images)
+        return (20 * drawn - 10).tanh() / 2 + 0.5
 
     def onto(self, images: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
         """The images under the triggers of the sources, and the patterns of these."""
@@ -150,8 +151,8 @@ class InputAware(gatecrash.Attack):
                 images = train.images[rows].to(ctx.device, non_blocking=True) / 255
                 masks = trigger.masks(images)
                 density = F.relu(masks - config.density).mean()
-                apart = diversity((4 * images, 4 * images.roll(1, 0)), (masks, masks.roll(1, 0)))  # their images have deviation 1
-                loss = config.norm * density + config.diversity * apart
+                seen = 4 * images  # the authors' distances of images, but not of masks, are those of what a generator sees
+                loss = config.norm * density + config.diversity * diversity((seen, seen.roll(1, 0)), (masks, masks.roll(1, 0)))
                 adam.zero_grad()
                 torch.autograd.backward(loss)
                 adam.step()
