@@ -52,6 +52,6 @@ def test_contest(contest: Contest, setting: Setting) -> None:
         taken = in_turns(sides, ROUNDS, run)
     peers = {side.tool.name: side.tool.version() for side in sides if side.tool}
     found = compared(contest.what, contest.equal, taken, peers)
-    print(f"\n{found.what}, the least of {ROUNDS} turns: {found.equal}\n\n{table([found])}", end="", flush=True)
+    print(f"\n{found.what}, {ROUNDS} turn(s) each: {found.equal}\n\n{table([found])}", end="", flush=True)
     if file := os.environ.get("PEERS_JSON"):
         keep(found, Path(file))

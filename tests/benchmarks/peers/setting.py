@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gatecrash import Attack, ImageSet, Model, Network, Poisoned, Recipe
+from gatecrash import ImageSet, Model, Network, Poisoned, Recipe
 from gatecrash.host.loading import load_plugins
 from gatecrash.process.allocator import freed_memory_kept
 from gatecrash.process.isolation import fresh_process_state
@@ -34,17 +34,13 @@ class Setting:
     """The victim's."""
 
 
-def badnets() -> Attack:
-    return load_plugins(installed=False).get("attack", "badnets").configure({"poison_rate": 0.1})
-
-
 def make_setting(folder: Path) -> Setting:
     """`folder` holds `train/<class>/*.jpg` and `test/<class>/*.jpg`. The victim is `lean` of a quarter of its width after 8 epochs."""
     host = load_plugins(installed=False)
     splits = host.get("dataset", "imagefolder").configure({"root": folder}).load(lambda _done, _total: None)
     model = host.get("model", "lean").configure({"width": 0.25})
     recipe = Recipe(epochs=8, batch_size=64, lr=0.1, nesterov=True, schedule="one-cycle", crop=2)
-    attack = badnets()
+    attack = host.get("attack", "badnets").configure({"poison_rate": 0.1})
     with as_a_task():
         implant = attack.implant(splits.train, make_context(attack, splits.train, model, recipe=recipe, flip=True, device=CPU))
     assert isinstance(implant.classifier, Network)

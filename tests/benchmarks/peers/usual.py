@@ -44,7 +44,7 @@ def one_epoch(net: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterabl
     for images, labels in batches:
         loss = F.cross_entropy(net(images.to(device)), labels.to(device))
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())  # for the progress bar
     return sum(losses) / len(losses)
