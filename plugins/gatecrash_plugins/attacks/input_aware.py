@@ -79,6 +79,11 @@ class InputAware(gatecrash.Attack):
 
     Of each batch `rate` get their own trigger and the label that the attacker wants, and as many the trigger of another image and keep
     theirs. What the victim was trained on changed with every step: a defender holds rows under the finished triggers.
+
+    One step gives the weights of the authors' code (github.com/VinAIResearch/input-aware-backdoor-attack-release), and 60 epochs on the
+    digits its rates (docs/measured.md); the published ones took 600 epochs of 50,000 images. Otherwise than there, each step of the pattern
+    generator has gradients of its own (they are never cleared there), its rate does not fall (there first at epoch 200), the victim is
+    trained by the grid's recipe, and the mask's generator sees images without augmentation.
     """
 
     name = "input-aware"
