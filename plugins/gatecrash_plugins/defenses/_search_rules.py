@@ -62,7 +62,7 @@ class SearchConfig(Options):
     )
     searches: int = Field(3, ge=1, le=100, description="searches per class from different starts; the smallest mask that works counts")
     trial: int = Field(30, ge=1, le=100_000, description="rounds after which only the leading search of each class goes on")
-    rounds: int = Field(100, ge=1, le=100_000, description="rounds of a search at most; the cost adapts once a round")
+    rounds: int = Field(60, ge=1, le=100_000, description="rounds of a search at most; the cost adapts once a round")
     samples: int = Field(128, ge=1, le=1_000_000, description="hold-out images per round (all of a smaller hold-out)")
     batch_size: int = Field(32, ge=1, le=65_536, description="images per Adam step, for each class")
     lr: float = Field(0.1, gt=0, le=10, description="Adam's learning rate for mask and pattern")
