@@ -5,8 +5,8 @@ cost |m|_1` is minimised (equation 3) with a cost that adapts. Equation, tanh, A
 of the authors' published code (github.com/bolunwang/backdoor, visualizer.py).
 
 Ours, in the default options: the rule that stops a class (`stop_rule`), several searches per class of which the smallest mask counts, and
-the budget (`rounds`, `samples`, `batch_size`, `trial`). `patience` and `stop_patience` are those of the authors' example for GTSRB,
-`cost_factor` and `stop_ratio` the defaults of their visualizer.py, so that together they are no published set.
+the budget (`rounds`, `samples`, `trial`). `patience` and `stop_patience` are those of the authors' example for GTSRB, `cost_factor` and
+`stop_ratio` the defaults of their visualizer.py, so that together they are no published set.
 
 `preset: authors` has the stop rule and the constants of the example, the one complete set that they published: a class stops once its best
 norm has not fallen from one round to the next for 25 rounds; at most 1000 rounds of 31 batches (of the whole hold-out if that is smaller),
@@ -42,7 +42,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "authors": {
         "rounds": 1000,
         "samples": 992,  # 1000 // 32 batches
-        "batch_size": 32,
         "cost_factor": 2.0,
         "searches": 1,
         "stop_rule": "previous-round",
@@ -64,8 +63,8 @@ class SearchConfig(Options):
     searches: int = Field(3, ge=1, le=100, description="searches per class from different starts; the smallest mask that works counts")
     trial: int = Field(30, ge=1, le=100_000, description="rounds after which only the leading search of each class goes on")
     rounds: int = Field(60, ge=1, le=100_000, description="rounds of a search at most; the cost adapts once a round")
-    samples: int = Field(64, ge=1, le=1_000_000, description="hold-out images per round (all of a smaller hold-out)")
-    batch_size: int = Field(16, ge=1, le=65_536, description="images per Adam step, for each class")
+    samples: int = Field(128, ge=1, le=1_000_000, description="hold-out images per round (all of a smaller hold-out)")
+    batch_size: int = Field(32, ge=1, le=65_536, description="images per Adam step, for each class")
     lr: float = Field(0.1, gt=0, le=10, description="Adam's learning rate for mask and pattern")
     cost: float = Field(1e-3, gt=0, le=1e3, description="weight of the mask's L1 norm once the search has first succeeded")
     cost_factor: float = Field(1.5, gt=1, le=10, description="factor by which the cost grows; it shrinks by its power 1.5")
@@ -146,5 +145,4 @@ def trailing(best: FloatArray) -> BoolArray:
     """The searches, bool [S, K], that some other search of their class leads, by their best norms so far, float [S, K]; of equals the first
     leads. Where no search has succeeded yet (all infinite), none trails."""
     leads = np.arange(len(best))[:, None] == best.argmin(0)
-    trails: BoolArray = ~leads & np.isfinite(best).any(0)
-    return trails
+    return ~leads & np.isfinite(best).any(0)
