@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatecrash import Poisoned, Role
+from gatecrash.contracts.data import patched
 from gatecrash.contracts.patched import Patched, part, resident, taken
 from support.written_answers import Mark, backdoor, numbered
 
@@ -42,7 +43,7 @@ class TestPoisoned:
     def test_checking_and_asking_what_changed_copies_no_images(self) -> None:
         poisoned = self.made().also(torch.tensor([5]), self.train.images[:1], torch.tensor([2]), Role.COVER)
         poisoned.check(self.train)
-        images = poisoned.patched
+        images = patched(poisoned)
         assert isinstance(images, Patched)
         assert images.base is self.train.images
         assert len(images.patch) == len(poisoned.changed) == 3
@@ -51,5 +52,5 @@ class TestPoisoned:
         poisoned, before = self.made(), self.train.images.clone()
         assert poisoned.images[self.rows].equal(Mark()(before[self.rows]))
         poisoned.images[0] = 77
-        assert (poisoned.patched[0] == 77).all()  # what is trained on
+        assert (patched(poisoned)[0] == 77).all()  # what is trained on
         assert self.train.images.equal(before)

@@ -76,10 +76,6 @@ class ImageSet:
         """The rows chosen by an index or a boolean mask, in that order."""
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 
-    def copied(self) -> ImageSet:
-        """The same, to be written to."""
-        return replace(self, images=copied(self.images), labels=self.labels.clone())
-
     def to(self, device: torch.device | str) -> ImageSet:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
@@ -98,8 +94,7 @@ class ImageSet:
 class Poisoned:
     """The training set after an attack: row i is row i of the training set that the attack was given.
 
-    `role` is uint8 [N] of `Role`; `backdoors` are what the attacker planted, for the evaluation to score. `images` is uint8 [N, C, H, W]: a
-    second set of all images in memory, once it is read from a set that `replacing` or `also` made; training does without.
+    `role` is uint8 [N] of `Role`; `backdoors` are what the attacker planted, for the evaluation to score.
     """
 
     images: Tensor
@@ -143,18 +138,12 @@ class Poisoned:
         new_labels, roles = self.labels.clone(), self.role.clone()
         new_labels[rows] = labels.to(new_labels.device)
         roles[chosen] = int(role)
-        patched: Any = Patched.of(self.patched, rows, images)
-        return type(self)(patched, new_labels, roles, self.backdoors)
+        changed: Any = Patched.of(patched(self), rows, images)
+        return type(self)(changed, new_labels, roles, self.backdoors)
 
     def as_image_set(self, classes: tuple[str, ...]) -> ImageSet:
         """The part that a defender may see: images and labels, no roles."""
         return ImageSet(self.images, self.labels, classes)
-
-    @property
-    def patched(self) -> Tensor | Patched:
-        """The images without a copy of those that did not change, where they are not whole already."""
-        images: Tensor | Patched = vars(self)["images"]
-        return images
 
     @property
     def changed(self) -> Tensor:
@@ -174,7 +163,7 @@ class Poisoned:
         same_label = self.labels.to(train.device) == train.labels
         same_image = torch.ones_like(same_label)
         for rows in slices(train.images):
-            same_image[rows] = (part(self.patched, rows).to(train.device) == train.images[rows]).flatten(1).all(1)
+            same_image[rows] = (part(patched(self), rows).to(train.device) == train.images[rows]).flatten(1).all(1)
         changed = torch.nonzero((role == Role.CLEAN) & ~(same_image & same_label)).flatten()
         if len(changed):
             raise ContractError(f"{len(changed)} rows have role CLEAN but were changed (first: row {int(changed[0])})")
@@ -195,7 +184,7 @@ class Poisoned:
                 )
 
     def _check_form(self, train: ImageSet) -> None:
-        images = self.patched
+        images = patched(self)
         if images.shape != train.images.shape or images.dtype != torch.uint8:
             raise ContractError(f"poison() must keep images as uint8 {list(train.images.shape)}; got {images.dtype} {list(images.shape)}")
         if self.labels.shape != train.labels.shape or self.labels.dtype != torch.int64:
@@ -210,7 +199,8 @@ class Poisoned:
 
 
 class _Images:
-    """The field `images` of `Poisoned`: a tensor, made from a patch over the training set when it is first read."""
+    """The field `images` of `Poisoned`: a tensor, made from a patch over the training set when it is first read. That is a second set
+    of all images in memory; training and checks do without, by `patched`."""
 
     def __get__(self, owner: Poisoned | None, _kind: type[Poisoned]) -> Tensor:
         if owner is None:
@@ -222,6 +212,17 @@ class _Images:
 
     def __set__(self, owner: Poisoned, images: Tensor | Patched) -> None:
         vars(owner)["images"] = images
+
+
+def patched(poisoned: Poisoned) -> Tensor | Patched:
+    """The images, uint8 [N, C, H, W], without a copy of those that did not change where they are not whole already."""
+    images: Tensor | Patched = vars(poisoned)["images"]
+    return images
+
+
+def own_copy(data: ImageSet) -> ImageSet:
+    """The same, to be written to."""
+    return replace(data, images=copied(data.images), labels=data.labels.clone())
 
 
 Poisoned.images = _Images()  # type: ignore[assignment]

@@ -29,7 +29,7 @@ class Patched:
             else (images, images[:0], torch.full((len(images),), -1, device=device))
         )
         placed = place.index_copy(0, rows.to(device), torch.arange(len(patch), len(patch) + len(rows), device=device))
-        return cls(base, torch.cat([patch, exchanged.to(device)]), placed)
+        return cls(base, torch.cat([patch, exchanged.to(base).expand(len(rows), *base.shape[1:])]), placed)
 
     def __len__(self) -> int:
         return len(self.base)

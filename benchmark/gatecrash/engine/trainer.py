@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from gatecrash.contracts.classifier import Network
-from gatecrash.contracts.data import ImageSet, Poisoned
+from gatecrash.contracts.data import ImageSet, Poisoned, patched
 from gatecrash.contracts.randomness import Streams
 from gatecrash.contracts.recipe import Recipe
 from gatecrash.contracts.train import Loss, NewModel, OnBatch, StepFunction, Train, TrainState
@@ -92,7 +92,7 @@ def trainer(new_model: Callable[[], Network], streams: Streams, setup: TrainingS
             resume._fresh = fresh = resume._fresh if begun else fresh
         history = train(
             model := new_model() if network is None else network,
-            data.patched if isinstance(data, Poisoned) else data.images,
+            patched(data) if isinstance(data, Poisoned) else data.images,
             data.labels,
             setup.recipe if recipe is None else recipe.augmented_as(setup.recipe),
             streams=streams if begun else _of_call(streams, "train", name, unnamed),

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from gatecrash.contracts.classifier import Classifier
-from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.data import ImageSet, own_copy
 from gatecrash.contracts.portable import rebuild
 from gatecrash.engine.precision import Precision
 from gatecrash.errors import ContractError
@@ -41,7 +41,7 @@ class DefenderInput:
             rows = victim.poison["rows"]
             images[rows], labels[rows] = victim.poison["images"], victim.poison["labels"]
             training_data = ImageSet(images, labels, train.classes)
-        return cls(victim.record.classifier, classifier_state(victim), clean.copied(), training_data, data.flip)
+        return cls(victim.record.classifier, classifier_state(victim), own_copy(clean), training_data, data.flip)
 
     def classifier(self) -> Classifier:
         """The victim's, on the CPU."""

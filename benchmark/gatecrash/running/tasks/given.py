@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gatecrash.contracts.attack import Attack, AttackContext
 from gatecrash.contracts.classifier import Classifier, Network
-from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.data import ImageSet, own_copy
 from gatecrash.contracts.defense import Defense
 from gatecrash.contracts.evidence import Evidence, Need, no_retraining
 from gatecrash.contracts.model import Model
@@ -79,7 +79,7 @@ class StageInput:
 
 def named(stage: Stage, datasets: Mapping[str, ImageSet] | None) -> dict[str, ImageSet]:
     """By option, a copy of each second data set that the plugin's options name; `datasets` are by fingerprint."""
-    return {option: (datasets or {})[fingerprint].copied() for option, fingerprint in stage.datasets.items()}
+    return {option: own_copy((datasets or {})[fingerprint]) for option, fingerprint in stage.datasets.items()}
 
 
 def evidence_for(
@@ -114,8 +114,10 @@ def evidence_for(
         prior=stage.prior,
         datasets={option: data.to(device) for option, data in (datasets or {}).items()},
         _classifier=stage.classifier().duplicate().to(device).eval() if Need.MODEL in needs else None,
-        _clean=stage.clean.copied().to(device) if Need.CLEAN_DATA in needs else None,
-        _training_data=stage.training_data.copied().to(device) if Need.TRAINING_DATA in needs and stage.training_data is not None else None,
+        _clean=own_copy(stage.clean).to(device) if Need.CLEAN_DATA in needs else None,
+        _training_data=own_copy(stage.training_data).to(device)
+        if Need.TRAINING_DATA in needs and stage.training_data is not None
+        else None,
         _recipe=setup.recipe if Need.RETRAIN in needs else None,
         _new_model=new_model if Need.RETRAIN in needs else None,
         _features=features.to(device) if Need.FEATURES in needs and features is not None else None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from gatecrash.contracts.attack import Attack, Implant
-from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.data import ImageSet, own_copy, patched
 from gatecrash.contracts.patched import taken
 from gatecrash.contracts.portable import spec_of, state_of, tensors_hash
 from gatecrash.engine.device import device_name
@@ -42,7 +42,7 @@ def implant(
     context = attack_context(instance, train, model, setup, network, shared, named(attack, datasets))
     meter = Meter(setup.device)
     with meter:
-        made = instance.implant(train.copied(), context)
+        made = instance.implant(own_copy(train), context)
     made.poisoned.check(train)
     if made.sample is not None:
         made.sample.check(train)
@@ -64,7 +64,7 @@ def _stored(made: Implant, attack: Attack, setup: TrainingSetup, cost: tuple[flo
     rows = poisoned.changed
     poison = {
         "rows": rows,
-        "images": taken(poisoned.patched, rows.to(poisoned.patched.device)).cpu(),
+        "images": taken(patched(poisoned), rows.to(patched(poisoned).device)).cpu(),
         "labels": poisoned.labels.cpu()[rows].contiguous(),
         "role": poisoned.role.cpu()[rows].contiguous(),
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from gatecrash.contracts.attack import Attack, AttackContext
-from gatecrash.contracts.data import ImageSet
+from gatecrash.contracts.data import ImageSet, own_copy
 from gatecrash.contracts.portable import Portable, rebuild, spec_of, state_of
 from gatecrash.engine.device import device_name
 from gatecrash.engine.trainer import ReportProgress
@@ -64,7 +64,7 @@ def prepared_by(attack: Attack, train: ImageSet, context: AttackContext) -> Port
     declared = type(attack)(attack.config)
     declared.config = config
     try:
-        made = declared.prepare(train.copied(), context)
+        made = declared.prepare(own_copy(train), context)
     except AttributeError as error:
         if error.obj is config:
             raise ContractError(f"prepare() read the option {error.name!r}, which is not among the attack's prepare_options") from None
