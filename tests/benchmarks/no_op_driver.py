@@ -169,10 +169,10 @@ def main(folder: Path, cells: int, address: str | None, seconds: float) -> None:
     work(WARM_UP, factory, Filling)
     print("READY", flush=True)
     sys.stdin.readline()
-    memory, clock, cpu = psutil.Process().memory_info().rss, time.perf_counter(), time.process_time()
+    memory, clock, cpu = psutil.Process().memory_full_info().uss, time.perf_counter(), time.process_time()
     work(WARM_UP + cells, factory, Filling)
     figures = {"seconds": time.perf_counter() - clock, "cpu": time.process_time() - cpu}
-    print(json.dumps({**figures, "mib": (psutil.Process().memory_info().rss - memory) / 2**20, "store_mib": _object_store(address)}))
+    print(json.dumps({**figures, "mib": (psutil.Process().memory_full_info().uss - memory) / 2**20, "store_mib": _object_store(address)}))
 
 
 def _object_store(address: str | None) -> float:
