@@ -66,8 +66,8 @@ def test_every_type_that_a_hook_or_a_context_hands_over_is_there() -> None:
     }
     handed_over = re.sub(r"^## In a notebook$.*?(?=^## )", "", page(), flags=re.MULTILINE | re.DOTALL)
     shown = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", handed_over))))
-    # base classes, the marks of `File` and `TriggerRef`, and what the engine reads poisoned images from
-    assert shown & ours - set(public_names()) == {"GatecrashError", "Record", "Nested", "Content", "NamesTrigger", "Patched"}
+    # base classes, and the marks of `File` and `TriggerRef`
+    assert shown & ours - set(public_names()) == {"GatecrashError", "Record", "Nested", "Content", "NamesTrigger"}
 
 
 def test_members_with_their_docstrings_options_with_their_bounds() -> None:
