@@ -37,7 +37,7 @@ class Found:
 class TriggerSearch:
     """The optimisation of all classes from all starts, side by side: row s * K + k is class k from start s.
 
-    An Adam step passes rows x images through the classifier together. Rows that have settled drop out, and after `trial` rounds those that
+    An Adam step passes rows x images through the classifier together. Rows that have settled drop out, and after `trial` rounds, if given, those that
     trail another search of their class. All rows see the same images, and what a row finds does not depend on the others.
     """
 
@@ -79,7 +79,7 @@ class TriggerSearch:
             standstill.update(best)
             done = standstill.settled & schedule.moved
             schedule.update(succeeded)
-            if rounds.max() == config.trial:
+            if config.trial is not None and rounds.max() == config.trial:
                 done |= trailing(best.reshape(each)).flatten()
             active = active[~done[active]]
         masks, patterns = kept[:, 0].cpu(), (kept[:, 1:] * 255).round().to(torch.uint8).cpu()

@@ -104,7 +104,7 @@ class TestSearch:
         runs = []
         for searches in (1, 2):
             again = make_evidence(NeuralCleanse(), planted(), stripes())
-            config = ReverseConfig(**QUICK | {"searches": searches, "stop_patience": 4, "trial": 60})
+            config = ReverseConfig(**QUICK | {"searches": searches, "stop_patience": 4})
             runs.append((TriggerSearch(classifier, again, config).run(), reverse_triggers(classifier, evidence, config)))
         (alone, one), (both, two) = runs
         torch.testing.assert_close(both.masks[0], alone.masks[0], atol=1e-4, rtol=0)

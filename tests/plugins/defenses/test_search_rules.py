@@ -191,6 +191,7 @@ class TestTrial:
 
     def test_a_trial_as_long_as_the_search_ends_none_early(self) -> None:
         norms = np.random.default_rng(0).uniform(1, 9, (4, 3, 2))
+        assert (play(norms, SearchConfig(rounds=4)).rounds == 4).all()
         assert (play(norms, SearchConfig(rounds=4, trial=4)).rounds == 4).all()
         assert (play(norms, SearchConfig(rounds=4, trial=100)).rounds == 4).all()
 
