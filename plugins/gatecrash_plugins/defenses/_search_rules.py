@@ -13,10 +13,10 @@ norm has not fallen from one round to the next for 25 rounds; at most 1000 round
 a factor of 2, one search. (With the defaults of visualizer.py, which the example does not use: `patience` 10, `cost_factor` 1.5,
 `stop_patience` 20, `stop_ratio` 0.99.)
 
-`trial` is off by default, since it can change a verdict: it trusts that the search with a class's smallest mask after so many rounds also
-ends with the smallest. Where that holds for every class, norms, indices and verdict are those of full searches; where it does not, a class's
-norm is too large by as much as the leader stayed above the search that would have passed it. With 30 of 60 rounds a third less is computed,
-and three of sixteen verdicts on digits differed (docs/measured.md).
+`trial` is off by default, since it can change a verdict: it trusts that the search with a class's smallest mask after so many rounds
+also ends with the smallest. Where that holds for every class, norms, indices and verdict are those of full searches; where it does not, a
+class's norm is too large by as much as the leader stayed above the search that would have passed it. With a trial of 30 rounds, of 60 in
+all, three of sixteen verdicts on digits differed from those of full searches (docs/measured.md).
 
 Ours under any preset: networks compute as in the run's trainings, in bfloat16 where machine and recipe choose it; images of the target
 class itself take no part (they need no trigger, and would count as successes); all classes of one search start from one random mask and
