@@ -37,8 +37,8 @@ class Found:
 class TriggerSearch:
     """The optimisation of all classes from all starts, side by side: row s * K + k is class k from start s.
 
-    An Adam step passes rows x images through the classifier together. Rows that have settled drop out, and after `trial` rounds, if given, those that
-    trail another search of their class. All rows see the same images, and what a row finds does not depend on the others.
+    An Adam step passes rows x images through the classifier together. Rows that have settled drop out, and after `trial` rounds, if given,
+    those that trail another search of their class. All rows see the same images, and what a row finds does not depend on the others.
     """
 
     def __init__(self, classifier: Classifier, evidence: Evidence, config: SearchConfig) -> None:

@@ -44,7 +44,8 @@ class NeuralCleanse(Defense):
 
     What a search ends with depends on its start, so each class is searched `searches` times and its smallest working mask counts. That is
     ours, and so is when a search stops: after `stop_patience` rounds in which the best norm has not dropped 1% below its value at the last
-    such drop (the authors compare with the round before), or after 100 rounds of 128 images. `preset: authors` has their rule and the constants of their published example.
+    such drop (the authors compare with the round before), or after 100 rounds of 128 images. `preset: authors` has their rule and the
+    constants of their published example.
 
     Repair by `unlearn` fine-tunes on the clean hold-out, where a fifth of the images carry a reversed trigger under their true label; by
     `prune` it switches off the head's input channels that reversed triggers excite most, until those triggers fail. The paper unlearns
