@@ -73,7 +73,7 @@ def test_every_version_of_a_shipped_model_answers_to_the_last_digit_as_it_does_a
     assert len({tuple(logits.flatten().tolist()) for logits in shared}) == 6, "the last version is the second"
     assert len(passes) < 0.75 * len(changes) * len(SharedPasses(network, [{}]))
     passes.check(images)
-    assert passes.remembers_nothing == (name != "vgg11-bn"), "its points have a forward() of their own"
+    assert passes.remembers_nothing == (name not in {"vgg11-bn", "torchvision"}), "their points are classes of their own"
 
 
 class Layer(nn.Module):
@@ -186,3 +186,58 @@ def test_what_is_not_a_graph_of_layers_is_left_to_whole_passes(monkeypatch: pyte
     monkeypatch.setattr(sharing, "LARGEST", 3)
     with pytest.raises(CannotShare, match="too little in common"):
         SharedPasses(network, OWN)
+
+
+class Posing(nn.ReLU):
+    """Says that it is torch's own."""
+
+
+Posing.__module__ = nn.ReLU.__module__
+Posing.__qualname__ = "ReLU"
+
+
+class Noted(nn.Parameter):
+    """A kind of tensor that could keep what it meets."""
+
+
+def replaced_method() -> nn.Module:
+    layer = nn.ReLU()
+    layer.forward = layer.forward  # type: ignore[method-assign]
+    return layer
+
+
+def hooked() -> nn.Module:
+    layer = nn.ReLU()
+    layer.register_forward_pre_hook(lambda _layer, _given: None)
+    return layer
+
+
+def noting() -> nn.Module:
+    layer = nn.PReLU()
+    layer.weight = Noted(layer.weight.detach())
+    return layer
+
+
+class Ending(Backbone):
+    """A layer in front of the head."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.point, self.head = layer, Point(4), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.point(self.layer(images).flatten(1)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("make", "plain"), [(nn.ReLU, True), (nn.PReLU, True), (Posing, False), (replaced_method, False), (hooked, False), (noting, False)]
+)
+def test_what_poses_as_torchs_own_may_remember(make: Any, plain: bool) -> None:
+    network = Network(Ending(make()), [0.5], [0.25]).eval()
+    try:
+        passes = SharedPasses(network, [{"backbone.head.bias": torch.ones(2)}])
+    except CannotShare:
+        assert not plain
+    else:
+        assert passes.remembers_nothing is plain

@@ -13,6 +13,7 @@ The versions are computed in an order in which those that share most are neighbo
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ Changes = Mapping[str, Tensor]
 """Entries of a network's state dict."""
 
 BACKBONE = "backbone."
+
+_TENSORS = (Tensor, nn.Parameter)
 
 
 class CannotShare(Exception):
@@ -216,10 +219,23 @@ def _own(node: fx.Node, changes: Changes) -> Changes:
 
 
 def _is_torch(node: fx.Node, layer: object) -> bool:
+    """Whether nothing but torch's own code runs here: no class, hook, replaced method or kind of tensor of a plugin's."""
     if isinstance(layer, nn.Module):
-        return all(type(part).__module__.startswith("torch.nn.") or type(part).forward is Point.forward for part in layer.modules())
+        return all(map(_is_plain, layer.modules()))
+    if isinstance(layer, Tensor):
+        return type(layer) in _TENSORS
     module = getattr(node.target, "__module__", None) or "torch"  # torch's functions in C++ name none
     return node.op != "call_function" or module.partition(".")[0] in {"torch", "_operator", "operator", "math", "builtins"}
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    kind = type(layer)
+    # A class may say that it is torch's: it is where torch has it.
+    of_torch = kind.__module__.startswith("torch.nn.") and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
+    hooked = any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks))
+    replaced = any(callable(value) and not isinstance(value, nn.Module) for name, value in vars(layer).items() if hasattr(kind, name))
+    own = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+    return (of_torch or kind is Point) and not hooked and not replaced and all(type(tensor) in _TENSORS for tensor in own)
 
 
 def _equal(one: object, other: object) -> bool:

@@ -155,18 +155,34 @@ def train(
     network.zero_grad(set_to_none=True)
     network.eval()
     check_finite(network, recipe)
-    warning = None
+    too_short = span.stop < recipe.epochs or (execution.fresh and steps < SHORT)
+    warning: str | None
     if not span:
         warning = f"part={method.part} of {recipe.epochs} epochs is none, so that nothing was trained; raise epochs"
-    elif not method.diverges:
-        too_short = span.stop < recipe.epochs or (execution.fresh and steps < SHORT)
-        if method.loss is None:
-            known = None if method.batching.on_batch is not None else labels
-            warning = check_learned(watch.losses[-1], known, network.num_classes, recipe, too_short=too_short)
-        else:
-            warning = check_better_than_guessing(network, images, labels, recipe, streams, too_short=too_short)
+    else:
+        warning = _warning(network, images, labels, recipe, streams, method, watch.losses[-1], too_short=too_short)
     precision = "bfloat16" if bfloat16 else "float32"
     return History(tuple(watch.losses), watch.seconds, len(span) * len(images), precision, str(device), warning)
+
+
+def _warning(
+    network: Network,
+    images: Tensor | Patched,
+    labels: Tensor,
+    recipe: Recipe,
+    streams: Streams,
+    method: Method,
+    last_loss: float,
+    *,
+    too_short: bool,
+) -> str | None:
+    """What is wrong with a network that learned nothing, where its training was `too_short` to judge it; else that is an error."""
+    if method.diverges:
+        return None
+    if method.loss is not None:
+        return check_better_than_guessing(network, images, labels, recipe, streams, too_short=too_short)
+    known = None if method.batching.on_batch is not None else labels
+    return check_learned(last_loss, known, network.num_classes, recipe, too_short=too_short)
 
 
 def _step(

@@ -148,4 +148,5 @@ def trailing(best: FloatArray) -> BoolArray:
     """The searches, bool [S, K], that some other search of their class leads, by their best norms so far, float [S, K]; of equals the first
     leads. Where no search has succeeded yet (all infinite), none trails."""
     leads = np.arange(len(best))[:, None] == best.argmin(0)
-    return ~leads & np.isfinite(best).any(0)
+    trails: BoolArray = ~leads & np.isfinite(best).any(0)
+    return trails
