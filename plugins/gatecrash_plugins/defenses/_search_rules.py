@@ -15,8 +15,8 @@ a factor of 2, one search. (With the defaults of visualizer.py, which the exampl
 
 `trial` is off by default, since it can change a verdict: it trusts that the search with a class's smallest mask after so many rounds
 also ends with the smallest. Where that holds for every class, norms, indices and verdict are those of full searches; where it does not, a
-class's norm is too large by as much as the leader stayed above the search that would have passed it. With a trial of 30 rounds, of 60 in
-all, three of sixteen verdicts on digits differed from those of full searches (docs/measured.md).
+class's norm is too large by as much as the leader stayed above the search that would have passed it. With a trial of 30 rounds two of
+five benign victims on digits are accused, and none in full searches (docs/measured.md).
 
 Ours under any preset: networks compute as in the run's trainings, in bfloat16 where machine and recipe choose it; images of the target
 class itself take no part (they need no trigger, and would count as successes); all classes of one search start from one random mask and
