@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -156,7 +157,7 @@ def test_what_cannot_be_shared_is_found_by_the_first_images(way: str) -> None:
     """A sum that is written over its first part; a parameter that the graph of computation does not show."""
     network, images = body(way), random_images((1, 6, 6))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with pytest.raises(CannotShare, match="other logits"):
+    with pytest.raises(CannotShare, match="writes to a tensor" if way == "in place" else "other logits"):
         SharedPasses(network, OWN).check(images)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
@@ -241,3 +242,53 @@ def test_what_poses_as_torchs_own_may_remember(make: Any, plain: bool) -> None:
         assert not plain
     else:
         assert passes.remembers_nothing is plain
+
+
+class Writing(Backbone):
+    """What it multiplies in place is read by its old name later."""
+
+    mask: Tensor
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.register_buffer("mask", torch.ones(4))
+        self.point, self.head = Point(4), nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.flatten(1)
+        if self.how == "method":
+            x.mul_(self.mask)
+        elif self.how == "out":
+            torch.mul(x, self.mask, out=x)
+        else:
+            F.relu(x, True)
+        logits: Tensor = self.head(self.point(x))
+        return logits
+
+
+@pytest.mark.parametrize("how", ["method", "out", "inplace"])
+def test_a_network_that_writes_to_tensors_is_left_to_whole_passes(how: str) -> None:
+    with pytest.raises(CannotShare, match="writes to a tensor"):
+        SharedPasses(Network(Writing(how), [0.5], [0.25]).eval(), [{"backbone.mask": torch.zeros(4)}])
+
+
+KEPT: list[Tensor] = []
+
+
+@torch.library.custom_op("gatecrash_test::keep", mutates_args=())
+def keep(values: Tensor) -> Tensor:
+    KEPT.append(values)
+    return values.clone()
+
+
+@pytest.mark.parametrize("operator", [keep, torch.ops.gatecrash_test.keep, torch.ops.gatecrash_test.keep.default])
+def test_operators_that_a_plugin_registers_with_torch_may_remember(operator: Any) -> None:
+    class Custom(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            kept: Tensor = operator(values)
+            return kept
+
+    changes = [{"backbone.head.bias": torch.ones(2)}]
+    with suppress(CannotShare):
+        assert not SharedPasses(Network(Ending(Custom()), [0.5], [0.25]).eval(), changes).remembers_nothing

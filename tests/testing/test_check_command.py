@@ -61,7 +61,7 @@ def test_the_command_checks_every_plugin_of_a_file_and_tells_one_cause_once(gate
     )
     assert "  FAILED  gives-a-valid-outcome: see uses-only-what-it-declares" in called.out
     assert called.out.count("FAILED") == called.out.count("see ") + 1
-    assert "13 checks failed" in called.err
+    assert "14 checks failed" in called.err
 
 
 def test_a_file_that_does_not_load_is_a_failed_check(gatecrash: Callable[..., Any], write: Any) -> None:

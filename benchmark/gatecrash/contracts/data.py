@@ -125,10 +125,14 @@ class Poisoned:
     def also(self, rows: Tensor, images: Tensor, labels: Tensor, role: Role = Role.POISON) -> Self:
         """The same with more rows (int64 [n]) exchanged for `images` and `labels`: covers, or the rows of another backdoor.
 
-        Nothing given is changed. Raises ContractError for a row that comes twice, or was changed already, and for covers with another label
-        than their true one.
+        Nothing given is changed. Unchanged rows stay those of the training set, without a copy: do not write to it afterwards.
+
+        Raises ContractError for rows that are no int64 row numbers, a row that comes twice or was changed already, and covers with another
+        label than their true one.
         """
         chosen = rows.cpu()
+        if chosen.dtype != torch.int64 or (len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self.role)):
+            raise ContractError(f"rows must be int64 numbers from 0 to {len(self.role) - 1}; got {chosen.dtype} {chosen[:3].tolist()}...")
         taken = chosen[self.role[chosen] != Role.CLEAN]
         if len(taken) or len(set(chosen.tolist())) < len(chosen):
             which = f"row {int(taken[0])} was changed before" if len(taken) else "a row comes twice"

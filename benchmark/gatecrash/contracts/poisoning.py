@@ -137,7 +137,7 @@ def defender_sample(backdoor: Backdoor, train: ImageSet, ctx: AttackContext, rat
 def _under(trigger: Trigger, images: Tensor, ctx: AttackContext) -> Tensor:
     """uint8 [n, C, H, W]: the images under the trigger."""
     placed = trigger.to(ctx.device)
-    return torch.cat([placed(batch) for batch in ctx.batches(images)])
+    return torch.cat([images[:0].to(ctx.device), *(placed(batch) for batch in ctx.batches(images))])
 
 
 class TriggerAttack(Attack):

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 SMALL = 2**26
 """Bytes of images that are copied in memory: a file would save nothing worth the space on disk."""
 
-FORGOTTEN = 24 * 3600
+FORGOTTEN = 7 * 24 * 3600
 """Seconds after which a file that nothing has used is removed, when another one is written."""
 
 _BLOCK = 2**20
@@ -73,6 +74,8 @@ def _from_file(path: Path, images: Tensor, rows: Tensor) -> Tensor:
     with FileLock(path.with_name(f"{path.name}.lock")):
         if not _is_whole(path, math.prod(shape)):
             _clear(path.parent)
+            if shutil.disk_usage(path.parent).free < 2 * math.prod(shape):
+                raise OSError(f"{path.parent} has too little free space")
             _write(path, images, rows)
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         return mapped_file(path, 0, shape)
@@ -108,8 +111,11 @@ def _is_whole(path: Path, size: int) -> bool:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what has not been used for long."""
+    """Remove what has not been used for long. Locks stay: who holds one does not touch it."""
+    from filelock import FileLock
+
     for path in folder.iterdir():
-        with suppress(OSError):
-            if time.time() - path.stat().st_atime > FORGOTTEN:
-                path.unlink()
+        with suppress(OSError):  # a lock that is held raises one, too
+            if path.suffix != ".lock" and time.time() - path.stat().st_atime > FORGOTTEN:
+                with FileLock(path.with_name(f"{path.name}.lock"), timeout=0):
+                    path.unlink()

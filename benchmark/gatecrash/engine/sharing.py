@@ -13,6 +13,7 @@ The versions are computed in an order in which those that share most are neighbo
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -192,6 +193,9 @@ def _traced(network: Network) -> fx.Graph:
         graph = _Tracer().trace(network.backbone)
     except Exception as error:  # whatever the author's code does with an input that has no values
         raise CannotShare(one_line(error)) from None
+    writing = [str(node.target) for node in graph.nodes if _writes(node)]
+    if writing:  # what reads the tensor later does not read this node, so the graph does not show that it depends on it
+        raise CannotShare(f"{writing[0]} writes to a tensor")
     ends = [node for node in graph.nodes if node.op == "output"]
     if sum(node.op == "placeholder" for node in graph.nodes) != 1 or not isinstance(ends[0].args[0], fx.Node):
         raise CannotShare("the backbone takes or gives more than one tensor")
@@ -224,8 +228,33 @@ def _is_torch(node: fx.Node, layer: object) -> bool:
         return all(map(_is_plain, layer.modules()))
     if isinstance(layer, Tensor):
         return type(layer) in _TENSORS
-    module = getattr(node.target, "__module__", None) or "torch"  # torch's functions in C++ name none
-    return node.op != "call_function" or module.partition(".")[0] in {"torch", "_operator", "operator", "math", "builtins"}
+    return node.op != "call_function" or _is_torchs_function(node.target)
+
+
+def _is_torchs_function(target: Any) -> bool:
+    """Whether it is found by its name where torch or Python has it: operators that a plugin registers with torch are not."""
+    own = str(getattr(target, "__module__", None) or "torch")  # torch's functions in C++ name no module
+    places = {own, "torch", "torch.nn.functional", "torch._C._nn"}
+    name = str(getattr(target, "__name__", ""))
+    of_torch = own.partition(".")[0] in {"torch", "_operator", "operator", "math", "builtins"}
+    return of_torch and any(getattr(sys.modules.get(place), name, None) is target for place in places)
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether a method or function writes to what it is given. Layers that do (`nn.ReLU(inplace=True)`) have no state, so that all versions
+    have the same."""
+    name = str(node.target if node.op == "call_method" else getattr(node.target, "__name__", ""))
+    if node.op not in {"call_method", "call_function"}:
+        return False
+    if (name.endswith("_") and not name.endswith("__")) or name in {"setitem", "__setitem__", "delitem"} or "out" in node.kwargs:
+        return True
+    if node.op == "call_method" or not callable(node.target):
+        return bool(node.kwargs.get("inplace"))
+    try:
+        given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
+    except (TypeError, ValueError):  # C++ functions have no signature, and no such option
+        given = {}
+    return bool({**given, **given.get("kwargs", {}), **node.kwargs}.get("inplace"))
 
 
 def _is_plain(layer: nn.Module) -> bool:

@@ -49,9 +49,9 @@ class Region:
 
     def _tensor(self, *, original: bool) -> Tensor:
         skipped = self.offset % mmap.ALLOCATIONGRANULARITY
-        if not self.is_there():
-            raise FileNotFoundError(f"{self.path} was removed or changed while a run used it; run again")
         with Path(self.path).open("rb") as file:
+            if _stamp(os.fstat(file.fileno())) != self.stamp:
+                raise FileNotFoundError(f"{self.path} was removed or changed while a run used it; run again")
             length = skipped + math.prod(self.shape)
             mapping = _Mapping(file.fileno(), length, access=mmap.ACCESS_COPY, offset=self.offset - skipped)
         tensor = torch.frombuffer(mapping, dtype=torch.uint8, offset=skipped, count=math.prod(self.shape)).view(self.shape)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gatecrash.boards.plots.style import titled
 from gatecrash.boards.plots.triggers import TriggerExample, drawn, trigger_of
 from gatecrash.contracts.backdoor import Backdoor, Goal
+from gatecrash.contracts.data import own_copy
 from gatecrash.contracts.trigger_maker import TriggerContext, TriggerMaker
 from gatecrash.datasets.preparation import prepare_dataset
 from gatecrash.errors import UserError
@@ -41,5 +42,5 @@ def _example(label: str, maker: TriggerMaker, splits: Splits) -> TriggerExample:
         raise UserError(f"--trigger {maker.name}: it is made with a benign victim; run an attack that uses it, then plot its store")
     shape = splits.train.shape
     maker.check(shape)
-    trigger = maker.make(TriggerContext(shape, train=splits.train if maker.needs_data else None))
+    trigger = maker.make(TriggerContext(shape, train=own_copy(splits.train) if maker.needs_data else None))
     return trigger_of(label, Backdoor(maker.name, Goal.all_to_all(splits.train.num_classes), trigger), splits.test)

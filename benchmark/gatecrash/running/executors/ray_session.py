@@ -26,7 +26,6 @@ if "ray" not in sys.modules:
 
 import ray
 import ray.exceptions
-from ray._private import node as ray_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gatecrash.errors import UserError, one_line
@@ -148,14 +147,19 @@ prints logs: nobody asks them on a Ray of our own. Not public: a Ray without the
 
 @contextmanager
 def _without_helpers() -> Iterator[None]:
-    starts = {name: getattr(ray_node.Node, name) for name in _HELPERS if hasattr(ray_node.Node, name)}
+    try:
+        from ray._private.node import Node
+    except ImportError:  # another Ray: it starts what it likes
+        yield
+        return
+    starts = {name: getattr(Node, name) for name in _HELPERS if hasattr(Node, name)}
     for name in starts:
-        setattr(ray_node.Node, name, lambda *_, **__: None)
+        setattr(Node, name, lambda *_, **__: None)
     try:
         yield
     finally:
         for name, start_helper in starts.items():
-            setattr(ray_node.Node, name, start_helper)
+            setattr(Node, name, start_helper)
 
 
 @contextmanager

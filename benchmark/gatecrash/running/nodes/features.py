@@ -75,7 +75,10 @@ class FeaturesNode(Node):
 
     def _stored(self, victim: StoredVictim) -> Features | None:
         """What an earlier run computed on a machine like this one."""
-        here = machine(self.work.inputs.ground)
+        try:
+            here = machine(self.work.inputs.ground)
+        except UserError:  # the driver has no such device: only its workers have
+            return None
         found = self.work.store.features(self.key, _facts(victim.record.weights, here))
         return Features(*found, here) if found is not None else None
 

@@ -45,7 +45,9 @@ def attack_context(
     Initialisation and batch order are the same for every attack, so that cells can be compared in pairs. A preparation has others than a
     victim: what it trains must not begin as the victim does.
     """
-    streams = Streams(purpose, setup.dataset, model.name, setup.recipe.model_dump(mode="json"), setup.seed)
+    # A compiled training starts from the same weights and sees the same batches as one that is not.
+    drawn_by = setup.recipe.model_copy(update={"compile": "none"}).model_dump(mode="json")
+    streams = Streams(purpose, setup.dataset, model.name, drawn_by, setup.seed)
     new_model = new_models(network_factory(model, train, setup.device), streams)
     return AttackContext(
         classes=train.classes,
