@@ -49,9 +49,12 @@ class Region:
 
     def _tensor(self, *, original: bool) -> Tensor:
         skipped = self.offset % mmap.ALLOCATIONGRANULARITY
+        gone = FileNotFoundError(f"{self.path} was removed or changed while a run used it; run again")
+        if not self.is_there():
+            raise gone
         with Path(self.path).open("rb") as file:
-            if _stamp(os.fstat(file.fileno())) != self.stamp:
-                raise FileNotFoundError(f"{self.path} was removed or changed while a run used it; run again")
+            if _stamp(os.fstat(file.fileno())) != self.stamp:  # replaced meanwhile
+                raise gone
             length = skipped + math.prod(self.shape)
             mapping = _Mapping(file.fileno(), length, access=mmap.ACCESS_COPY, offset=self.offset - skipped)
         tensor = torch.frombuffer(mapping, dtype=torch.uint8, offset=skipped, count=math.prod(self.shape)).view(self.shape)
