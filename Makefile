@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 
 # Tests marked slow are skipped, and say so; `make test SLOW=1` runs them too, as CI does. Three processes: tests with Ray mostly wait, and
 # two halves of the others keep two cores busy.
-HALF := tests/authoring tests/boards tests/campaign tests/cli tests/docs tests/testing
+HALF := tests/authoring tests/boards tests/cli tests/docs tests/testing
 PYTEST = $(BIN)/python -m pytest $(if $(SLOW),--slow)
 
 test: $(VENV)/installed
