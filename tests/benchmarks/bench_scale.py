@@ -78,7 +78,7 @@ def cluster(nodes: int, folder: Path) -> Iterator[str]:
 
 def row(what: str, sizes: list[int], found: list[Figures], cells: list[int]) -> list[str]:
     """Figures against sizes, and how cells a second, driver's CPU and memory grow with them."""
-    seconds, cpu, memory, store = (np.array([one[name] for one in found]) for name in ("seconds", "cpu", "mib", "store_mib"))
+    seconds, cpu, memory = (np.array([one[name] for one in found]) for name in ("seconds", "cpu", "mib"))
     rates = np.array(cells) / seconds
 
     def listed(values: Any, form: str) -> str:
@@ -93,7 +93,6 @@ def row(what: str, sizes: list[int], found: list[Figures], cells: list[int]) -> 
         listed(cpu / cells * 1000, ".1f"),
         f"{grows[1]:.2f}",
         listed(memory, ",.0f"),
-        listed(store, ".1f"),
     ]
 
 
@@ -106,7 +105,6 @@ def show(rows: list[list[str]]) -> None:
         "driver's CPU ms per cell",
         "exponent of its CPU",
         "its growth, MiB",
-        "object stores, MiB",
     ]
     print("\n\n" + tabulate(rows, header, tablefmt="github", disable_numparse=True), flush=True)
 

@@ -172,17 +172,7 @@ def main(folder: Path, cells: int, address: str | None, seconds: float) -> None:
     memory, clock, cpu = psutil.Process().memory_full_info().uss, time.perf_counter(), time.process_time()
     work(WARM_UP + cells, factory, Filling)
     figures = {"seconds": time.perf_counter() - clock, "cpu": time.process_time() - cpu}
-    print(json.dumps({**figures, "mib": (psutil.Process().memory_full_info().uss - memory) / 2**20, "store_mib": _object_store(address)}))
-
-
-def _object_store(address: str | None) -> float:
-    """MiB in the object stores of the cluster."""
-    if address is None:
-        return 0.0
-    import ray
-
-    held, free = ray.cluster_resources(), ray.available_resources()
-    return float(held["object_store_memory"] - free["object_store_memory"]) / 2**20
+    print(json.dumps({**figures, "mib": (psutil.Process().memory_full_info().uss - memory) / 2**20}))
 
 
 if __name__ == "__main__":
