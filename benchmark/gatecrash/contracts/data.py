@@ -229,6 +229,7 @@ def own_copy(data: ImageSet) -> ImageSet:
     return replace(data, images=copied(data.images), labels=data.labels.clone())
 
 
+# Not in the class body: there type checkers and the reference take a descriptor for a default.
 Poisoned.images = _Images()  # type: ignore[assignment]
 
 
