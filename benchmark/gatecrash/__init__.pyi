@@ -28,6 +28,7 @@ from .contracts.detector import InputDetector as InputDetector
 from .contracts.detector import Rejecting as Rejecting
 from .contracts.evidence import Evidence as Evidence
 from .contracts.evidence import Need as Need
+from .contracts.image_draws import image_draws as image_draws
 from .contracts.model import Model as Model
 from .contracts.normalisation import Norm as Norm
 from .contracts.outcome import Give as Give
@@ -37,9 +38,13 @@ from .contracts.outcome import Verdict as Verdict
 from .contracts.pairs import Pair as Pair
 from .contracts.picture import open_image as open_image
 from .contracts.point import Point as Point
+from .contracts.poison_attack import PoisonAttack as PoisonAttack
+from .contracts.poison_attack import TriggerAttack as TriggerAttack
+from .contracts.poison_attack import Triggers as Triggers
+from .contracts.poisoning import CoverConfig as CoverConfig
 from .contracts.poisoning import GoalConfig as GoalConfig
 from .contracts.poisoning import PoisonConfig as PoisonConfig
-from .contracts.poisoning import TriggerAttack as TriggerAttack
+from .contracts.poisoning import apply_trigger as apply_trigger
 from .contracts.poisoning import defender_sample as defender_sample
 from .contracts.poisoning import minority_note as minority_note
 from .contracts.poisoning import poison_count as poison_count

@@ -22,6 +22,7 @@ from gatecrash import (
     Poisoned,
     Role,
     Trigger,
+    Triggers,
 )
 from gatecrash.testing import CheckFailed, checks_for
 from support.aims import Covered, Disrupt, Flip, Postcards
@@ -242,8 +243,8 @@ class Homesick(Trigger):
 
 def with_trigger(trigger: Trigger) -> Attack:
     class WithTrigger(Dot):
-        def backdoors(self, ctx: AttackContext) -> tuple[Backdoor, ...]:
-            return (Backdoor("odd", self.config.make_goal(ctx.num_classes), trigger),)
+        def triggers(self, train: ImageSet, ctx: AttackContext) -> Triggers:
+            return super().triggers(train, ctx)._replace(test=trigger)
 
     return WithTrigger()
 

@@ -1,8 +1,7 @@
-"""Attacks that poison a share of the training set: their options, their base class, and what a defender would hold of others."""
+"""Poisoning a share of the training set: options, counts, and what a defender would hold of attacks that do otherwise."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal, Self
 
@@ -10,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from gatecrash.contracts.attack import Attack, AttackContext, DatasetInfo
+from gatecrash.contracts.attack import AttackContext, DatasetInfo
 from gatecrash.contracts.backdoor import Backdoor, Goal
 from gatecrash.contracts.class_label import ClassLabel, ClassLabels
 from gatecrash.contracts.config import Options
@@ -73,6 +72,14 @@ class PoisonConfig(GoalConfig):
     )
 
 
+class CoverConfig(PoisonConfig):
+    """Options of attacks whose poison has covers beside it."""
+
+    cover_rate: float = Field(
+        0.0, ge=0, lt=1, description="covers' share of the whole training set: rows that are changed and keep their label"
+    )
+
+
 def poison_count(rate: float, candidates: int, total: int, who: str) -> int:
     """How many rows to poison: `rate` of `total`, rounded.
 
@@ -127,77 +134,14 @@ def defender_sample(backdoor: Backdoor, train: ImageSet, ctx: AttackContext, rat
     order = torch.randperm(len(train), generator=ctx.stream("sample")).to(train.device)
     attacked = order[backdoor.goal.eligible(train.labels[order])][: max(1, round(rate * len(train)))].sort().values
     wanted = backdoor.goal.labels(train.labels[attacked])
-    sample = Poisoned.untouched(train).also(attacked, _under(backdoor.trigger, train.images[attacked], ctx), wanted)
+    sample = Poisoned.untouched(train).also(attacked, apply_trigger(backdoor.trigger, train.images[attacked], ctx), wanted)
     if backdoor.cover is not None and cover_rate:
         covers = order[~torch.isin(order, attacked)][: max(1, round(cover_rate * len(train)))].sort().values
-        sample = sample.also(covers, _under(backdoor.cover, train.images[covers], ctx), train.labels[covers], Role.COVER)
+        sample = sample.also(covers, apply_trigger(backdoor.cover, train.images[covers], ctx), train.labels[covers], Role.COVER)
     return sample
 
 
-def _under(trigger: Trigger, images: Tensor, ctx: AttackContext) -> Tensor:
-    """uint8 [n, C, H, W]: the images under the trigger."""
+def apply_trigger(trigger: Trigger, images: Tensor, ctx: AttackContext) -> Tensor:
+    """uint8 [n, C, H, W] on the context's device: the images (n may be 0) under the trigger, in memory-sized batches."""
     placed = trigger.to(ctx.device)
     return torch.cat([images[:0].to(ctx.device), *(placed(batch) for batch in ctx.batches(images))])
-
-
-class TriggerAttack(Attack):
-    """Base of the attacks that are a trigger, a goal and a rate: they define `trigger` and their options.
-
-    Rows are drawn without replacement from the images that the goal applies to, as a prefix of one permutation per (attack, seed): a
-    higher rate poisons a superset.
-    """
-
-    class Config(PoisonConfig):
-        """Goal and poison rate."""
-
-    config: PoisonConfig
-
-    @abstractmethod
-    def trigger(self, shape: tuple[int, int, int]) -> Trigger:
-        """The trigger that the evaluation applies to test images."""
-
-    def train_trigger(self, shape: tuple[int, int, int]) -> Trigger:
-        """The trigger for training images, where it differs (another opacity, say)."""
-        return self.trigger(shape)
-
-    def check(self, info: DatasetInfo) -> None:
-        _, candidates = self._candidate_counts(info)
-        poison_count(self.config.poison_rate, int(candidates.sum()), info.train_size, self.name)
-        self.trigger(info.shape)
-        self.train_trigger(info.shape)
-
-    def notes(self, info: DatasetInfo) -> Sequence[str]:
-        """One line where a class that the poison is labelled as has fewer images of its own than poisoned ones."""
-        goal, candidates = self._candidate_counts(info)
-        return minority_note(self.name, goal, self.config.poison_rate, candidates, info)
-
-    def _candidate_counts(self, info: DatasetInfo) -> tuple[Goal, Tensor]:
-        """The goal, and how many images of each class may be poisoned: float [classes]."""
-        goal = self.config.make_goal(info.num_classes)
-        return goal, torch.tensor(info.train_counts).float() * self.candidates(torch.arange(info.num_classes), goal)
-
-    def candidates(self, labels: Tensor, goal: Goal) -> Tensor:
-        """bool [N]: rows that may be poisoned: where labels stay true (`clean_label`), those that have a label that the goal wants."""
-        return torch.isin(labels, torch.tensor(goal.targets)) if self.clean_label else goal.eligible(labels)
-
-    def choose(self, train: ImageSet, goal: Goal, ctx: AttackContext) -> Tensor:
-        """int64 [n], ascending: the rows to poison."""
-        rows = torch.nonzero(self.candidates(train.labels.cpu(), goal)).flatten()
-        count = poison_count(self.config.poison_rate, len(rows), len(train), self.name)
-        order = torch.randperm(len(rows), generator=ctx.stream("poison"))
-        return rows[order[:count]].sort().values
-
-    def backdoors(self, ctx: AttackContext) -> Sequence[Backdoor]:
-        goal = self.config.make_goal(ctx.num_classes)
-        return (Backdoor(self.name, goal, self.trigger(ctx.shape), keeps=goal.others),)
-
-    def craft(self, images: Tensor, labels: Tensor, ctx: AttackContext) -> Tensor:
-        """uint8 [n, C, H, W]: what the chosen images (of these labels) become; by default they get the training trigger."""
-        del labels
-        return _under(self.train_trigger(ctx.shape), images, ctx)
-
-    def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
-        goal = self.config.make_goal(ctx.num_classes)
-        rows = self.choose(train, goal, ctx).to(train.device)
-        images, labels = train.images[rows], train.labels[rows]
-        return Poisoned.replacing(train, rows, self.craft(images, labels, ctx), goal.labels(labels), self.backdoors(ctx))

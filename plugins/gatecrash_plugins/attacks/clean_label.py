@@ -84,8 +84,8 @@ class CleanLabel(TriggerAttack):
     def _maker(self) -> TriggerMaker:
         return self.config.trigger or ContrastMaker(self.config)
 
-    def craft(self, images: Tensor, labels: Tensor, ctx: AttackContext) -> Tensor:
-        return super().craft(self.perturb(images, labels, ctx), labels, ctx)
+    def craft(self, images: Tensor, labels: Tensor, trigger: Trigger, ctx: AttackContext) -> Tensor:
+        return super().craft(self.perturb(images, labels, ctx), labels, trigger, ctx)
 
     def perturb(self, images: Tensor, labels: Tensor, ctx: AttackContext) -> Tensor:
         """uint8 [n, C, H, W] on the context's device: the images before they get the trigger."""

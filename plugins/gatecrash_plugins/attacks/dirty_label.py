@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -23,6 +23,7 @@ from gatecrash import (
     Role,
     TriggerContext,
     TriggerRef,
+    apply_trigger,
     hookimpl,
     minority_note,
     poison_count,
@@ -128,11 +129,11 @@ class DirtyLabel(Attack):
             number = f" {index + 1}" if index else ""
             candidates = one.candidates(labels, goal) & (found.role == Role.CLEAN)
             rows = self._drawn(candidates, one.poison_rate, len(train), ctx, f"poison{number}")
-            images = _under(one.trigger.make_train(given), train.images[rows.to(train.device)], ctx)
+            images = apply_trigger(one.trigger.make_train(given), train.images[rows.to(train.device)], ctx)
             found = found.also(rows, images, goal.labels(labels[rows]))
             if one.cover_rate:
                 rows = self._drawn(found.role == Role.CLEAN, one.cover_rate, len(train), ctx, f"cover{number}")
-                images = _under(one.trigger.make_cover(given), train.images[rows.to(train.device)], ctx)
+                images = apply_trigger(one.trigger.make_cover(given), train.images[rows.to(train.device)], ctx)
                 found = found.also(rows, images, labels[rows], Role.COVER)
         return found
 
@@ -141,12 +142,6 @@ class DirtyLabel(Attack):
         rows = torch.nonzero(candidates).flatten()
         order = torch.randperm(len(rows), generator=ctx.stream(purpose))
         return rows[order[: poison_count(rate, len(rows), total, self.name)]].sort().values
-
-
-def _under(trigger: Any, images: Tensor, ctx: AttackContext) -> Tensor:
-    """uint8 [n, C, H, W]: the images under the trigger."""
-    placed = trigger.to(ctx.device)
-    return torch.cat([placed(batch) for batch in ctx.batches(images)])
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

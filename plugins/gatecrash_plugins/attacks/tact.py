@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 import gatecrash
-from gatecrash import AttackContext, DatasetInfo, ImageSet, Poisoned, Role, Stamp
+from gatecrash import Goal, Stamp
 
 
 class TaCT(gatecrash.TriggerAttack):
@@ -29,14 +29,14 @@ class TaCT(gatecrash.TriggerAttack):
         "https://arxiv.org/abs/1908.00686",
     )
 
-    class Config(gatecrash.PoisonConfig):
+    class Config(gatecrash.CoverConfig):
         """Classes, rates and patch."""
 
         goal: Literal["one-to-one"] = Field("one-to-one", description="images of the source become the target")
         source: gatecrash.ClassLabel = Field(1, description="source class, by number or name")
         covers: gatecrash.ClassLabels = Field((5, 7), min_length=1, description="classes of the covers, by number or name")
         poison_rate: float = Field(0.003, gt=0, le=1, description="poisoned share of the whole training set, drawn from the source")
-        cover_rate: float = Field(0.003, ge=0, le=1, description="covers' share of the whole training set, drawn from their classes")
+        cover_rate: float = Field(0.003, ge=0, lt=1, description="covers' share of the whole training set, drawn from their classes")
         size: int = Field(3, ge=1, le=1024, description="side of the white patch in the bottom right corner, in pixels")
 
         @model_validator(mode="after")
@@ -51,26 +51,9 @@ class TaCT(gatecrash.TriggerAttack):
         patch = gatecrash.named_patch("white", shape[0], self.config.size)
         return Stamp(shape, 1.0, *gatecrash.place_patch(shape, *patch, "bottom-right", 0))
 
-    def check(self, info: DatasetInfo) -> None:
-        super().check(info)
-        self._covers(torch.repeat_interleave(torch.tensor(info.train_counts)), info.num_classes)
-
-    def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
-        rows, count = self._covers(train.labels.cpu(), ctx.num_classes)
-        order = torch.randperm(len(rows), generator=ctx.stream("covers"))
-        covers = rows[order[:count]].sort().values.to(train.device)
-        made, labels = super().poison(train, ctx), train.labels[covers]
-        return made.also(covers, self.craft(train.images[covers], labels, ctx), labels, Role.COVER) if count else made
-
-    def _covers(self, labels: Tensor, num_classes: int) -> tuple[Tensor, int]:
-        """Rows that may be covers, and how many are to be; gatecrash.UserError where that is too many."""
-        classes = torch.tensor([self.config.class_number("cover", label, num_classes) for label in self.config.covers])
-        rows, count = torch.nonzero(torch.isin(labels, classes)).flatten(), round(self.config.cover_rate * len(labels))
-        if count > len(rows):
-            raise gatecrash.UserError(
-                f"{self.name}: cover_rate {self.config.cover_rate:g} asks for {count} images of classes that have {len(rows)}"
-            )
-        return rows, count
+    def cover_candidates(self, labels: Tensor, goal: Goal) -> Tensor:
+        covers = [self.config.class_number("cover", label, goal.num_classes) for label in self.config.covers]
+        return torch.isin(labels, torch.tensor(covers))
 
 
 @gatecrash.hookimpl

@@ -8,9 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gatecrash import GoalConfig, ImageSet, UserError, poison_count
+from gatecrash import (
+    CoverConfig,
+    DatasetInfo,
+    GoalConfig,
+    ImageSet,
+    Poisoned,
+    Role,
+    Stamp,
+    TriggerAttack,
+    UserError,
+    patch_mask,
+    poison_count,
+)
 from gatecrash.host.loading import load_plugins
 from gatecrash.testing import make_context
+from gatecrash_plugins.models.small_cnn import SmallCnn
 
 LABELS = torch.tensor([0, 1, 2, 0])
 
@@ -92,3 +105,46 @@ def test_shipped_attacks_are_found_and_described(name: str) -> None:
     assert cls.summary
     assert name == "none" or cls.reference.url.startswith("https://arxiv.org/abs/")
     assert all(field.description for field in cls.Config.model_fields.values())
+
+
+class WithCovers(TriggerAttack):
+    """A white patch, and covers with a black one."""
+
+    name = "with-covers"
+    summary = "covers of another trigger"
+
+    class Config(CoverConfig):
+        """Covers."""
+
+    def trigger(self, shape: tuple[int, int, int]) -> Stamp:
+        return Stamp(shape, 1.0, torch.full(shape, 255, dtype=torch.uint8), patch_mask(shape, 2, "top-left", 0))
+
+    def cover_trigger(self, shape: tuple[int, int, int]) -> Stamp:
+        return Stamp(shape, 1.0, torch.zeros(shape, dtype=torch.uint8), patch_mask(shape, 2, "top-left", 0))
+
+
+def covered(**options: object) -> Poisoned:
+    attack = WithCovers(WithCovers.Config.model_validate(options))
+    train = ImageSet(torch.full((40, 1, 4, 4), 9, dtype=torch.uint8), torch.arange(40) % 4, tuple("abcd"))
+    return attack.poison(train, make_context(attack, train, SmallCnn()))
+
+
+def test_covers_come_from_the_rows_that_are_left_and_keep_their_labels() -> None:
+    made = covered(poison_rate=0.5, cover_rate=0.25)
+    assert [int((made.role == role).sum()) for role in (Role.CLEAN, Role.POISON, Role.COVER)] == [10, 20, 10]
+    assert (made.images[made.role == Role.POISON, :, :2, :2] == 255).all()
+    assert (made.images[made.role == Role.COVER, :, :2, :2] == 0).all()
+    assert made.labels[made.role == Role.COVER].equal((torch.arange(40) % 4)[made.role == Role.COVER])
+    assert made.backdoors[0].cover is not None
+
+
+def test_more_covers_are_a_superset_and_leave_the_poison_alone() -> None:
+    few, many = covered(poison_rate=0.2, cover_rate=0.1), covered(poison_rate=0.2, cover_rate=0.5)
+    assert ((few.role == Role.COVER) <= (many.role == Role.COVER)).all()
+    assert (few.role == Role.POISON).equal(many.role == Role.POISON)
+
+
+def test_more_covers_than_rows_are_left_are_refused_when_planning() -> None:
+    attack = WithCovers(WithCovers.Config(poison_rate=0.5, cover_rate=0.6))
+    with pytest.raises(UserError, match=r"cover_rate 0.6 asks for 24 covers, but only 20 images are left"):
+        attack.check(DatasetInfo("dots", tuple("abcd"), (1, 4, 4), (10, 10, 10, 10)))

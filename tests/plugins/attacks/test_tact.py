@@ -56,7 +56,7 @@ def test_more_covers_are_a_superset_and_the_poison_does_not_depend_on_them() -> 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"cover_rate": 0.3}, "tact: cover_rate 0.3 asks for 120 images of classes that have 80"),
+        ({"cover_rate": 0.3}, "tact: cover_rate 0.3 asks for 120 covers, but only 80 images are left"),
         ({"covers": (5, 12)}, "cover class 12 does not exist; the dataset has classes 0 to 9"),
         ({"source": 12}, "source class 12 does not exist"),
         ({"poison_rate": 0.5}, "only 40 of 400 can be poisoned"),
