@@ -33,6 +33,14 @@ def test_a_crop_is_a_window_of_the_zero_padded_image() -> None:
     assert crops[0, 2, 0].tolist() == [[[0, 3], [0, 0]]]
 
 
+def test_a_crop_may_be_a_window_of_the_image_with_its_edges_repeated() -> None:
+    crops = windows(torch.tensor([[[[1, 2, 5], [3, 4, 6]]]], dtype=torch.uint8), crop=1, padding="edge")
+
+    assert crops[0, 0, 0].tolist() == [[[1, 1, 2], [1, 1, 2]]]
+    assert crops[0, 1, 1].tolist() == [[[1, 2, 5], [3, 4, 6]]]
+    assert crops[0, 2, 2].tolist() == [[[4, 6, 6], [4, 6, 6]]]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(2, 6), st.integers(2, 6), st.integers(0, 3), st.integers(0, 2**31), st.booleans())
 def test_augmented_agrees_with_slicing_one_image_at_a_time(

@@ -12,6 +12,7 @@ from gatecrash_plugins.models.airbench import Airbench
 from gatecrash_plugins.models.lean import Lean
 from gatecrash_plugins.models.preact_resnet18 import PreActResNet18
 from gatecrash_plugins.models.resnet18 import ResNet18
+from gatecrash_plugins.models.resnet20 import ResNet20
 from gatecrash_plugins.models.small_cnn import SmallCnn
 from gatecrash_plugins.models.torchvision import Torchvision
 from gatecrash_plugins.models.vgg11_bn import Vgg11
@@ -34,6 +35,7 @@ CASES: dict[str, tuple[Model, tuple[int, int, int]]] = {
     "airbench-narrow-gray": (Airbench(Airbench.Config(widths=(4, 9, 16))), (1, 28, 20)),
     "resnet18": (ResNet18(), (3, 32, 32)),
     "resnet18-gray-16": (ResNet18(), (1, 16, 16)),
+    "resnet20": (ResNet20(), (3, 32, 32)),
     "preact-resnet18": (PreActResNet18(), (3, 32, 32)),
     "preact-resnet18-gray-16": (PreActResNet18(), (1, 16, 16)),
     "vgg11-bn": (Vgg11(), (3, 32, 32)),

@@ -17,11 +17,13 @@ class Augmentation:
     """How training images are changed at random, anew in every epoch."""
 
     crop: int
-    """Zero padding in pixels on each side, of which a random window is cut."""
+    """Padding in pixels on each side, of which a random window is cut."""
     flip: bool
     """Mirrored with probability 1/2."""
     rotation: float
     """Turned by an angle up to this many degrees either way."""
+    padding: Literal["zeros", "edge"] = "zeros"
+    """What the crop's padding shows."""
 
 
 class Recipe(Options):
@@ -30,7 +32,7 @@ class Recipe(Options):
     Defaults are the recipe `standard`: BackdoorBench's settings (Wu et al. 2022, appendix), comparable with the literature.
     """
 
-    NEWER = frozenset({"bias_lr", "compile", "lookahead", "rotation"})
+    NEWER = frozenset({"bias_lr", "compile", "lookahead", "padding", "rotation"})
 
     epochs: int = Field(100, ge=1, le=10_000, description="passes over the training set")
     batch_size: int = Field(128, ge=1, le=65_536, description="images per step")
@@ -45,7 +47,10 @@ class Recipe(Options):
     )
     warmup: float = Field(0.25, ge=0, lt=1, description="share of the run in which a one-cycle schedule rises")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing of the cross-entropy")
-    crop: int = Field(4, ge=0, le=64, description="random crop: zero padding in pixels on each side; 0 for none")
+    crop: int = Field(4, ge=0, le=64, description="random crop: padding in pixels on each side; 0 for none")
+    padding: Literal["zeros", "edge"] = Field(
+        "zeros", description="what the crop's padding shows: black, or the nearest pixel of the image"
+    )
     flip: bool = Field(True, description="mirror each image with probability 1/2, where the dataset allows it")
     rotation: float = Field(
         0.0, ge=0, le=180, description="turn each image by an angle up to this many degrees either way, uniformly (bilinear); 0 for none"
@@ -64,7 +69,7 @@ class Recipe(Options):
     )
 
     def augmented_as(self, other: Recipe) -> Recipe:
-        """This recipe with the crop, flip and rotation of another one where it does not state them itself."""
+        """This recipe with the crop, its padding, flip and rotation of another one where it does not state them itself."""
         missing = {field.name for field in fields(Augmentation)} - self.model_fields_set
         return self.model_copy(update={name: getattr(other, name) for name in missing})
 

@@ -1,8 +1,8 @@
 """Random crop, mirroring and rotation of a batch.
 
-Images are zero-padded (in pixels, as torchvision's RandomCrop does before normalisation). A crop is then a window of the padded image, and
-all windows together are a strided view of it, so cropping a batch is a single indexing call. Only the batch is padded: a padded copy of the
-set would be larger than the set.
+Images are padded with zeros (in pixels, as torchvision's RandomCrop does before normalisation) or with their edges. A crop is then a
+window of the padded image, and all windows together are a strided view of it, so cropping a batch is a single indexing call. Only the
+batch is padded: a padded copy of the set would be larger than the set.
 """
 
 from __future__ import annotations
@@ -59,19 +59,23 @@ def draw(
     return Draws(tops, lefts, mirrored, angles)
 
 
-def windows(images: Tensor, crop: int) -> Tensor:
-    """uint8 [B, C, H, W] -> view [B, 2 crop + 1, 2 crop + 1, C, H, W] of the zero-padded images: every crop of each."""
+def windows(images: Tensor, crop: int, padding: str = "zeros") -> Tensor:
+    """uint8 [B, C, H, W] -> view [B, 2 crop + 1, 2 crop + 1, C, H, W] of the padded images: every crop of each."""
     height, width = images.shape[2:]
-    padded = F.pad(images, (crop, crop, crop, crop)).contiguous()
+    if padding == "edge":  # torch's own replication knows no uint8
+        rows, columns = ((torch.arange(-crop, side + crop, device=images.device)).clamp(0, side - 1) for side in (height, width))
+        padded = images[:, :, rows[:, None], columns].contiguous()
+    else:
+        padded = F.pad(images, (crop, crop, crop, crop)).contiguous()
     row, channel, line, pixel = padded.stride()
     shape = (len(padded), 2 * crop + 1, 2 * crop + 1, padded.shape[1], height, width)
     return padded.as_strided(shape, (row, line, pixel, channel, line, pixel))
 
 
-def augmented(images: Tensor, crop: int, tops: Tensor, lefts: Tensor, mirrored: int | Tensor) -> Tensor:
+def augmented(images: Tensor, crop: int, tops: Tensor, lefts: Tensor, mirrored: int | Tensor, padding: str = "zeros") -> Tensor:
     """uint8 [B, C, H, W], in memory of its own: these windows of the images, those (or so many, from the front) mirrored."""
     rows = torch.arange(len(images), device=images.device)
-    images = windows(images, crop)[rows, tops, lefts] if crop else images.clone()
+    images = windows(images, crop, padding)[rows, tops, lefts] if crop else images.clone()
     if isinstance(mirrored, Tensor):
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
     if mirrored:

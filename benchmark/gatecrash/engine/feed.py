@@ -73,6 +73,7 @@ class Feed:
         if batching.batches == "poisson":  # as many are drawn on the average
             self.sizes = [min(recipe.batch_size, len(images))] * -(-len(images) // recipe.batch_size)
         self._images, self._labels, self._crop, self._flip, self._rotation = images, labels, recipe.crop, flip, recipe.rotation
+        self._padding = recipe.padding
         self._order, self._augment = streams("order"), streams("augment")
         self._batching = batching
         self._before = batching.on_batch if batching.when == "before" else None
@@ -101,7 +102,7 @@ class Feed:
         parts = [slice(first, last) for first, last in pairwise(ends)]
         for index, (rows, part) in islice(enumerate(zip(batches, parts, strict=True)), start, None):
             images, labels = self._changed(self._before, taken(self._images, rows), self._labels[rows], rows)
-            augmented = [_augmented(images, self._crop, draws, index, part) for draws in views]
+            augmented = [self._augmented(images, draws, index, part) for draws in views]
             images, labels = self._changed(self._after, augmented[0] if len(views) == 1 else torch.stack(augmented), labels, rows)
             yield images, labels, rows
         self._epoch_start = self._generators()
@@ -141,7 +142,6 @@ class Feed:
             self._range_known = True
         return new_images, new_labels
 
-
-def _augmented(images: Tensor, crop: int, draws: augment.Draws, batch: int, part: slice) -> Tensor:
-    images = augment.augmented(images, crop, draws.tops[part], draws.lefts[part], draws.mirrored[batch])
-    return images if draws.angles is None else augment.rotated(images, draws.angles[part])
+    def _augmented(self, images: Tensor, draws: augment.Draws, batch: int, part: slice) -> Tensor:
+        images = augment.augmented(images, self._crop, draws.tops[part], draws.lefts[part], draws.mirrored[batch], self._padding)
+        return images if draws.angles is None else augment.rotated(images, draws.angles[part])

@@ -15,6 +15,7 @@ from gatecrash_plugins.models.airbench import Airbench
 from gatecrash_plugins.models.lean import Lean
 from gatecrash_plugins.models.preact_resnet18 import PreActResNet18
 from gatecrash_plugins.models.resnet18 import ResNet18
+from gatecrash_plugins.models.resnet20 import ResNet20
 from gatecrash_plugins.models.small_cnn import SmallCnn
 from gatecrash_plugins.models.vgg11_bn import Vgg11
 from support.shipped_models import CASES, CLASSES, built_network, torchvision
@@ -164,6 +165,7 @@ def test_initialisation_comes_from_the_global_generator_alone(case: str) -> None
     ("model", "count"),
     [
         (ResNet18(), 11_173_962),  # as the common CIFAR implementation counts
+        (ResNet20(), 269_722 + (512 + 2 * 32) + (2048 + 2 * 64)),  # the common implementation, and two projections for its empty shortcuts
         (PreActResNet18(), 11_171_146),
         (Vgg11(), 9_231_114),
         # stem 64*27, then 9 in out per convolution, 2 per normalised channel, head 256*10+10

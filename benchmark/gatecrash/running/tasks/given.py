@@ -112,7 +112,7 @@ def evidence_for(
         batches=batches,
         autocast=setup.autocast,
         flip=setup.flip,
-        augmentation=Augmentation(setup.recipe.crop, setup.recipe.flip and setup.flip, setup.recipe.rotation),
+        augmentation=Augmentation(setup.recipe.crop, setup.recipe.flip and setup.flip, setup.recipe.rotation, setup.recipe.padding),
         prior=stage.prior,
         datasets={option: data.to(device) for option, data in (datasets or {}).items()},
         _classifier=stage.classifier().duplicate().to(device).eval() if Need.MODEL in needs else None,
