@@ -28,6 +28,11 @@ def test_the_grid_of_results_asks_for_the_same_options() -> None:
     (again,) = grid_of([a_result(defense=conditional)])["defenses"]
     assert again == {"chain": ["neural-cleanse", {"fine-pruning": fine_pruning, "when": "accused"}, {"anp": {}, "when": "accused"}]}
     assert [part.when for part in resolve(parse_grid({**grid, "defenses": [again]}), host).defenses[0]] == [None, "accused", "accused"]
+    few = {"kind": "seen", "per_class": 5}
+    given = [chain[0], chain[1].model_copy(update={"clean": few})]
+    (again,) = grid_of([a_result(defense=given)])["defenses"]
+    assert again == {"chain": ["activation-clustering", {"fine-pruning": fine_pruning}], "clean": few}
+    assert [part.stage.clean for part in resolve(parse_grid({**grid, "defenses": [again]}), host).defenses[0]] == [None, few]
     resolved = resolve(parse_grid(grid_of([a_result(attack=attack, defense=chain)])), host)
     assert key_fields(resolved.attacks[0].instance.config) == {"poison_rate": 0.1}
     assert key_fields(resolved.defenses[0][1].instance.config) == {"epochs": 3}

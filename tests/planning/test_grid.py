@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,38 @@ def test_a_stage_of_a_chain_may_be_conditional() -> None:
     assert [chain[1].when for chain in (swept, other)] == ["accused"] * 2
     (bare,) = asked(defenses=[{"chain": ["neural-cleanse", {"fine-pruning": None, "when": "accused"}]}]).defenses
     assert (bare[1].when, bare[1].instance.config) == ("accused", asked(defenses=["fine-pruning"]).defenses[0][0].instance.config)
+
+
+def clean_images(**fields: Any) -> list[list[Any]]:
+    """By defense, what clean images its stages are given: None for the whole hold-out."""
+    return [[stage.clean and (stage.clean.kind, stage.clean.per_class) for stage in chain] for chain in asked(**fields).defenses]
+
+
+def test_a_grid_says_what_clean_images_its_defenses_are_given() -> None:
+    assert clean_images(defenses=["fine-pruning"]) == [[None]]
+    assert clean_images(defenses=["none", "fine-pruning"], clean_data=["reserved", "seen"]) == [[None], [None], [("seen", None)]]
+    sizes = [{"kind": ["reserved", "seen"], "per_class": [1, 5]}]
+    kinds = [[("reserved", 1)], [("reserved", 5)], [("seen", 1)], [("seen", 5)]]
+    assert clean_images(defenses=["fine-pruning"], clean_data=sizes) == kinds
+    chain = {"chain": ["activation-clustering", {"fine-pruning": {"epochs": 2}}]}
+    assert clean_images(defenses=[{**chain, "clean": "seen"}, "fine-pruning"]) == [[None, ("seen", None)], [None]]
+    assert clean_images(defenses=[{"fine-pruning": None, "clean": "reserved"}], clean_data=["seen"]) == [[None]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"clean_data": ["sean"]}, "clean_data[0].kind: "),
+        ({"clean_data": [{"kind": "seen", "per_clas": 3}]}, "clean_data[0].per_clas: unknown field; did you mean 'per_class'?"),
+        ({"clean_data": [{"per_class": 0}]}, "clean_data[0].per_class: "),
+        ({"defenses": [{"fine-pruning": {}, "clean": []}]}, "defenses[0].clean: is empty; leave it out, or write a kind"),
+        ({"defenses": [{"fine-pruning": {}, "clean": [3]}]}, "defenses[0].clean[0]: write a kind, or {kind: seen, per_class: 10}"),
+        ({"defenses": [{"activation-clustering": {}, "clean": "seen"}]}, "activation-clustering is given no clean images; leave it out"),
+    ],
+)
+def test_clean_images_that_there_are_not_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        asked(**fields)
 
 
 def test_a_recipe_is_a_preset_or_fields_on_top_of_one() -> None:
@@ -257,7 +290,7 @@ def test_a_grid_without_end_is_refused_before_it_is_built(fields: dict[str, Any]
         ({"dataset": ["a", "b"]}, "grid: dataset: a grid has one dataset; write one grid for each"),
         ({"model": 3}, "grid: model: Input should be a valid string (got 3); write a name, or {name: {option: value}}"),
         ({"attacks": "badnets"}, "(got 'badnets'); for each attack write a name"),
-        ({"model": "resnet50"}, "did you mean 'resnet18'? Or, if torchvision has it: {torchvision: {arch: resnet50}}"),
+        ({"model": "resnet50"}, "did you mean 'resnet20'? Or, if torchvision has it: {torchvision: {arch: resnet50}}"),
         ({"dataset": {"imagefolder": {"root": "a/" * 3000}}}, "dataset.imagefolder.root: 'a/a/"),
         ({"attacks": [{"blend": {"pattern": "given", "image": "a\0b"}}]}, "attacks[0].blend.image: 'a\\x00b': embedded null byte"),
         ({"attacks": ["x" * 5000]}, "unknown attack 'xxxx"),

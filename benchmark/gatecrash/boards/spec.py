@@ -30,10 +30,7 @@ def grid_of(results: Sequence[Result], name: str | None = None) -> dict[str, Any
         "holdout": dict(first.holdout),
         "seeds": sorted({result.seed for result in results}),
         "attacks": _distinct(_entry(result.attack) for result in results),
-        "defenses": _distinct(
-            _entry(result.defense[0]) if len(result.defense) == 1 else {"chain": [_entry(stage) for stage in result.defense]}
-            for result in results
-        ),
+        "defenses": _distinct(_defense(result.defense) for result in results),
     }
 
 
@@ -50,6 +47,12 @@ def dataset_label(result: Result) -> str:
     parts = [name] if folder in {"", "data", name} else [name, folder]
     limits = [f"{config[option]:,} {what} images" for option, what in LIMITS.items() if isinstance(config.get(option), int)]
     return " ".join(parts) + (f" ({', '.join(limits)} of it)" if limits else "")
+
+
+def _defense(stages: Sequence[Stage]) -> str | dict[str, Any]:
+    entry = _entry(stages[0]) if len(stages) == 1 else {"chain": [_entry(stage) for stage in stages]}
+    clean = next((stage.clean for stage in stages if stage.clean), None)
+    return {**({entry: {}} if isinstance(entry, str) else entry), "clean": clean} if clean else entry
 
 
 def _entry(stage: Stage) -> str | dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from gatecrash.contracts.config import content_of, find_mark, key_fields, nested_content
 from gatecrash.contracts.naming import NamesTrigger
 from gatecrash.contracts.recipe import Recipe, recipe_from
+from gatecrash.datasets.clean_data import CleanData
 from gatecrash.datasets.preparation import PreparedDataset
 from gatecrash.errors import UserError, counted, path_fault, shown
 from gatecrash.host.host import Host, Plugin
@@ -34,6 +35,8 @@ class ConfiguredPlugin:
     instance: Any
     when: Literal["accused"] | None = None
     """Of a stage of a chain: the verdict so far under which it runs; None for one that always does."""
+    clean: CleanData | None = None
+    """What clean images a defense is given, where it is not the whole hold-out."""
     datasets: Mapping[str, PreparedDataset] = field(default_factory=dict)
     """By option, the second data sets that the options name; `references.with_datasets` finds them."""
 
@@ -47,16 +50,16 @@ class ConfiguredPlugin:
         config = self.instance.config
         content = content_of(config) | nested_content(config) | self._fingerprints
         content |= {PLUGIN_FILE: self.plugin.content} if self.plugin.content else {}
-        return Stage(
-            name=self.name, version=self.plugin.cls.version, config=config.model_dump(mode="json"), content=content, when=self.when
-        )
+        clean = self.clean and self.clean.model_dump(mode="json")
+        described = {"config": config.model_dump(mode="json"), "content": content, "when": self.when, "clean": clean}
+        return Stage(name=self.name, version=self.plugin.cls.version, **described)
 
     @cached_property
     def identity(self) -> list[Any]:
         """What enters keys: name, version, the options that differ from their defaults, content of a `--plugins` file. JSON."""
-        when = [self.when] if self.when else []
+        said = [part for part in (self.when, self.clean and key_fields(self.clean)) if part]
         fields = key_fields(self.instance.config) | self._fingerprints
-        return [self.name, self.plugin.cls.version, fields, self.plugin.content, *when]
+        return [self.name, self.plugin.cls.version, fields, self.plugin.content, *said]
 
     @property
     def _fingerprints(self) -> dict[str, str]:
@@ -96,15 +99,16 @@ def resolve(grid: Grid, host: Host) -> ResolvedGrid:
     except ValidationError as error:
         raise UserError(explain(error, "recipe", Recipe.model_fields)) from None
     attacks = [[_asked(host, "attack", entry, f"attacks[{index}]")] for index, entry in enumerate(grid.attacks)]
-    defenses = [_asked_chain(host, entry, f"defenses[{index}]") for index, entry in enumerate(grid.defenses)]
-    check_size(_count(attacks), _count(defenses))
+    everywhere = _clean_data(grid.clean_data, "clean_data") if grid.clean_data else [CleanData()]
+    defenses = [_asked_chain(host, entry, f"defenses[{index}]", everywhere) for index, entry in enumerate(grid.defenses)]
+    check_size(_count(attacks), sum(defense.count for defense in defenses))
     return ResolvedGrid(
         grid,
         dataset,
         model,
         recipe,
         tuple(attack for [asked] in attacks for attack in asked.configured()),
-        tuple(chain for stages in defenses for chain in itertools.product(*(list(stage.configured()) for stage in stages))),
+        tuple(chain for defense in defenses for chain in defense.chains()),
     )
 
 
@@ -142,6 +146,27 @@ class _Asked:
             yield ConfiguredPlugin(self.plugin, instance, self.when)
 
 
+@dataclass(frozen=True)
+class _AskedDefense:
+    """A defense of a grid: its stages, and what clean images it is given: several for a sweep."""
+
+    stages: Sequence[_Asked]
+    clean: Sequence[CleanData]
+
+    @property
+    def count(self) -> int:
+        return math.prod(asked.count for asked in self.stages) * len(self.clean)
+
+    def chains(self) -> Iterator[Chain]:
+        for chain in itertools.product(*(list(stage.configured()) for stage in self.stages)):
+            for clean in self.clean:
+                yield tuple(replace(stage, clean=clean if _wants_clean(stage.plugin) and clean != CleanData() else None) for stage in chain)
+
+
+def _wants_clean(plugin: Plugin) -> bool:
+    return "clean-data" in plugin.cls.needs
+
+
 def _count(entries: Iterable[Sequence[_Asked]]) -> int:
     return sum(math.prod(asked.count for asked in stages) for stages in entries)
 
@@ -159,7 +184,19 @@ def single(host: Host, kind: PluginKind, entry: Any) -> ConfiguredPlugin:
     return next(asked.configured())
 
 
-def _asked_chain(host: Host, entry: Any, path: str) -> list[_Asked]:
+def _asked_chain(host: Host, entry: Any, path: str, everywhere: Sequence[CleanData]) -> _AskedDefense:
+    """A defense, or `{chain: [defense, ...]}`; beside either `clean: {kind: …, per_class: …}` in place of what the grid says of all."""
+    said = isinstance(entry, dict) and len(entry) == 2 and "clean" in entry
+    clean = _clean_data(entry["clean"], f"{path}.clean") if said else everywhere
+    if said:
+        entry = {name: options for name, options in entry.items() if name != "clean"}
+    stages = _asked_stages(host, entry, path)
+    if said and not any(_wants_clean(stage.plugin) for stage in stages):
+        raise UserError(f"{path}.clean: {stages[0].plugin.name} is given no clean images; leave it out")
+    return _AskedDefense(stages, clean if any(_wants_clean(stage.plugin) for stage in stages) else [CleanData()])
+
+
+def _asked_stages(host: Host, entry: Any, path: str) -> list[_Asked]:
     """The stages of a defense: one where it is no chain."""
     if not (isinstance(entry, dict) and set(entry) == {"chain"}):
         return [_asked(host, "defense", entry, path)]
@@ -167,6 +204,25 @@ def _asked_chain(host: Host, entry: Any, path: str) -> list[_Asked]:
     if not isinstance(stages, list) or not stages:
         raise UserError(f"{path}.chain: needs a list of defenses")
     return [_asked_stage(host, stage, f"{path}.chain[{index}]") for index, stage in enumerate(stages)]
+
+
+def _clean_data(value: Any, path: str) -> list[CleanData]:
+    """`seen`, `{kind: seen, per_class: 10}`, or lists of these and of numbers: one for each value, each once."""
+    found = []
+    for index, entry in enumerate(value if isinstance(value, list) else [value]):
+        where = f"{path}[{index}]" if isinstance(value, list) else path
+        fields = {"kind": entry} if isinstance(entry, str) else entry
+        if not isinstance(fields, dict) or not fields:
+            raise UserError(f"{where}: write a kind, or {{kind: seen, per_class: 10}}")
+        axes = {name: part if isinstance(part, list) else [part] for name, part in fields.items()}
+        for values in itertools.product(*axes.values()):
+            try:
+                found.append(CleanData.model_validate(dict(zip(axes, values, strict=True))))
+            except ValidationError as error:
+                raise UserError(explain(error, where, CleanData.model_fields)) from None
+    if not found:
+        raise UserError(f"{path}: is empty; leave it out, or write a kind")
+    return list({one.model_dump_json(): one for one in found}.values())
 
 
 def _asked_stage(host: Host, entry: Any, path: str) -> _Asked:

@@ -30,7 +30,7 @@ def canonical(value: Any) -> str:
 
 def identity(stages: Iterable[Stage]) -> str:
     """Name and options of each stage, files by their content where it is known. Versions do not count."""
-    return canonical([(stage.name, _described(stage), *([stage.when] if stage.when else [])) for stage in stages])
+    return canonical([(stage.name, _described(stage), *(part for part in (stage.when, stage.clean) if part)) for stage in stages])
 
 
 def labels(plugins: Sequence[Stages]) -> list[str]:
@@ -51,12 +51,20 @@ def labels(plugins: Sequence[Stages]) -> list[str]:
 def options_of(stages: Stages) -> dict[str, Any]:
     """All options by name: those within an option's mapping as `option.name`, those of a chain as `stage.option`."""
     if len(stages) == 1:
-        return flattened(stages[0].config)
+        return flattened(stages[0].config) | _clean(stages)
     names = [stage.name for stage in stages]
     prefixes = [name if names.count(name) == 1 else f"{name}#{names[: index + 1].count(name)}" for index, name in enumerate(names)]
-    return {
-        f"{prefix}.{key}": value for prefix, stage in zip(prefixes, stages, strict=True) for key, value in flattened(stage.config).items()
-    } | {f"{prefix} when": stage.when for prefix, stage in zip(prefixes, stages, strict=True) if stage.when}
+    return (
+        {f"{prefix}.{key}": value for prefix, stage in zip(prefixes, stages, strict=True) for key, value in flattened(stage.config).items()}
+        | {f"{prefix} when": stage.when for prefix, stage in zip(prefixes, stages, strict=True) if stage.when}
+        | _clean(stages)
+    )
+
+
+def _clean(stages: Stages) -> dict[str, Any]:
+    """What clean images the stages are given, all of them the same, where it is said."""
+    said: dict[str, Any] = next((stage.clean for stage in stages if stage.clean), {})
+    return {f"clean.{name}": value for name, value in said.items() if value is not None}
 
 
 def varying(options: Sequence[Mapping[str, Any]]) -> list[str]:

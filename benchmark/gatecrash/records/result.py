@@ -66,11 +66,8 @@ class Result(BaseModel):
     def defense_config(self) -> dict[str, Any]:
         """The stage's options; for a chain, those of each stage under its name."""
         if len(self.defense) == 1:
-            return self.defense[0].config
-        return {
-            f"{index}:{stage.name}": {**stage.config, **({"when": stage.when} if stage.when else {})}
-            for index, stage in enumerate(self.defense)
-        }
+            return _with_conditions(self.defense[0])
+        return {f"{index}:{stage.name}": _with_conditions(stage) for index, stage in enumerate(self.defense)}
 
     @model_serializer(mode="wrap")
     def _without_what_is_empty(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -123,3 +120,8 @@ class Result(BaseModel):
             "versions": harness | {part: stage.version for part, stage in stages.items()},
             "contents": contents,
         }
+
+
+def _with_conditions(stage: Stage) -> dict[str, Any]:
+    """The options, and what a grid says of the stage beside them."""
+    return stage.config | {name: value for name, value in (("when", stage.when), ("clean", stage.clean)) if value}

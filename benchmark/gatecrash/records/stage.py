@@ -27,6 +27,9 @@ class Stage(BaseModel):
     when: Literal["accused"] | None = None
     """Of a stage of a chain that runs only if the stages before it call the model backdoored; None for one that always runs."""
 
+    clean: dict[str, Any] | None = None
+    """Kind and number of the clean images that the defense is given, where it is not the whole hold-out: `CleanData`."""
+
     @property
     def datasets(self) -> dict[str, str]:
         """By option, the fingerprints of the second data sets that the options name."""
@@ -36,4 +39,4 @@ class Stage(BaseModel):
     def _without_what_is_not_set(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Results that have no content are written as they were read: published boards carry hashes of their text."""
         fields: dict[str, Any] = fields_of(self)
-        return {name: value for name, value in fields.items() if name not in {"content", "when"} or value}
+        return {name: value for name, value in fields.items() if name not in {"content", "when", "clean"} or value}

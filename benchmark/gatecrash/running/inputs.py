@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache
 
 from gatecrash.datasets.adapting import adapted
+from gatecrash.datasets.clean_data import CleanData
 from gatecrash.running.caches import WhileNeeded
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.features import Features
@@ -75,11 +76,15 @@ class Inputs:
         """Keep a victim in memory: its defenses come next."""
         self._victims[key] = victim
 
-    def defender_input(self, victim: Victim, stored: StoredVictim, *, with_training_data: bool) -> Artifact:
-        key = f"defender:{victim.key}:{with_training_data}"
+    def defender_input(
+        self, victim: Victim, stored: StoredVictim, *, with_training_data: bool, clean: dict[str, Any] | None = None
+    ) -> Artifact:
+        """What a defender may see; `clean` says which clean images. Raises NotApplicable where there are too few of them."""
+        view = CleanData.model_validate(clean or {})
+        key = f"defender:{victim.key}:{with_training_data}" + (f":{view.model_dump_json()}" if clean else "")
         made = self._defender_inputs.get(key)
         if made is None:
-            made = DefenderInput.of(self.ground, victim.seed, self._train_part, stored, with_training_data=with_training_data)
+            made = DefenderInput.of(self.ground, victim.seed, self._train_part, stored, with_training_data=with_training_data, clean=view)
             self._defender_inputs[key] = made
         return Artifact(key, made)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from gatecrash.contracts.evidence import Need
+from gatecrash.errors import NotApplicable, one_line
 from gatecrash.host.kinds import PluginKind
 from gatecrash.records.plan import Cell
 from gatecrash.running.expected import title_of
@@ -13,7 +14,7 @@ from gatecrash.running.nodes.features import FeaturesNode
 from gatecrash.running.nodes.implant import ImplantNode, victim_for, withholds_data
 from gatecrash.running.nodes.node import Work
 from gatecrash.running.tasks.defender import DefenseOutput
-from gatecrash.running.tasks.protocol import Artifact, Task, TaskFunction
+from gatecrash.running.tasks.protocol import Artifact, Failure, Task, TaskFunction
 
 
 class DefendNode(CellNode):
@@ -39,7 +40,14 @@ class DefendNode(CellNode):
         stored = victim_for(self, cell.victim.key)
         if stored is None or (self._wants_training_data and withholds_data(self, stored)):
             return None
-        defender_input = work.inputs.defender_input(cell.victim, stored.value, with_training_data=self._wants_training_data)
+        clean = next((stage.clean for stage in cell.defense if stage.clean), None)
+        try:
+            defender_input = work.inputs.defender_input(
+                cell.victim, stored.value, with_training_data=self._wants_training_data, clean=clean
+            )
+        except NotApplicable as error:
+            self.fail(Failure("not-applicable", one_line(error)))
+            return None
         arguments: dict[str, Any] = {"stages": cell.defense, "seed": cell.victim.seed, "defender_input": defender_input}
         arguments["datasets"] = work.inputs.datasets(cell.defense)
         if self._wants_features:

@@ -10,6 +10,7 @@ from torch import Tensor
 from gatecrash.contracts.classifier import Classifier
 from gatecrash.contracts.data import ImageSet, own_copy
 from gatecrash.contracts.portable import rebuild
+from gatecrash.datasets.clean_data import CleanData
 from gatecrash.engine.precision import Precision
 from gatecrash.errors import ContractError
 from gatecrash.process.mapped import copied
@@ -32,16 +33,24 @@ class DefenderInput:
     flip: bool
 
     @classmethod
-    def of(cls, ground: Ground, seed: int, data: TrainPart, victim: StoredVictim, *, with_training_data: bool) -> DefenderInput:
-        """What a defender may see of this victim."""
-        train, clean = data.cut(ground, seed)
+    def of(
+        cls, ground: Ground, seed: int, data: TrainPart, victim: StoredVictim, *, with_training_data: bool, clean: CleanData | None = None
+    ) -> DefenderInput:
+        """What a defender may see of this victim. Raises NotApplicable where there are too few clean images."""
+        train, reserve = data.cut(ground, seed)
         training_data = None
         if with_training_data:
             images, labels = copied(train.images), train.labels.clone()
             rows = victim.poison["rows"]
             images[rows], labels[rows] = victim.poison["images"], victim.poison["labels"]
             training_data = ImageSet(images, labels, train.classes)
-        return cls(victim.record.classifier, classifier_state(victim), own_copy(clean), training_data, data.flip)
+        return cls(
+            victim.record.classifier,
+            classifier_state(victim),
+            own_copy((clean or CleanData()).choose(train, reserve, ground.dataset, seed)),
+            training_data,
+            data.flip,
+        )
 
     def classifier(self) -> Classifier:
         """The victim's, on the CPU."""
