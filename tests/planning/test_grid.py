@@ -290,7 +290,7 @@ def test_a_grid_without_end_is_refused_before_it_is_built(fields: dict[str, Any]
         ({"dataset": ["a", "b"]}, "grid: dataset: a grid has one dataset; write one grid for each"),
         ({"model": 3}, "grid: model: Input should be a valid string (got 3); write a name, or {name: {option: value}}"),
         ({"attacks": "badnets"}, "(got 'badnets'); for each attack write a name"),
-        ({"model": "resnet50"}, "did you mean 'resnet20'? Or, if torchvision has it: {torchvision: {arch: resnet50}}"),
+        ({"model": "resnet50"}, "did you mean 'resnet20' or 'resnet18'? Or, if torchvision has it: {torchvision: {arch: resnet50}}"),
         ({"dataset": {"imagefolder": {"root": "a/" * 3000}}}, "dataset.imagefolder.root: 'a/a/"),
         ({"attacks": [{"blend": {"pattern": "given", "image": "a\0b"}}]}, "attacks[0].blend.image: 'a\\x00b': embedded null byte"),
         ({"attacks": ["x" * 5000]}, "unknown attack 'xxxx"),

@@ -1,11 +1,11 @@
-"""The German Traffic Sign Recognition Benchmark, in the files that torchvision downloads."""
+"""The German Traffic Sign Recognition Benchmark, in the files that torchvision downloads or the benchmark's final ones."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -17,28 +17,42 @@ if TYPE_CHECKING:
     from gatecrash import Splits
 
 
+FINAL_TRAINING = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/GTSRB_Final_Training_Images.zip"
+FINAL_TRAINING_MD5 = "f33fd80ac59bff73c82d25ab499e03a3"
+
+
 class Gtsrb(DownloadableDataset):
-    """26,640 training and 12,630 test images of 43 signs, three channels.
+    """Photographs of 43 signs, three channels: 12,630 test images, and one of two training sets.
+
+    `torchvision` is the set of 26,640 images of the benchmark's first stage, which torchvision downloads. `final` is the final one, of
+    39,209 images, which most papers use; it contains the first. Resized to 32 pixels it is the set of the board gtsrb.
 
     Training images come in tracks of 30 frames of one sign (`TTTTT_FFFFF.ppm`): the tracks are the groups, so that the clean hold-out holds
     no near-duplicate of a training image. Images are used whole, not cropped to the sign. Arrows point somewhere: no flip.
     """
 
     name = "gtsrb"
-    summary = "39,270 photographs of 43 German traffic signs, resized to 32x32; tracks kept together"
+    summary = "39,270 or 51,839 photographs of 43 German traffic signs, resized to 32x32; tracks kept together"
     reference = Reference("Stallkamp et al., Man vs. computer", 2012, "https://doi.org/10.1016/j.neunet.2012.02.016")
     folder = "gtsrb"
 
     class Config(DownloadConfig):
         """Images are of many sizes, so they are always resized."""
 
+        NEWER = frozenset({"training"})
+
+        training: Literal["torchvision", "final"] = Field(
+            "torchvision",
+            description="torchvision: 26,640 training images, in gtsrb/GTSRB/Training; final: 39,209, in gtsrb/GTSRB/Final_Training/Images",
+        )
         resize: int = Field(32, ge=4, le=1024, description="side in pixels to resize images to (bilinear); they are of many sizes")
 
     config: Config
 
     @property
     def _training(self) -> Path:
-        return self.root / self.folder / "GTSRB" / "Training"
+        base = self.root / self.folder / "GTSRB"
+        return base / "Final_Training" / "Images" if self.config.training == "final" else base / "Training"
 
     @property
     def _test_images(self) -> Path:
@@ -55,9 +69,13 @@ class Gtsrb(DownloadableDataset):
 
     def download(self) -> None:
         from torchvision.datasets import GTSRB
+        from torchvision.datasets.utils import download_and_extract_archive
 
-        for split in ("train", "test"):
-            GTSRB(self.root, split=split, download=True)
+        if self.config.training == "final":
+            download_and_extract_archive(FINAL_TRAINING, str(self.root / self.folder), md5=FINAL_TRAINING_MD5)
+        else:
+            GTSRB(self.root, split="train", download=True)
+        GTSRB(self.root, split="test", download=True)
 
     def load(self, progress: Callable[[int, int], None]) -> Splits:
         import torch

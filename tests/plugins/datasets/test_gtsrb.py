@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+from PIL import Image
 
 from gatecrash import UserError
 from gatecrash.datasets.preparation import prepare_dataset
-from gatecrash_plugins.datasets.gtsrb import Gtsrb
+from gatecrash_plugins.datasets.gtsrb import FINAL_TRAINING, FINAL_TRAINING_MD5, Gtsrb
 from support.dataset_files import load, write_image
 
 
@@ -42,6 +45,44 @@ def test_gtsrb_keeps_tracks_together(signs: Path) -> None:
     assert splits.test.images[:, 0, 16, 16].tolist() == [90, 91, 92]
     assert splits.flip is False
     assert load(Gtsrb(Gtsrb.Config(root=signs, resize=48))).train.shape == (3, 48, 48)
+
+
+def test_the_final_training_set_gives_the_same_images_from_its_own_layout(signs: Path, tmp_path: Path) -> None:
+    usual = prepare_dataset(Gtsrb(Gtsrb.Config(root=signs)), tmp_path / "cache")
+    (signs / "gtsrb" / "GTSRB" / "Final_Training").mkdir()
+    (signs / "gtsrb" / "GTSRB" / "Training").rename(signs / "gtsrb" / "GTSRB" / "Final_Training" / "Images")
+    with pytest.raises(UserError, match=r"GTSRB/Training/\*/\*\.ppm is not there"):
+        Gtsrb(Gtsrb.Config(root=signs)).manifest()
+    final = prepare_dataset(Gtsrb(Gtsrb.Config(root=signs, training="final")), tmp_path / "cache")
+    assert final.fingerprint == usual.fingerprint
+
+
+def test_what_is_resized_beforehand_is_the_same_set(signs: Path, tmp_path: Path) -> None:
+    """Whoever has the images at 32 pixels has the set of whoever has the originals."""
+    originals = Gtsrb(Gtsrb.Config(root=signs))
+    splits = load(originals)
+    small = tmp_path / "small"
+    for path, image in zip(sorted((signs / "gtsrb" / "GTSRB" / "Training").glob("*/*.ppm")), splits.train.images, strict=True):
+        written(small / path.relative_to(signs), image)
+    for path, image in zip(sorted((signs / "gtsrb" / "GTSRB" / "Final_Test" / "Images").glob("*.ppm")), splits.test.images, strict=True):
+        written(small / path.relative_to(signs), image)
+    shutil.copy(signs / "gtsrb" / "GT-final_test.csv", small / "gtsrb")
+    shrunk = prepare_dataset(Gtsrb(Gtsrb.Config(root=small)), tmp_path / "cache")
+    assert shrunk.fingerprint == prepare_dataset(originals, tmp_path / "cache").fingerprint
+
+
+def written(path: Path, image: torch.Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+
+
+def test_the_final_set_is_downloaded_from_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[object] = []
+    monkeypatch.setattr(torchvision.datasets.utils, "download_and_extract_archive", lambda *what, **how: fetched.append((what, how)))
+    monkeypatch.setattr(torchvision.datasets, "GTSRB", lambda *what, split, **how: fetched.append(split))
+    Gtsrb(Gtsrb.Config(root=tmp_path, training="final")).download()
+    Gtsrb(Gtsrb.Config(root=tmp_path)).download()
+    assert fetched == [((FINAL_TRAINING, str(tmp_path / "gtsrb")), {"md5": FINAL_TRAINING_MD5}), "test", "train", "test"]
 
 
 def test_gtsrb_with_broken_answers_is_a_user_error(signs: Path) -> None:
