@@ -11,7 +11,7 @@ from gatecrash_plugins.triggers.warp import WarpMaker
 
 
 class WaNet(TriggerAttack):
-    """Warped images get the label that the attacker wants; twice as many with noise in the warp keep theirs (sections 3.2 to 3.4).
+    """Warped images get the label that the attacker wants; twice as many with noise in the warp keep theirs (section 3).
 
     Field, rates and noise are the paper's and those of github.com/VinAIResearch/Warping-based_Backdoor_Attack-release; the trigger is
     `warp`. It deviates in what makes it an attack on data: the authors control training and warp other rows, with other noise, in every

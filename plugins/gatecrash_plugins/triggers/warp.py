@@ -47,7 +47,7 @@ class Warp(FloatTrigger):
 
 
 class NoisyWarp(Trigger):
-    """Noise mode (section 3.4): bends as `warp` does, and each pixel of each image by uniform noise of its own of up to half a pixel."""
+    """Noise mode (section 3): bends as `warp` does, and each pixel of each image by uniform noise of its own of up to half a pixel."""
 
     def __init__(self, warp: Warp, seed: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class NoisyWarp(Trigger):
 
 
 class WarpMaker(TriggerMaker):
-    """WaNet's warp (section 3.2): a field of k x k random vectors, in the mean one unit long in each direction, enlarged to the image.
+    """WaNet's warp (section 3): a field of k x k random vectors, in the mean one unit long in each direction, enlarged to the image.
 
     The vectors are uniform in [-1, 1] and divided by the mean of their absolute values; bicubic enlargement keeps the corners in place. A
     vector of 1 moves a pixel by about s / 2 pixels, whatever the size of the image. The field is drawn from a seed of its own, so that all
