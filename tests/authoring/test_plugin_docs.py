@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from gatecrash import Options
-from gatecrash.authoring.plugin_docs import costs_of, costs_on_board, main, options_of, page
+from gatecrash.authoring.plugin_docs import costs_of, costs_on_board, main, measured_in, options_of, page
 from gatecrash.host.loading import load_plugins
 from gatecrash.records.result import Result
 from gatecrash.records.stage import Stage
@@ -18,7 +18,8 @@ PAGE, BOARDS = ROOT / "docs" / "reference" / "plugins.md", ROOT / "leaderboards"
 
 
 def test_the_page_is_up_to_date() -> None:
-    expected = page(load_plugins(installed=False), costs_on_board(BOARDS))
+    measured = measured_in(ROOT / "docs" / "measured")
+    expected = page(load_plugins(installed=False), costs_on_board(BOARDS), measured)
     assert PAGE.read_text(encoding="utf-8") == expected, "run `make docs` and commit docs/reference/plugins.md"
 
 

@@ -118,8 +118,16 @@ def _seconds(values: Iterable[float]) -> str:
     return f"{statistics.median(values):.2g} s"
 
 
-def page(host: Host, costs: Costs | None = None) -> str:
-    """Markdown about every plugin of the host: summary, paper, needs, cost, options with defaults and bounds."""
+def measured_in(folder: Path) -> frozenset[str]:
+    """Names of the plugins that have a page NAME.md in this folder."""
+    return frozenset(path.stem for path in folder.glob("*.md"))
+
+
+def page(host: Host, costs: Costs | None = None, measured: frozenset[str] = frozenset()) -> str:
+    """Markdown about every plugin of the host: summary, paper, needs, cost, options with defaults and bounds.
+
+    Plugins in `measured` have a page docs/measured/NAME.md, beside published figures.
+    """
     from gatecrash.host.kinds import KINDS
 
     lines = [
@@ -134,11 +142,11 @@ def page(host: Host, costs: Costs | None = None) -> str:
         lines += ["", f"## {_TITLES[kind]}", "", "| name | what it is |", "| --- | --- |"]
         lines += [f"| [{plugin.name}](#{_anchor(plugin)}) | {_cell(plugin.cls.summary)} |" for plugin in plugins]
         for plugin in plugins:
-            lines += ["", *_section(plugin, (costs or {}).get((kind, plugin.name), ""))]
+            lines += ["", *_section(plugin, (costs or {}).get((kind, plugin.name), ""), plugin.name in measured)]
     return "\n".join(lines) + "\n"
 
 
-def _section(plugin: Plugin, cost: str) -> Iterator[str]:
+def _section(plugin: Plugin, cost: str, measured: bool) -> Iterator[str]:
     cls = plugin.cls
     yield f"### {plugin.kind} {plugin.name}"
     yield ""
@@ -146,6 +154,8 @@ def _section(plugin: Plugin, cost: str) -> Iterator[str]:
     facts = [needs_of(plugin).replace("  ", " ")]
     if getattr(cls, "reference", None):
         facts.append(f"Paper: {cls.reference.paper}, {cls.reference.year}, <{cls.reference.url}>")
+    if measured:
+        facts.append(f"Measured beside published figures: [{plugin.name}](../measured/{plugin.name}.md)")
     for fact in filter(None, [*facts, cost]):
         yield ""
         yield fact if fact.endswith((".", ">")) else f"{fact}."
@@ -204,7 +214,8 @@ def main(folder: Path, boards: Path) -> None:
     from gatecrash.host.loading import load_plugins
     from gatecrash.records.files import write_named
 
-    write_named(folder / "plugins.md", page(load_plugins(installed=False), costs_on_board(boards)))
+    measured = measured_in(boards.parent / "docs" / "measured")
+    write_named(folder / "plugins.md", page(load_plugins(installed=False), costs_on_board(boards), measured))
     write_named(folder / "contracts.md", contract_docs.page())
 
 
