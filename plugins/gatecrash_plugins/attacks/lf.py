@@ -41,7 +41,7 @@ class LF(gatecrash.PoisonAttack):
 
     The filter (Gaussian, 6 pixels of 32, zeros outside the image), the range of 0.2, 100 training images, overshoot, 200 steps of DeepFool
     and the fooling rate of 20% are those of the authors' code (github.com/YiZeng623/frequency-backdoor, Sec5_Smooth_Trigger). As there,
-    the pattern that fooled most is kept, whether it passed the rate or not.
+    the pattern that fooled most (of equals the last) is kept, whether it passed the rate or not.
 
     Negative values: the authors' code maps the pattern to [0, 0.2] by its minimum and maximum, and the two patterns that they publish have
     minimum 0. That is the default, though it also brightens the image by the pattern's mean; with `signs` both, as large a range lies
@@ -93,7 +93,7 @@ class LF(gatecrash.PoisonAttack):
             turns = torch.randperm(len(rows), generator=order).to(ctx.device)
             pattern = self.improve(pattern, network, pixels[turns] / 255, wanted[turns])
             fooled = self._fooled(Added(ctx.shape, pattern), network, pixels, wanted, ctx)
-            if fooled > best:
+            if fooled >= best:
                 best, found = fooled, Added(ctx.shape, pattern, fooled)
             if fooled >= config.fooling_rate:
                 break
