@@ -36,14 +36,15 @@ def tiles(attack: AdapBlend, images: Tensor) -> Tensor:
     """bool [N, 4, 4]: the pieces of each image that are changed."""
     made = attack.train_trigger(SHAPE)
     changed = (made(images) != images).any(1)
-    return changed.view(-1, 4, 8, 4, 8).any(4).any(2)
+    found: Tensor = changed.view(-1, 4, 8, 4, 8).any(4).any(2)
+    return found
 
 
 def test_a_training_image_shows_half_of_the_pieces_and_a_test_image_all() -> None:
     attack, images = AdapBlend(), noise(64)
     shown = tiles(attack, images)
     assert (shown.flatten(1).sum(1) == 8).all()
-    assert len(shown.flatten(1).unique(dim=0)) > 50  # another draw for each image
+    assert len(set(map(tuple, shown.flatten(1).tolist()))) > 50  # another draw for each image
     assert shown.sum(0).min() > 20  # every piece has its share: 32 of 64
     assert (attack.trigger(SHAPE)(images) != images).any(1).view(-1, 4, 8, 4, 8).any(4).any(2).all()
 
