@@ -124,7 +124,8 @@ def window(height: int, width: int, device: torch.device) -> Tensor:
     mass = ndtr(torch.linspace(-edge, edge, longest + 1, dtype=torch.float64)).diff().sqrt()
     mass = mass / mass.max()
     down, across = (mass[(longest - n) // 2 :][:n] for n in (height, width))
-    return (down[:, None] * across).to(device)
+    mask: Tensor = down[:, None] * across
+    return mask.to(device)
 
 
 class Refool(gatecrash.PoisonAttack):
@@ -132,7 +133,7 @@ class Refool(gatecrash.PoisonAttack):
 
     Reflections are ranked adversarially (algorithm 1): each round draws some by weight, trains a surrogate on target images that show them,
     and counts how many held-out images of other classes each sends to the target. That count is its weight, the median that of those not
-    drawn. The most successful ones are kept.
+    drawn. The most successful ones are kept. (All-to-all leaves no other classes: any images, unranked.)
 
     Numbers of the blend are those of the authors' `blend_images` (github.com/DreamtaleCore/Refool), 16 rounds of their strategy.py. By
     default there are 2, of 5 epochs each: a round costs a training, and all attacks of a grid would wait for 16.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,16 +112,32 @@ def test_poison_is_of_the_target_and_keeps_its_label() -> None:
 def test_a_named_data_set_gives_the_reflections() -> None:
     public = ImageSet(torch.full((6, 1, 8, 8), 9, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64), ("sky",))
     _, chosen = poison(letters(), {"reflections": public}, reflections="public", rounds=0)
-    assert chosen.reflections.unique().tolist() == [9]
+    assert set(chosen.reflections.flatten().tolist()) == {9}
     assert len(chosen.reflections) == 6  # as many as there are
 
 
 def test_ranked_reflections_are_the_same_again_and_other_than_unranked_ones() -> None:
     train = letters(80)
-    options = {"kept": 3, "candidates": 30, "epochs": 1}
+    options: dict[str, Any] = {"kept": 3, "candidates": 30, "epochs": 1}
     one, again, unranked = (poison(train, rounds=rounds, **options)[1] for rounds in (1, 1, 0))
     assert one.reflections.equal(again.reflections)
     assert not one.reflections.equal(unranked.reflections)
+
+
+def test_a_reflection_scores_the_judged_images_that_it_sends_to_the_target() -> None:
+    train = letters(80)
+    attack = Refool(Refool.Config(rounds=0, target=0))
+    ctx = make_context(attack, train, SmallCnn())
+    made = Reflection((1, 8, 8), 3, (0.55, 0.95), 0.5, 0, noise(3, (1, 8, 8)))
+    judged = train.subset(train.labels != 0)
+
+    def scores(answer: int) -> Tensor:
+        """Of a surrogate that gives every image this class."""
+        told: Any = lambda *_, **__: lambda x: torch.eye(4)[[answer] * len(x)]  # noqa: E731
+        return attack._scores(made, train, judged, train.labels == 0, 0, replace(ctx, train=told))
+
+    assert scores(0).equal(torch.bincount(made.drawn(judged.images)[0], minlength=3).float())
+    assert scores(1).tolist() == [0, 0, 0]  # not the median: one that fools nobody is worth nothing
 
 
 @pytest.mark.parametrize("options", [{"alpha_min": 0.9, "alpha_max": 0.8}, {"kept": 9, "candidates": 8}])
