@@ -29,8 +29,11 @@ from gatecrash import (
 )
 from gatecrash_plugins.attacks._noise import Noise
 
-SMALL = 1e-18
-"""RAdam's epsilon for the noise. A surrogate that is sure of its target class has gradients far below the usual 1e-8."""
+LEAST = 1e-4
+"""A noise's loss that begins below this is scaled up to it: RAdam, but for its epsilon, follows the same path at any scale. A surrogate
+that is sure of its target class has losses down to 1e-40, whose gradients are far below that epsilon."""
+EPSILON = 1e-18
+"""Of RAdam for the noise; by default 1e-8."""
 CYCLES, ANGLES, EACH = 5, 4, 100
 """Made pictures: gratings of 1 to 5 cycles across the image at four angles, each a class of 100."""
 
@@ -49,7 +52,8 @@ class Narcissus(PoisonAttack):
     poisoned images are rounded to uint8, floats there. Without `public` the surrogate learns from 2,000 gratings that are made here, in 20
     classes: less than what photographs teach, and no published setting.
 
-    From the same surrogate and images the authors' loop finds the same noise (docs/measured/narcissus.md).
+    From the same surrogate and images the authors' loop finds the same noise, as long as the surrogate is not so sure of its class that the
+    loop stands still (docs/measured/narcissus.md): a loss that begins below 1e-4 is scaled here.
     """
 
     name = "narcissus"
@@ -133,11 +137,16 @@ class Narcissus(PoisonAttack):
         whose weights stay as they are (its running statistics do not)."""
         config, radius = self.config, 2 * self.config.epsilon
         noise = torch.zeros(ctx.shape, device=ctx.device, requires_grad=True)
-        radam = torch.optim.RAdam([noise], config.noise_lr, eps=SMALL)
+        radam = torch.optim.RAdam([noise], config.noise_lr, eps=EPSILON)
+
+        raised: list[Tensor] = []
 
         def loss(network: Network, images: Tensor, labels: Tensor, _rows: Tensor) -> Tensor:
             noisy = (images / 255 + noise.clamp(-radius, radius) / 2).clamp(0, 1)
-            return precise_cross_entropy(network(noisy).float(), labels)
+            value = log_cross_entropy(network(noisy).float(), labels)
+            if not raised:
+                raised.append((math.log(LEAST) - value.detach()).clamp(min=0))
+            return (value + raised[0]).exp()
 
         def step(_network: Network, _optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor], *_batch: Tensor) -> Tensor:
             radam.zero_grad()
@@ -160,11 +169,16 @@ class Narcissus(PoisonAttack):
         return Triggers(Noise(ctx.shape, self.config.amplification * noise), Noise(ctx.shape, noise))
 
 
-def precise_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of float [n, K] and int64 [n], as `log(1 + sum of exp(z_j - z_label))`: its gradient is right for losses down to
-    1e-30, where that of `F.cross_entropy` has rounded the label's part to zero from 1e-8 on."""
+def log_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logarithm of the mean cross-entropy of float [n, K] and int64 [n], exact where the loss itself is rounded to zero.
+
+    The cross-entropy of an image is `log(1 + exp(d))`, where d is the log of the other classes' summed exponentials less the label's logit.
+    """
     others = logits.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
-    return F.softplus(others - logits.gather(1, labels[:, None])[:, 0]).mean()
+    difference = others - logits.gather(1, labels[:, None])[:, 0]
+    # Below -15 the two agree to float32's last digit.
+    each = torch.where(difference < -15, difference, F.softplus(difference.clamp(min=-15)).log())
+    return each.logsumexp(0) - math.log(len(each))
 
 
 def widen(network: Network, outputs: int, generator: torch.Generator) -> None:

@@ -14,7 +14,7 @@ from gatecrash import AttackContext, Backbone, ContractError, DatasetInfo, Image
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
 from gatecrash.testing import make_context
 from gatecrash_plugins.attacks._noise import Noise
-from gatecrash_plugins.attacks.narcissus import Narcissus, made_pictures, precise_cross_entropy, widen
+from gatecrash_plugins.attacks.narcissus import Narcissus, log_cross_entropy, made_pictures, widen
 from gatecrash_plugins.models.small_cnn import SmallCnn
 
 QUICK: dict[str, Any] = {"surrogate_epochs": 1, "warmup_epochs": 1, "rounds": 3, "poison_rate": 0.1}
@@ -101,21 +101,26 @@ def test_one_step_by_hand() -> None:
 
 def test_a_surrogate_that_is_sure_of_its_class_still_moves_the_noise() -> None:
     """The published loop stands still there: its gradients are below RAdam's epsilon, and rounded."""
-    network, own = linear([[12.0, -12.0], [-12.0, 12.0]]), grey(200, 55)
-    with torch.no_grad():
-        assert float(F.cross_entropy(network(own), torch.zeros(4, dtype=torch.int64))) == 0
-    assert noise_of(network, own, rounds=100)[0, 0].tolist()[0] > 1
+    for weight in (12.0, 200.0):
+        network, own = linear([[weight, -weight], [-weight, weight]]), grey(200, 55)
+        with torch.no_grad():
+            assert float(F.cross_entropy(network(own), torch.zeros(4, dtype=torch.int64))) == 0
+        assert noise_of(network, own, rounds=60)[0, 0].tolist()[0] > 1
 
 
-def test_the_precise_loss_is_cross_entropy() -> None:
+def test_the_log_of_the_loss_is_that_of_cross_entropy() -> None:
     logits = torch.tensor([[20.0, -20.0, 3.0], [25.0, 0.0, 1.0], [0.0, 1.0, 2.0]], requires_grad=True)
     labels = torch.tensor([0, 0, 1])
-    exact = logits.detach().double().requires_grad_()
-    wanted = F.cross_entropy(exact, labels)
-    found = precise_cross_entropy(logits, labels)
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
-    (gradient,), (right,) = torch.autograd.grad(found, logits), torch.autograd.grad(wanted, exact)
-    assert torch.allclose(gradient.double(), right, rtol=1e-4, atol=0)
+    for rows in ([0, 1, 2], [0], [1], [2], [0, 1]):
+        exact = logits.detach()[rows].double().requires_grad_()
+        wanted, found = F.cross_entropy(exact, labels[rows]).log(), log_cross_entropy(logits[rows], labels[rows])
+        assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+        (gradient,), (right,) = torch.autograd.grad(found, logits), torch.autograd.grad(wanted, exact)
+        assert torch.allclose(gradient[rows].double(), right, rtol=1e-4, atol=1e-7)
+    sure = torch.tensor([[500.0, 0.0, -9.0]], requires_grad=True)
+    found = log_cross_entropy(sure, labels[:1])
+    assert found.item() == pytest.approx(-500, rel=1e-3)
+    assert torch.autograd.grad(found, sure)[0][0].tolist() == pytest.approx([-1, 1, 0], abs=1e-3)
 
 
 def test_the_noise_leaves_the_surrogates_weights() -> None:
