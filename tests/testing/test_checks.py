@@ -24,8 +24,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "clean-label": {"iterations": 2},
     "fine-pruning": {"epochs": 3},
     "input-aware": {"mask_epochs": 2, "width": 4},
+    "narcissus": {"surrogate_epochs": 2, "rounds": 60, "noise_lr": 0.1},
     "neural-cleanse": {"rounds": 4, "samples": 32, "epochs": 1},
     "neural-cleanse-filter": {"rounds": 4, "samples": 32},
+    "trojannn": {"steps": 10, "starts": 2},
 }
 """Options that make slow methods quick; the promises do not depend on them."""
 
