@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,8 @@ def make_plan(
     for chain in chains:
         _check_chain(chain)
     victims = _victims(resolved, prepared, list(zip(attacks, notes, strict=True)), planned_seeds)
-    cells = _cells(victims.values(), chains)
+    evaluation = grid.evaluation.asked()
+    cells = _cells(victims.values(), chains, evaluation)
     plan = Plan(
         grid=grid.name,
         dataset=resolved.dataset.stage,
@@ -49,6 +50,7 @@ def make_plan(
         holdout=grid.holdout.model_dump(mode="json"),
         victims=victims,
         cells=cells,
+        evaluation=evaluation,
     )
     return _narrowed(replace(plan, selected=selected(plan, wanted)))
 
@@ -75,15 +77,19 @@ def _victims(
     return victims
 
 
-def _cells(victims: Iterable[Victim], chains: Sequence[Chain]) -> dict[str, Cell]:
-    """Every victim under every defense; the first defense is `none`, whose cell is the baseline of the others."""
+def _cells(victims: Iterable[Victim], chains: Sequence[Chain], evaluation: Mapping[str, Any]) -> dict[str, Cell]:
+    """Every victim under every defense; the first defense is `none`, whose cell is the baseline of the others.
+
+    Options of the `evaluation` enter a key only where there are any: what is off changes no key.
+    """
+    asked = [evaluation] if evaluation else []
     cells: dict[str, Cell] = {}
     defenses = [(tuple(part.stage for part in chain), [part.identity for part in chain]) for chain in chains]
     names = labels([stages for stages, _ in defenses])
     for victim in victims:
         baseline: str | None = None
         for (stages, identity), name in zip(defenses, names, strict=True):
-            key = _digest("cell", victim.key, identity, EVALUATION_VERSION)
+            key = _digest("cell", victim.key, identity, EVALUATION_VERSION, *asked)
             cells[key] = Cell(key, victim, stages, baseline, name)
             baseline = baseline or key
     return cells

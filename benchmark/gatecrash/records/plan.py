@@ -70,6 +70,8 @@ class Plan:
     holdout: dict[str, Any]
     victims: Mapping[str, Victim]
     cells: Mapping[str, Cell]
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    """What the evaluation measures beyond the scores of every cell: `EvaluationConfig.asked`."""
     selected: frozenset[str] = field(default_factory=frozenset)
     """Keys of the cells asked for; the others are here because these depend on them."""
 
