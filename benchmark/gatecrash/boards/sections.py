@@ -8,6 +8,7 @@ from collections import Counter
 from gatecrash.boards.content import Block, Code, Commands, Folded, Listing, Paragraph, Section, Strong, paragraph
 from gatecrash.boards.panel import Panel
 from gatecrash.boards.spec import LIMITS, dataset_label
+from gatecrash.boards.tables.backdoors import backdoors_table
 from gatecrash.boards.tables.benign import benign_effects
 from gatecrash.boards.tables.detectors import input_detectors, model_detectors, row_detectors
 from gatecrash.boards.tables.matrix import matrix
@@ -43,6 +44,7 @@ HARM = (
     f"with at least {100 * HARMED:.0f} points (and, to land, a 95% interval of the paired difference above 0)."
 )
 
+BACKDOORS = "ASR in % of each backdoor, of their mean (the ASR of all other tables) and of the worst in each victim; means over seeds."
 ROBUSTNESS = (
     "ACC / ASR in % of the victims without a defense where every test image goes through a transformation, after the trigger where it has "
     "one: rotation by up to 15 degrees, colour jitter of 20%, 3x3 Gaussian blur, a shift by up to an eighth of the side, a crop of 7/8 of "
@@ -147,6 +149,12 @@ def harm(panel: Panel) -> list[Section]:
     attacks = [attack for attack in panel.attacks if any(cell.measures.harm is not None for cell in panel.at(attack))]
     measures: list[MeasureName] = ["acc_lost", "source_to_target"]
     return [Section("Attacks without a trigger", (paragraph(HARM), matrix(panel, measures, attacks=attacks)))] if attacks else []
+
+
+def backdoors(panel: Panel) -> list[Section]:
+    """One section on the single backdoors of victims that have several, or none where no victim has."""
+    table = backdoors_table(panel)
+    return [Section("Several backdoors in one victim", (paragraph(BACKDOORS), table))] if table.rows else []
 
 
 def robustness(panel: Panel) -> list[Section]:
