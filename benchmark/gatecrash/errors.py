@@ -22,6 +22,10 @@ class UserError(GatecrashError):
         super().__init__(printable(" ".join(message.split())))
 
 
+class OutOfReach(UserError):
+    """An option asks for more, or less, than this dataset has: one value of a sweep may, while others work."""
+
+
 class ContractError(GatecrashError):
     """A plugin broke the contract it is written against; the cell or victim fails with this message."""
 

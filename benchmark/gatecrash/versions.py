@@ -8,3 +8,6 @@ ENGINE_VERSION = 2
 
 EVALUATION_VERSION = 2
 """Prediction and scoring: part of every cell key."""
+
+ROBUSTNESS_VERSION = 1
+"""The transformations of `evaluation: {robustness: true}`: part of the key of cells that are measured under them."""

@@ -261,6 +261,7 @@ def test_a_flat_record_has_the_fields_of_the_design_in_its_order() -> None:
         "weights",
         "versions",
         "contents",
+        "evaluation",
     ]
     flat = a_result().flat()
     assert list(flat) == expected

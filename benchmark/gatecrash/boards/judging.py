@@ -54,6 +54,8 @@ FOLLOWS = {
     "detection_tpr_minus_fpr",
     "scores",
     "floor_scores",
+    "robustness",
+    "robustness_floor",
     "harm_scores",
     "detection_scores",
     "input_scores",
@@ -83,7 +85,7 @@ def outside(stored: Result, fresh: Result, seeds: Sequence[Result] = ()) -> list
         values = [seed.measures.model_dump().get(name) for seed in (fresh, *seeds)] if seeds else []
         faults += _outside(name, then.get(name), now.get(name), values, sizes)
     faults += [f"{name} {was} -> {size}" for name, size, was in _other_sizes(_sizes(stored.measures), sizes)]
-    return faults + list(_trajectory(stored, fresh, seeds))
+    return faults + list(_robustness(stored, fresh, seeds)) + list(_trajectory(stored, fresh, seeds))
 
 
 def _outside(name: str, then: Any, now: Any, values: Sequence[Any], sizes: Mapping[str, int]) -> list[str]:
@@ -165,6 +167,20 @@ def _trajectory(stored: Result, fresh: Result, seeds: Sequence[Result]) -> Itera
             values = [getattr(step, name) for step in others]
             for fault in _outside(name, getattr(then, name), getattr(now, name), values, sizes):
                 yield f"step {number}: {fault}"
+
+
+def _robustness(stored: Result, fresh: Result, seeds: Sequence[Result]) -> Iterator[str]:
+    for part in ("robustness", "robustness_floor"):
+        then, now = ((getattr(one.measures, part) or {}) for one in (stored, fresh))
+        if then.keys() != now.keys():
+            yield f"{part} under {', '.join(then) or 'nothing'} -> {', '.join(now) or 'nothing'}"
+            return
+        others = [getattr(seed.measures, part) or {} for seed in (fresh, *seeds)] if seeds else []
+        for under in then:
+            sizes = _sizes(Measures(scores=now[under]))
+            for name in ("acc", "asr"):
+                values = [getattr(one[under], name) for one in others if one.get(under) is not None]
+                yield from _outside(f"{name} under {under}", getattr(then[under], name), getattr(now[under], name), values, sizes)
 
 
 def _is_number(value: Any) -> bool:

@@ -19,6 +19,8 @@ def leaderboard(panel: Panel, title: str, *remarks: Paragraph) -> Content:
             Section("", (*how_to_read, matrix(panel, ["acc", "asr"]), *sections.left_out(panel), *remarks)),
             sections.undefended(panel),
             *sections.harm(panel),
+            *sections.backdoors(panel),
+            *sections.robustness(panel),
             sections.defenses(panel, details=False),
             *sections.lost(panel, with_missing=False),
         ),

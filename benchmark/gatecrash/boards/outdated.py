@@ -11,7 +11,7 @@ from gatecrash.host.kinds import PluginKind
 from gatecrash.host.traits import defense_traits
 from gatecrash.records.result import Result
 from gatecrash.records.stage import PLUGIN_FILE, Stage
-from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION
+from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION, ROBUSTNESS_VERSION
 
 
 def outdated(results: Iterable[Result], host: Host) -> dict[str, str]:
@@ -46,6 +46,10 @@ def _reason(result: Result, host: Host) -> str:
     ):
         if stored not in {None, current}:
             changes.append(f"{name} {stored} -> {current}")
+    for option, version in {"robustness": ROBUSTNESS_VERSION}.items():
+        stored = result.evaluation.get(option, {}).get("version")
+        if stored not in {None, version}:
+            changes.append(f"{option} of the evaluation {stored} -> {version}")
     return ", ".join(changes)
 
 

@@ -28,6 +28,8 @@ def page(
             sections.attacks(panel),
             sections.undefended(panel),
             *sections.harm(panel),
+            *sections.backdoors(panel),
+            *sections.robustness(panel),
             *sections.detectors(panel),
             sections.benign(panel),
             sections.costs(panel),

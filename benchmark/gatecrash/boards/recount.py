@@ -66,6 +66,8 @@ def recount(results: Iterable[Result]) -> dict[str, str]:
 def _faults(result: Result, victim: Result | None) -> Iterator[str]:
     measures = result.measures
     counted = {"the counts": measures.scores, "the benign victim's counts": measures.floor_scores}
+    counted |= {f"under {name}": scores for name, scores in (measures.robustness or {}).items()}
+    counted |= {f"the benign victim under {name}": scores for name, scores in (measures.robustness_floor or {}).items()}
     counted |= {f"step {number}": step.scores for number, step in enumerate(result.trajectory, 1)}
     nonsense = [f"{name}: {fault}" for name, scores in counted.items() if scores is not None for fault in impossible(scores)]
     if measures.harm_scores is not None:
@@ -103,6 +105,8 @@ def _missing(result: Result) -> Iterator[str]:
         yield "it has no counts of training rows"
     if measures.input_scores is None and any(getattr(measures, name) is not None for name in FROM_INPUTS):
         yield "it has no counts of test images"
+    if "robustness" in result.evaluation and not measures.robustness:
+        yield "it has no counts under transformations"
     if any(step.scores is None for step in result.trajectory):
         yield "its trajectory has no counts"
 

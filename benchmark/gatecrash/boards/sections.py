@@ -5,16 +5,18 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 
-from gatecrash.boards.content import Block, Code, Commands, Listing, Paragraph, Section, Strong, paragraph
+from gatecrash.boards.content import Block, Code, Commands, Folded, Listing, Paragraph, Section, Strong, paragraph
 from gatecrash.boards.panel import Panel
 from gatecrash.boards.spec import LIMITS, dataset_label
+from gatecrash.boards.tables.backdoors import backdoors_table
 from gatecrash.boards.tables.benign import benign_effects
 from gatecrash.boards.tables.detectors import input_detectors, model_detectors, row_detectors
 from gatecrash.boards.tables.matrix import matrix
 from gatecrash.boards.tables.provenance import provenance_table
 from gatecrash.boards.tables.rankings import attack_ranking, defense_rankings
+from gatecrash.boards.tables.robustness import floor_table, measured_under, robustness_table, worst_table
 from gatecrash.boards.tables.victims import attacks_alone, cost, lost_cells
-from gatecrash.evaluation.metrics import HARMED, LANDED
+from gatecrash.evaluation.metrics import HARMED, LANDED, ROBUST
 from gatecrash.records.measures import MEASURES, MeasureName
 from gatecrash.records.result import Result
 
@@ -40,6 +42,14 @@ HARM = (
     "These attacks want no triggered image: they cost accuracy on clean images, or send untouched images of one class to another. Shown is "
     "by how much the victim does so more than the benign victim, on the same test images, in %. An attack landed, or survives a defense, "
     f"with at least {100 * HARMED:.0f} points (and, to land, a 95% interval of the paired difference above 0)."
+)
+
+BACKDOORS = "ASR in % of each backdoor, of their mean (the ASR of all other tables) and of the worst in each victim; means over seeds."
+ROBUSTNESS = (
+    "ACC / ASR in % of the victims without a defense where every test image goes through a transformation, after the trigger where it has "
+    "one: rotation by up to 15 degrees, colour jitter of 20%, 3x3 Gaussian blur, a shift by up to an eighth of the side, a crop of 7/8 of "
+    "it that is enlarged again, JPEG at three qualities, half the size and back, Gaussian noise of 5% of the range. Means over seeds. "
+    f"The last line counts the transformations under which ASR stays above {100 * ROBUST:.0f}%."
 )
 
 
@@ -139,6 +149,24 @@ def harm(panel: Panel) -> list[Section]:
     attacks = [attack for attack in panel.attacks if any(cell.measures.harm is not None for cell in panel.at(attack))]
     measures: list[MeasureName] = ["acc_lost", "source_to_target"]
     return [Section("Attacks without a trigger", (paragraph(HARM), matrix(panel, measures, attacks=attacks)))] if attacks else []
+
+
+def backdoors(panel: Panel) -> list[Section]:
+    """One section on the single backdoors of victims that have several, or none where no victim has."""
+    table = backdoors_table(panel)
+    return [Section("Several backdoors in one victim", (paragraph(BACKDOORS), table))] if table.rows else []
+
+
+def robustness(panel: Panel) -> list[Section]:
+    """One section on what transformations of the images leave of backdoors, or none where this was not measured."""
+    if not measured_under(panel):
+        return []
+    blocks: list[Block] = [paragraph(ROBUSTNESS), robustness_table(panel)]
+    floor, worst = floor_table(panel), worst_table(panel)
+    blocks += [Folded("ASR of the same triggers on the benign victim", floor)] if floor.columns[1:] else []
+    if worst.rows:
+        blocks.append(Folded("Highest ASR over the unchanged images and all transformations, and under what, by attack and defense", worst))
+    return [Section("Robustness", tuple(blocks))]
 
 
 def detectors(panel: Panel) -> list[Section]:

@@ -239,10 +239,14 @@ def titles_of(results: Sequence[Result]) -> list[str]:
         for result in results
     ]
     settings = [
-        Stage(name=title, config={"model": result.model.config, "recipe": result.recipe, "hold-out": result.holdout})
+        Stage(name=title, config={"model": result.model.config, "recipe": result.recipe, "hold-out": result.holdout, **_evaluation(result)})
         for title, result in zip(titles, results, strict=True)
     ]
     return labels([(setting,) for setting in settings])
+
+
+def _evaluation(result: Result) -> dict[str, Any]:
+    return {"evaluation": ", ".join(result.evaluation)} if result.evaluation else {}
 
 
 def _recipe_title(recipe: dict[str, Any]) -> str:

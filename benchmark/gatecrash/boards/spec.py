@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from gatecrash.evaluation.options import as_written
 from gatecrash.records.result import Result
 from gatecrash.records.runs import Run
 from gatecrash.records.stage import Stage
@@ -18,8 +19,8 @@ LIMITS = {"limit": "training", "limit_test": "test"}
 def grid_of(results: Sequence[Result], name: str | None = None) -> dict[str, Any]:
     """A grid (as parsed from YAML) of these results' attacks, defenses and seeds, with every option spelt out.
 
-    `results` share dataset, model, recipe and hold-out, which are taken from the first. Where they are not a full product of attacks,
-    defenses and seeds, the grid has more cells than they.
+    `results` share dataset, model, recipe, hold-out and options of the evaluation, which are taken from the first. Where they are not a
+    full product of attacks, defenses and seeds, the grid has more cells than they.
     """
     first = results[0]
     return {
@@ -28,6 +29,7 @@ def grid_of(results: Sequence[Result], name: str | None = None) -> dict[str, Any
         "model": _entry(first.model),
         "recipe": dict(first.recipe),
         "holdout": dict(first.holdout),
+        **({"evaluation": as_written(first.evaluation)} if first.evaluation else {}),
         "seeds": sorted({result.seed for result in results}),
         "attacks": _distinct(_entry(result.attack) for result in results),
         "defenses": _distinct(_defense(result.defense) for result in results),
@@ -36,7 +38,8 @@ def grid_of(results: Sequence[Result], name: str | None = None) -> dict[str, Any
 
 def table_group(result: Result | Run) -> tuple[str, ...]:
     """What cells must share to stand in one table."""
-    parts = (result.dataset.name, result.dataset_fingerprint, [result.model.name, result.model.config], result.recipe, result.holdout)
+    model = [result.model.name, result.model.config]
+    parts = (result.dataset.name, result.dataset_fingerprint, model, result.recipe, result.holdout, result.evaluation)
     return tuple(part if isinstance(part, str) else json.dumps(part, sort_keys=True) for part in parts)
 
 

@@ -11,7 +11,7 @@ from gatecrash.boards.outdated import outdated
 from gatecrash.boards.recount import recount
 from gatecrash.boards.spec import grid_of
 from gatecrash.boards.superseded import table_position
-from gatecrash.errors import UserError
+from gatecrash.errors import OutOfReach, UserError
 from gatecrash.host.host import Host
 from gatecrash.planning.grid import parse_grid
 from gatecrash.planning.planned import PlannedGrid, plan_grid
@@ -69,7 +69,11 @@ def verify(
     reason = outdated([result], host).get(result.key)
     if reason:
         return Verified(result, "outdated", reason)
-    planned = _planned(result, host, overrides)
+    try:
+        planned = _planned(result, host, overrides)
+    except OutOfReach as error:  # the whole reason of a cell that is not applicable
+        same = (result.status, result.error) == ("not-applicable", str(error))
+        return Verified(result, "equal") if same else Verified(result, "differs", str(error))
     if result.key not in planned.plan.cells:
         return Verified(result, "differs", "all versions agree, but its spec has another key here: it was changed, or a file that it names")
     fresh = _measured(result, planned, store, device)

@@ -100,6 +100,38 @@ def curve_command(source: ResultSource, output: Path | None, defense: str, x: st
     _save(curve(source.panel(), defense, x), output, "curve")
 
 
+@command.command("rates")
+@_output_option
+@click.option(
+    "--defense", default="none", show_default=True, metavar="NAME", help="The defense whose cells are drawn, by its plugin's name."
+)
+@board_option
+@source_options
+def rates_command(source: ResultSource, output: Path | None, defense: str) -> None:
+    """ACC and ASR over the poisoned share, one line per attack.
+
+    For grids in which attacks have several poison rates, such as `ladder`.
+    """
+    from gatecrash.boards.plots.curve import rates
+
+    _save(rates(source.panel(), defense), output, "rates")
+
+
+@command.command("robustness")
+@_output_option
+@click.option("--defense", default="none", show_default=True, metavar="NAME", help="The defense whose cells are drawn, as in the tables.")
+@board_option
+@source_options
+def robustness_command(source: ResultSource, output: Path | None, defense: str) -> None:
+    """ACC and ASR under transformations of the images.
+
+    Measured where a grid has `evaluation: {robustness: true}`.
+    """
+    from gatecrash.boards.plots.robustness import robustness
+
+    _save(robustness(source.panel(), defense), output, "robustness")
+
+
 @command.command("reversed")
 @_output_option
 @_cell_options

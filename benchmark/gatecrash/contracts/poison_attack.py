@@ -14,7 +14,7 @@ from gatecrash.contracts.backdoor import Backdoor, Goal
 from gatecrash.contracts.data import ImageSet, Poisoned, Role
 from gatecrash.contracts.poisoning import CoverConfig, PoisonConfig, apply_trigger, minority_note, poison_count
 from gatecrash.contracts.trigger import Trigger
-from gatecrash.errors import UserError
+from gatecrash.errors import OutOfReach
 
 
 class Triggers(NamedTuple):
@@ -108,7 +108,7 @@ class PoisonAttack(Attack):
     def _refuse_covers(self, count: int, there: int) -> None:
         if count > there:
             assert isinstance(self.config, CoverConfig)
-            raise UserError(
+            raise OutOfReach(
                 f"{self.name}: cover_rate {self.config.cover_rate:g} asks for {count} covers, but only {max(0, there)} images are left"
             )
 

@@ -15,7 +15,7 @@ from gatecrash.contracts.class_label import ClassLabel, ClassLabels
 from gatecrash.contracts.config import Options
 from gatecrash.contracts.data import ImageSet, Poisoned, Role
 from gatecrash.contracts.trigger import Trigger
-from gatecrash.errors import ContractError, UserError
+from gatecrash.errors import ContractError, OutOfReach, UserError
 
 
 class GoalConfig(Options):
@@ -83,15 +83,16 @@ class CoverConfig(PoisonConfig):
 def poison_count(rate: float, candidates: int, total: int, who: str) -> int:
     """How many rows to poison: `rate` of `total`, rounded.
 
-    Raises UserError where that is none, or more than there are candidates, with the nearest rate that works.
+    Raises OutOfReach where that is none, or more than there are candidates, with the nearest rate that works, and UserError where there
+    are no candidates.
     """
     count = round(rate * total)
     if candidates == 0:
         raise UserError(f"{who}: no training image can be poisoned for this goal; choose other classes")
     if count < 1:
-        raise UserError(f"{who}: poison_rate {rate:g} of {total} images is none; use at least {_rate_for(1, total)}")
+        raise OutOfReach(f"{who}: poison_rate {rate:g} of {total} images is none; use at least {_rate_for(1, total)}")
     if count > candidates:
-        raise UserError(
+        raise OutOfReach(
             f"{who}: poison_rate {rate:g} asks for {count} images but only {candidates} of {total} can be poisoned; "
             f"use at most {_rate_for(candidates, total)}"
         )

@@ -34,7 +34,7 @@ def evaluate_detector(
     on a part of the test set; `Scores.n_test` says how many images that are. Raises ContractError as `evaluate` does, and for a detector
     that breaks its contract.
     """
-    exam = Exam(_part(test, detector.max_images, _versions(backdoors)), backdoors, device, witness=witness)
+    exam = detector_exam(detector, test, backdoors, device=device, witness=witness)
     suspicion = exam.suspicion(detector, batch_size)
     logits = exam.logits(classifier, batch_size)
     undefended = logits if victim is classifier else exam.logits(victim, batch_size)
@@ -43,6 +43,19 @@ def evaluate_detector(
     fooled = undefended[places].argmax(1) == wanted
     found = input_scores(suspicion[clean], suspicion[places], flagged[clean], flagged[places], fooled)
     return exam.scored(with_rejection(logits, flagged, classifier.num_classes)), found
+
+
+def detector_exam(
+    detector: InputDetector, test: ImageSet, backdoors: Sequence[Backdoor], *, device: torch.device | str, witness: Witness | None = None
+) -> Exam:
+    """The exam on as many test images as the detector may be shown."""
+    return Exam(_part(test, detector.max_images, _versions(backdoors)), backdoors, device, witness=witness)
+
+
+def rejecting_scores(exam: Exam, classifier: Classifier, detector: InputDetector) -> Scores:
+    """The scores of `gatecrash.Rejecting(classifier, detector)`."""
+    flagged = detector.flags(exam.suspicion(detector))
+    return exam.scored(with_rejection(exam.logits(classifier, None), flagged, classifier.num_classes))
 
 
 def _versions(backdoors: Sequence[Backdoor]) -> int:

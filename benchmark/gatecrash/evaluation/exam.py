@@ -10,9 +10,10 @@ Trade-off: the pile is kept whole, as uint8 (1 + number of backdoors times the t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -104,6 +105,12 @@ class Exam:
         self.pile = Pile(test, tuple(versions_of(test, self.backdoors, self.device, clean)))
         self.truth = [version.truth for version in self.pile.versions]
         self._witness = witness
+
+    def changed(self, change: Callable[[Tensor, Tensor], Tensor]) -> Self:
+        """The same exam of images that were changed after their trigger: see `Pile.changed`."""
+        other = copy.copy(self)
+        other.pile = self.pile.changed(change)
+        return other
 
     def masked_head(self, classifier: Classifier, batch_size: int | None) -> MaskedHead | None:
         """The inputs of the classifier's head for the pile, computed once for all masks at its last point; None where that cannot be."""

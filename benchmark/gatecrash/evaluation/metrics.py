@@ -13,6 +13,10 @@ HARMED = 0.1
 """An attack without a trigger has landed where it harms at least this share of untouched images more than a benign model does."""
 
 
+ROBUST = 0.8
+"""An attack that keeps more ASR than this under a transformation of the image is robust to it (the bar of a course on data poisoning)."""
+
+
 def share(part: int, whole: int) -> float | None:
     """`part / whole`; None if `whole` is 0."""
     return part / whole if whole else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -93,6 +94,12 @@ class Pile:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def changed(self, change: Callable[[Tensor, Tensor], Tensor]) -> Self:
+        """The same pile with other images, uint8 of the same shape: what `change` makes of them and of their places in the test set."""
+        other = copy.copy(self)
+        other.images = change(self.images, self._sources)
+        return other
 
     def batches(self, size: int) -> list[Tensor]:
         """Batches of rows (int64) of the pile, `size` at most in each: all rows, in order, no twins together."""

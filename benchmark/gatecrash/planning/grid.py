@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from gatecrash.datasets.holdout import HoldoutConfig
 from gatecrash.errors import UserError, did_you_mean, shown
+from gatecrash.evaluation.options import EvaluationConfig
 from gatecrash.planning.messages import explain
 from gatecrash.planning.yaml_text import MAX_DEPTH, read_yaml, read_yaml_file
 
@@ -31,6 +32,7 @@ class Grid(BaseModel):
     model: str | dict[str, Any]
     recipe: str | dict[str, Any] = "standard"
     holdout: HoldoutConfig = HoldoutConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     seeds: list[int] = Field([0], min_length=1)
     attacks: list[str | dict[str, Any]] = Field(min_length=1)
     defenses: list[str | dict[str, Any]] = Field(min_length=1)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gatecrash.datasets.holdout import remaining_counts
 from gatecrash.datasets.preparation import PreparedDataset
-from gatecrash.errors import UserError
+from gatecrash.errors import OutOfReach, UserError
 from gatecrash.host.host import Host
 from gatecrash.planning.fitting import check_model, fitted, notes_on
 from gatecrash.planning.resolve import Chain, ConfiguredPlugin, ResolvedGrid, check_size
@@ -24,7 +24,14 @@ from gatecrash.records.labels import labels
 from gatecrash.records.plan import NONE, Cell, Plan, Victim
 from gatecrash.versions import ENGINE_VERSION, EVALUATION_VERSION
 
-Notes = tuple[str, ...]
+
+@dataclass(frozen=True)
+class _Found:
+    """What planning found of an attack on this dataset."""
+
+    notes: tuple[str, ...] = ()
+    out_of_reach: str = ""
+    """`Victim.out_of_reach`."""
 
 
 def make_plan(
@@ -35,11 +42,12 @@ def make_plan(
     grid, wanted = resolved.grid, only or {}
     planned_seeds = chosen_seeds(resolved, seeds)
     attacks, chains = _benign_first(resolved.attacks, host), _undefended_first(resolved.defenses, host)
-    notes = _check_dataset(resolved, attacks, prepared)
+    found = _check_dataset(resolved, attacks, prepared)
     for chain in chains:
         _check_chain(chain)
-    victims = _victims(resolved, prepared, list(zip(attacks, notes, strict=True)), planned_seeds)
-    cells = _cells(victims.values(), chains)
+    victims = _victims(resolved, prepared, list(zip(attacks, found, strict=True)), planned_seeds)
+    evaluation = grid.evaluation.asked()
+    cells = _cells(victims.values(), chains, evaluation)
     plan = Plan(
         grid=grid.name,
         dataset=resolved.dataset.stage,
@@ -49,14 +57,15 @@ def make_plan(
         holdout=grid.holdout.model_dump(mode="json"),
         victims=victims,
         cells=cells,
+        evaluation=evaluation,
     )
     return _narrowed(replace(plan, selected=selected(plan, wanted)))
 
 
 def _victims(
-    resolved: ResolvedGrid, prepared: PreparedDataset, attacks: Sequence[tuple[ConfiguredPlugin, Notes]], seeds: Sequence[int]
+    resolved: ResolvedGrid, prepared: PreparedDataset, attacks: Sequence[tuple[ConfiguredPlugin, _Found]], seeds: Sequence[int]
 ) -> dict[str, Victim]:
-    """One victim per seed and attack (with the notes on it); the first attack is `none`."""
+    """One victim per seed and attack (with what was found of it); the first attack is `none`."""
     holdout = resolved.grid.holdout.model_dump(mode="json", exclude_defaults=True)
     recipe = resolved.recipe.model_dump(mode="json", exclude_defaults=True)
     shared = [prepared.fingerprint, holdout, resolved.model.identity, recipe, ENGINE_VERSION]
@@ -65,25 +74,29 @@ def _victims(
     victims: dict[str, Victim] = {}
     for seed in seeds:
         benign: str | None = None
-        for (attack, notes), name in zip(attacks, names, strict=True):
+        for (attack, found), name in zip(attacks, names, strict=True):
             needs_benign = bool(attack.instance.needs_benign)
             made_from = [seed, [benign] if needs_benign else []]
             key = _digest("victim", shared, attack.identity, *made_from)
             preparation = _digest("preparation", shared, attack.preparation_identity, *made_from) if attack.plugin.cls.prepares() else None
-            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost, notes, name, preparation)
+            victims[key] = Victim(key, attack.stage, seed, benign, needs_benign, cost, found.notes, name, found.out_of_reach, preparation)
             benign = benign or key
     return victims
 
 
-def _cells(victims: Iterable[Victim], chains: Sequence[Chain]) -> dict[str, Cell]:
-    """Every victim under every defense; the first defense is `none`, whose cell is the baseline of the others."""
+def _cells(victims: Iterable[Victim], chains: Sequence[Chain], evaluation: Mapping[str, Any]) -> dict[str, Cell]:
+    """Every victim under every defense; the first defense is `none`, whose cell is the baseline of the others.
+
+    Options of the `evaluation` enter a key only where there are any: what is off changes no key.
+    """
+    asked = [evaluation] if evaluation else []
     cells: dict[str, Cell] = {}
     defenses = [(tuple(part.stage for part in chain), [part.identity for part in chain]) for chain in chains]
     names = labels([stages for stages, _ in defenses])
     for victim in victims:
         baseline: str | None = None
         for (stages, identity), name in zip(defenses, names, strict=True):
-            key = _digest("cell", victim.key, identity, EVALUATION_VERSION)
+            key = _digest("cell", victim.key, identity, EVALUATION_VERSION, *asked)
             cells[key] = Cell(key, victim, stages, baseline, name)
             baseline = baseline or key
     return cells
@@ -101,16 +114,29 @@ def _undefended_first(chains: Sequence[Chain], host: Host) -> list[Chain]:
     return [(ConfiguredPlugin(plugin, plugin.configure()),), *(chain for chain in chains if [part.name for part in chain] != [NONE])]
 
 
-def _check_dataset(resolved: ResolvedGrid, attacks: Sequence[ConfiguredPlugin], prepared: PreparedDataset) -> list[Notes]:
-    """Check that the model and every attack can work on this dataset; what is to be said of each attack there."""
+def _check_dataset(resolved: ResolvedGrid, attacks: Sequence[ConfiguredPlugin], prepared: PreparedDataset) -> list[_Found]:
+    """Check that the model and every attack can work on this dataset; what is to be said of each attack there.
+
+    Of an attack with several options, those that are out of reach are told; one that has only such options is refused.
+    """
     from gatecrash.contracts.attack import DatasetInfo  # imports torch
 
     counts = remaining_counts(prepared, resolved.grid.holdout)
     info = DatasetInfo(prepared.name, prepared.classes, prepared.shape, counts)
     check_model(resolved.model, info.num_classes, info.shape)
+    found, refused = [], dict[str, OutOfReach]()
     for attack in attacks:
-        attack.instance.check(info)
-    return [notes_on(attack, info.classes, attack.instance.notes(info)) for attack in attacks]
+        try:
+            attack.instance.check(info)
+            found.append(_Found(notes_on(attack, info.classes, attack.instance.notes(info))))
+        except OutOfReach as error:
+            refused.setdefault(attack.name, error)
+            found.append(_Found(out_of_reach=str(error)))
+    works = {attack.name for attack, each in zip(attacks, found, strict=True) if not each.out_of_reach}
+    for name, refusal in refused.items():
+        if name not in works:
+            raise refusal
+    return found
 
 
 def _check_chain(chain: Chain) -> None:

@@ -139,6 +139,13 @@ class Measures(Record):
     floor_scores: Annotated[
         StoredScores, Measure("benign counts", "the counts of the benign victim, under the same triggers", "", column=False)
     ] = None
+    robustness: Annotated[
+        dict[str, StoredScores] | None, Measure("robustness", "the counts under each transformation of the images", "", column=False)
+    ] = None
+    robustness_floor: Annotated[
+        dict[str, StoredScores] | None,
+        Measure("benign robustness", "the counts of the benign victim under each transformation of the images", "", column=False),
+    ] = None
     harm_scores: Annotated[
         HarmCounts | None, Measure("harm counts", "the counts of harmed images, by the victim and the benign victim", "", column=False)
     ] = None

@@ -29,6 +29,9 @@ class Victim:
     """What a reader of this attack's numbers on this dataset should know."""
     label: str = ""
     """The attack with the options in which it differs from its namesakes in the grid."""
+    out_of_reach: str = ""
+    """Why there can be no such victim on this dataset, while there are some of the same attack with other options: its cells are
+    `not-applicable`. Empty for all others."""
     preparation: str | None = None
     """Key of what the attack prepares, which several victims may share; None where it prepares nothing."""
 
@@ -70,10 +73,16 @@ class Plan:
     holdout: dict[str, Any]
     victims: Mapping[str, Victim]
     cells: Mapping[str, Cell]
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    """What the evaluation measures beyond the scores of every cell: `EvaluationConfig.asked`."""
     selected: frozenset[str] = field(default_factory=frozenset)
     """Keys of the cells asked for; the others are here because these depend on them."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Those on all victims, each once."""
-        return tuple(dict.fromkeys(note for victim in self.victims.values() for note in victim.notes))
+        """Those on all victims, and why some are not made, each once."""
+        every = (
+            (*victim.notes, *([f"{victim.out_of_reach} (not applicable)"] if victim.out_of_reach else ()))
+            for victim in self.victims.values()
+        )
+        return tuple(dict.fromkeys(note for notes in every for note in notes))

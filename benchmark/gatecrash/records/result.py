@@ -32,6 +32,8 @@ class Result(BaseModel):
     holdout: dict[str, Any]
     model: Stage
     recipe: dict[str, Any]
+    evaluation: dict[str, Any] = Field(default_factory=dict)
+    """What the evaluation measured beyond the scores of every cell, by option: its version and settings."""
     attack: Stage
     defense: list[Stage]
     """One stage, or several for a chain; `none` is a stage of that name."""
@@ -73,7 +75,7 @@ class Result(BaseModel):
     def _without_what_is_empty(self, fields_of: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Results from before these fields stay as they are, to the digest: pictures of published boards name it."""
         fields: dict[str, Any] = fields_of(self)
-        return {name: value for name, value in fields.items() if name not in {"notes", "skipped"} or value}
+        return {name: value for name, value in fields.items() if name not in {"notes", "skipped", "evaluation"} or value}
 
     def to_text(self) -> str:
         """The stored form, with a digest."""
@@ -119,6 +121,7 @@ class Result(BaseModel):
             "weights": self.weights,
             "versions": harness | {part: stage.version for part, stage in stages.items()},
             "contents": contents,
+            "evaluation": self.evaluation,
         }
 
 

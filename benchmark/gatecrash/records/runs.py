@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gatecrash.errors import UserError
 from gatecrash.records.files import write
@@ -49,6 +49,7 @@ class Run(BaseModel):
     holdout: dict[str, Any]
     model: Stage
     recipe: dict[str, Any]
+    evaluation: dict[str, Any] = Field(default_factory=dict)
     attacks: list[Stage]
     defenses: list[list[Stage]]
     cells: list[tuple[str, int, int, int]]
@@ -69,6 +70,7 @@ class Run(BaseModel):
             holdout=plan.holdout,
             model=plan.model,
             recipe=plan.recipe,
+            evaluation=plan.evaluation,
             attacks=list(attacks.values()),
             defenses=[list(stages) for stages in defenses.values()],
             cells=[

@@ -39,7 +39,9 @@ class Inputs:
         plan = planned.plan
         of_store = hashlib.sha256(str(store.root.absolute()).encode()).hexdigest()[:16]  # two stores may train one victim at a time
         settled = (options.device, options.threads, options.precision)
-        self.ground = Ground(plan.dataset.name, plan.model, plan.recipe, plan.holdout, *settled, checkpoints=of_store)
+        self.ground = Ground(
+            plan.dataset.name, plan.model, plan.recipe, plan.holdout, *settled, checkpoints=of_store, evaluation=plan.evaluation
+        )
         self.features: WhileNeeded[Features] = WhileNeeded()
         """By victim; the users are the nodes of the defenses."""
         self.outcomes: dict[str, DefenseOutput] = {}

@@ -128,6 +128,7 @@ class Ledger:
             holdout=self.plan.holdout,
             model=self.plan.model,
             recipe=self.plan.recipe,
+            evaluation=self.plan.evaluation,
             attack=cell.victim.attack,
             defense=list(cell.defense),
             **defense_traits(self.host, cell.defense),

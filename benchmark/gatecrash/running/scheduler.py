@@ -21,6 +21,7 @@ from gatecrash.running.graph import Graph
 from gatecrash.running.inputs import Inputs
 from gatecrash.running.nodes.evaluate import EvaluateNode
 from gatecrash.running.nodes.node import Node, Work
+from gatecrash.running.tasks.protocol import Failure
 
 if TYPE_CHECKING:
     from gatecrash.planning.planned import PlannedGrid
@@ -51,11 +52,15 @@ class Scheduler:
                 todo.append(cell)
             else:
                 self._expected.found(cell, work.ledger.summary.results[cell.key].measures)
+        out_of_reach = [cell for cell in todo if cell.victim.out_of_reach]
         for cell in todo:
-            EvaluateNode.needed(work, cell)
+            if not cell.victim.out_of_reach:
+                EvaluateNode.needed(work, cell)
         victims = sum(node.function == "implant" for node in self._graph)
         work.ledger.display.run_started(work.plan, victims, len(todo))
-        return bool(todo)
+        for cell in out_of_reach:
+            work.ledger.cell_ended(cell, "not-applicable", Failure("not-applicable", cell.victim.out_of_reach), None, None)
+        return len(todo) > len(out_of_reach)
 
     def work_off(self, executor: Executor) -> None:
         """Until every node is done or failed."""

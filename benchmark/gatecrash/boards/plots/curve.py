@@ -74,8 +74,17 @@ def curve(panel: Panel, defense: str, x: str | None = None) -> Figure:
                 _rates(axis, lines[measure])
         handles, _ = axes[0].get_legend_handles_labels()
         legend(axes[-1], handles, names)
-        head(figure, panel, f"{defense}: {how}" if how else defense)
+        whose = "Victims without a defense" if defense == NONE else defense
+        head(figure, panel, f"{whose}: {how}" if how else whose)
     return figure
+
+
+def rates(panel: Panel, defense: str = NONE) -> Figure:
+    """The curve over the poisoned share of the training set, of the victims as they are or under a defense. Raises UserError."""
+    names = [name for name in _swept(_finished(panel, defense)) if name.removeprefix("attack.") == POISON_RATE]
+    if not names:
+        raise UserError("no attack has several poison rates here; run a grid that has, such as `gatecrash run ladder`")
+    return curve(panel, defense, names[0])
 
 
 def _finished(panel: Panel, defense: str) -> list[Result]:

@@ -12,7 +12,7 @@ from gatecrash.records.result import Result
 def refuse_mixtures(results: Sequence[Result]) -> None:
     """Raise UserError unless all cells can stand in one table."""
     groups = {table_group(result) for result in results}
-    for index, what in enumerate(("dataset", "dataset fingerprint", "model", "recipe", "hold-out")):
+    for index, what in enumerate(("dataset", "dataset fingerprint", "model", "recipe", "hold-out", "option of the evaluation")):
         different = sorted({group[index] for group in groups})
         if len(different) > 1:
             raise UserError(f"the results mix {what}s ({different[0][:60]} and {different[1][:60]}); publish them as separate boards")

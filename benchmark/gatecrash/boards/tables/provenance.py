@@ -40,6 +40,7 @@ def provenance_facts(panel: Panel) -> dict[str, str]:
         "model": _configured(first.model),
         "recipe": _options(first.recipe),
         "hold-out": _options(first.holdout),
+        **({"evaluation": _options(first.evaluation)} if first.evaluation else {}),
     }
 
 

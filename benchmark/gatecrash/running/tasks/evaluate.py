@@ -21,12 +21,13 @@ from gatecrash.engine.device import choose_device
 from gatecrash.engine.trainer import ReportProgress
 from gatecrash.errors import ContractError
 from gatecrash.evaluation.detection import detection, verdict_scores
-from gatecrash.evaluation.detector_exam import evaluate_detector
+from gatecrash.evaluation.detector_exam import detector_exam, evaluate_detector, rejecting_scores
 from gatecrash.evaluation.exam import Exam, evaluate_beside
 from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.independence import Witness
 from gatecrash.evaluation.inputs import InputScores
 from gatecrash.evaluation.metrics import der, mitigation_score
+from gatecrash.evaluation.robustness import TRANSFORMATIONS, transformed
 from gatecrash.evaluation.scores import Scores
 from gatecrash.evaluation.steps import Known, step_scores
 from gatecrash.records.measures import Measures, TrajectoryStep
@@ -71,6 +72,9 @@ def evaluate(
     report({"note": "evaluating"})
     scores, floor, found = _scored(exam, test, victim, planted, benign, outcome, before, device, witness)
     measures = {**_rates(scores), **found, **_costs(victim, outcome)}
+    if "robustness" in ground.evaluation:
+        report({"note": "evaluating under transformations"})
+        measures |= _robustness(exam, test, victim, backdoors, benign, outcome, before, device, witness)
     if before is None:
         if benign and backdoors:
             floor = exam().scores(classifier_of(benign), None)
@@ -114,6 +118,34 @@ def _scored(
         scores, floor, harm = evaluate_beside(judged.to(device), control, test, goals, device=device, witness=witness)
         return scores, floor, _harm(victim, harm)
     return exam().scores(judged, None), None, {}
+
+
+def _robustness(
+    exam: Callable[[], Exam],
+    test: ImageSet,
+    victim: StoredVictim,
+    backdoors: Sequence[Backdoor],
+    benign: StoredVictim | None,
+    outcome: DefenseOutput | None,
+    before: Measures | None,
+    device: torch.device,
+    witness: Witness | None,
+) -> dict[str, Any]:
+    """Scores under each transformation of the images; the benign victim's beside those of the cell without defense."""
+    if outcome is not None and outcome.spec is None and outcome.detector_spec is None and before is not None and before.robustness:
+        return {"robustness": before.robustness}  # what finds rows or judges the model leaves the victim as it is
+    judged, detector = _judged(victim, outcome).to(device), _detector(outcome)
+    plain = exam() if detector is None else detector_exam(detector, test, backdoors, device=device, witness=witness)
+    control = classifier_of(benign).to(device) if before is None and benign is not None and backdoors else None
+    found: dict[str, Scores] = {}
+    floor: dict[str, Scores] = {}
+    for name in TRANSFORMATIONS:
+        under = plain.changed(partial(transformed, name))
+        scores = under.scores(judged, None) if detector is None else rejecting_scores(under, judged, detector)
+        found[name] = scores.without_classes()
+        if control is not None:
+            floor[name] = under.scores(control, None).without_classes()
+    return {"robustness": found, **({"robustness_floor": floor} if floor else {})}
 
 
 def _rates(scores: Scores) -> dict[str, Any]:
@@ -162,6 +194,16 @@ def _judged(victim: StoredVictim, outcome: DefenseOutput | None) -> Classifier:
     return defended
 
 
+def _detector(outcome: DefenseOutput | None) -> InputDetector | None:
+    """The detector that the defense handed back, if it did."""
+    if outcome is None or outcome.detector_spec is None:
+        return None
+    detector = rebuild(outcome.detector_spec, outcome.detector_state)
+    if not isinstance(detector, InputDetector):
+        raise ContractError(f"the outcome's detector is a {type(detector).__name__}, not a gatecrash.InputDetector")
+    return detector
+
+
 def _detecting(
     victim: StoredVictim,
     outcome: DefenseOutput,
@@ -170,9 +212,8 @@ def _detecting(
     device: torch.device,
     witness: Witness | None,
 ) -> tuple[Scores, InputScores]:
-    detector = rebuild(outcome.detector_spec or {}, outcome.detector_state)
-    if not isinstance(detector, InputDetector):
-        raise ContractError(f"the outcome's detector is a {type(detector).__name__}, not a gatecrash.InputDetector")
+    detector = _detector(outcome)
+    assert detector is not None
     judged = _judged(victim, outcome).to(device)
     undefended = judged if outcome.spec is None else classifier_of(victim).to(device)
     return evaluate_detector(judged, detector, undefended, test, backdoors, device=device, witness=witness)

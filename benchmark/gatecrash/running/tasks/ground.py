@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +32,8 @@ class Ground:
     threads: int = 1
     precision: Precision | None = None
     """What `precision: auto` shall mean; by default what the machine that trains has measured."""
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    """What the evaluation measures beyond the scores of every cell: `EvaluationConfig.asked`."""
     checkpoints: str = ""
     """Folder in the cache of that machine for checkpoints of long trainings; none are written without."""
 
