@@ -56,7 +56,7 @@ class TestClimb:
     def test_the_norm_is_that_of_all_parameters_together(self) -> None:
         one, two = nn.Parameter(torch.tensor([1.0])), nn.Parameter(torch.tensor([[2.0]]))
         one.grad, two.grad = torch.ones(1), torch.ones(1, 1)
-        assert [float(climb) for climb in climbs([one, two], 2.0)] == pytest.approx([2 / 5**0.5, 8 / 5**0.5])
+        assert [float(climb.detach()) for climb in climbs([one, two], 2.0)] == pytest.approx([2 / 5**0.5, 8 / 5**0.5])
 
     def test_without_a_gradient_it_stays_where_it_is(self) -> None:
         weight = nn.Parameter(torch.ones(3))
