@@ -83,8 +83,7 @@ class CoverConfig(PoisonConfig):
 def poison_count(rate: float, candidates: int, total: int, who: str) -> int:
     """How many rows to poison: `rate` of `total`, rounded.
 
-    Raises OutOfReach where that is none, or more than there are candidates, with the nearest rate that works, and UserError where there
-    are no candidates.
+    Raises UserError where that is none, or more than there are candidates, with the nearest rate that works.
     """
     count = round(rate * total)
     if candidates == 0:

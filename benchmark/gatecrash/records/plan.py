@@ -74,7 +74,7 @@ class Plan:
     victims: Mapping[str, Victim]
     cells: Mapping[str, Cell]
     evaluation: dict[str, Any] = field(default_factory=dict)
-    """What the evaluation measures beyond the scores of every cell: `EvaluationConfig.asked`."""
+    """What the evaluation measures beyond the scores of every cell: the options that are on, each with its version."""
     selected: frozenset[str] = field(default_factory=frozenset)
     """Keys of the cells asked for; the others are here because these depend on them."""
 
