@@ -26,7 +26,6 @@ from gatecrash import (
 )
 from gatecrash_plugins.triggers.contrast import ContrastMaker
 
-
 _OF_PGD = ("step", "iterations", "restarts", "early_stop")
 """Options that one step has no use for."""
 
