@@ -44,8 +44,9 @@ def stealth_effect(panel: Panel, found: Sequence[TriggerExample], distance: Dist
         axis.set_ylabel("attack success rate, %")
         axis.grid(alpha=0.3)
         _bounds(axis, distance)
-        bounds = f"high above {100 * ASR_HIGH:.0f}%, moderate from {100 * ASR_MODERATE:.0f}%"
-        head(figure, panel, f"Stealth and effect of each trigger ({bounds}).")
+        bounds = f"ASR is high above {100 * ASR_HIGH:.0f}%, moderate from {100 * ASR_MODERATE:.0f}%"
+        bounds += f"; PSNR is good above {PSNR_GOOD:.0f} dB" if distance == "psnr" else ""
+        head(figure, panel, f"Stealth and effect of each trigger. {bounds}.")
         legend(axis, *axis.get_legend_handles_labels())
     return figure
 
@@ -60,7 +61,8 @@ def _effect(panel: Panel, one: TriggerExample) -> Interval:
 
 
 def _mark(axis: Any, seen: float, asr: Interval, label: str, index: int) -> None:
-    style = {"linestyle": "none", "markersize": 8, "capsize": 3, "elinewidth": 1}
+    hollow = {"markerfacecolor": "none", "markeredgewidth": 1.6}  # marks lie on each other where triggers are alike
+    style = {"linestyle": "none", "markersize": 8, "capsize": 3, "elinewidth": 1, **hollow}
     axis.errorbar([seen], [100 * (asr.value or 0.0)], yerr=bars(asr), label=label, clip_on=False, zorder=3, **style, **look(index))
 
 
