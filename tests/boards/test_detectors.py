@@ -5,7 +5,7 @@ from __future__ import annotations
 from gatecrash.boards.panel import arrange
 from gatecrash.boards.render.markdown import blocks_to_markdown
 from gatecrash.boards.standings import defense_standings
-from gatecrash.boards.tables.detectors import input_detectors, model_detectors
+from gatecrash.boards.tables.detectors import input_detectors, model_detectors, row_detectors
 from gatecrash.records.stage import Stage
 from support.counted import changed, counted, defended, detected
 
@@ -32,6 +32,15 @@ def test_detectors_of_inputs_have_a_table_with_intervals_over_images() -> None:
     assert (shown["TPR at 1% FPR"], shown["TPR at 5% FPR"]) == ("60.0 [50.2, 69.1]", "90.0 [82.6, 94.5]")
     assert shown["input AUROC"].startswith("0.900")
     assert (shown["ACC"].split()[0], shown["ASR"].split()[0], shown["input TPR, successful"].split()[0]) == ("92.0", "20.0", "79.6")
+
+
+def test_rows_called_rightly_have_a_column_where_results_hold_it() -> None:
+    victim = counted()
+    older = changed(defended(victim), detection_tpr=0.8, detection_fpr=0.1)
+    assert "accuracy" not in row_detectors(arrange([victim, older])).columns
+    shown = row_detectors(arrange([victim, changed(older, detection_accuracy=0.89)]))
+    (row,) = shown.rows
+    assert row[shown.columns.index("accuracy")].text == "89.0"
 
 
 def test_a_detector_of_inputs_is_ranked_as_what_it_makes_of_the_classifier() -> None:

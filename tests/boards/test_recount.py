@@ -87,7 +87,11 @@ def test_detections_and_steps_are_counted_again() -> None:
     found = DetectionScores(clean=90, poison=10, cover=0, flagged_clean=9, flagged_poison=8, flagged_cover=0, auroc=0.9)
     rates = {"detection_tpr": 0.8, "detection_fpr": 0.1, "detection_precision": 8 / 17, "detection_auroc": 0.9}
     rates |= {"detection_tpr_minus_fpr": 0.7, "cover_flagged": None}
+    assert recount([changed(DEFENDED, detection_scores=found, **rates)]) == {}  # an older one, without accuracy
+    rates["detection_accuracy"] = 0.89
     assert recount([changed(DEFENDED, detection_scores=found, **rates)]) == {}
+    forged = recount([changed(DEFENDED, detection_scores=found, **rates | {"detection_accuracy": 1.0})])
+    assert forged[DEFENDED.key] == "detection_accuracy is 1.0000, its counts say 0.8900"
     forged = recount([changed(DEFENDED, detection_scores=found, **rates | {"detection_fpr": 0.0})])
     assert "detection_fpr is 0.0000, its counts say 0.1000" in forged[DEFENDED.key]
     counts = scores((90, 90), 5, 80).without_classes()

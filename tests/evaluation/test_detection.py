@@ -29,8 +29,10 @@ def test_detection_counts_poison_and_clean_and_keeps_covers_apart():
     assert scores.fpr == pytest.approx(1 / 4)
     assert scores.precision == pytest.approx(2 / 3)  # the flagged cover is neither right nor wrong
     assert scores.tpr_minus_fpr == pytest.approx(2 / 3 - 1 / 4)
+    assert scores.accuracy == pytest.approx(5 / 7)  # 2 of 3 poisoned and 3 of 4 clean rows
     assert scores.cover_flagged == pytest.approx(1 / 2)
     assert scores.auroc is None
+    assert detection(None, np.arange(9.0), ROLES).accuracy is None
 
 
 def test_auroc_compares_poison_with_clean_only():
@@ -46,7 +48,7 @@ def test_detection_takes_tensors():
 
 def test_on_a_benign_set_only_the_false_positive_rate_applies():
     scores = detection(np.array([True, False]), np.array([1.0, 0.0]), np.array([CLEAN, CLEAN]))
-    assert scores.fpr == 0.5
+    assert (scores.fpr, scores.accuracy) == (0.5, 0.5)
     assert [scores.tpr, scores.precision, scores.auroc, scores.tpr_minus_fpr, scores.cover_flagged] == [None] * 5
 
 

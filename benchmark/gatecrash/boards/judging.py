@@ -52,6 +52,7 @@ FOLLOWS = {
     "der",
     "mitigation_score",
     "detection_tpr_minus_fpr",
+    "detection_accuracy",
     "scores",
     "floor_scores",
     "robustness",

@@ -44,6 +44,7 @@ FROM_DETECTION = {
     "detection_precision": "precision",
     "detection_auroc": "auroc",
     "detection_tpr_minus_fpr": "tpr_minus_fpr",
+    "detection_accuracy": "accuracy",
     "cover_flagged": "cover_flagged",
 }
 """Properties of `DetectionScores` by measure."""
@@ -121,6 +122,8 @@ def _expected(result: Result, victim: Result | None) -> dict[str, Any]:
             expected = {name: value for name, value in expected.items() if name not in {"acc_macro", "acc_target"}}
     if measures.detection_scores is not None:
         expected |= {name: getattr(measures.detection_scores, source) for name, source in FROM_DETECTION.items()}
+        if measures.detection_accuracy is None:  # an older result
+            del expected["detection_accuracy"]
     if measures.input_scores is not None:
         expected |= measures.input_scores.measures()
     if measures.harm_scores is not None:

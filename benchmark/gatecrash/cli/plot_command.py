@@ -194,14 +194,52 @@ def triggers_command(
         return
     if dataset is not None:
         raise UserError("--dataset belongs to --trigger; stored victims have their own data set")
-    from gatecrash.boards.plots.triggers import dataset_of, stored_triggers, triggers
+    from gatecrash.boards.plots.triggers import triggers
+
+    source, panel, found = _stored(store, grid, all_runs, overrides, plugin_paths)
+    _save(triggers(panel, found), output, "triggers")
+    tell_of_hidden(source)
+
+
+@command.command("stealth")
+@_output_option
+@store_option
+@grid_option
+@all_runs_option
+@overrides_option
+@click.option(
+    "--distance", type=click.Choice(["psnr", "ssim"]), default="psnr", show_default=True, help="What says how hard a trigger is to see."
+)
+@plugins_option
+def stealth_command(
+    store: Path | None,
+    grid: str | None,
+    all_runs: bool,
+    output: Path | None,
+    overrides: tuple[str, ...],
+    distance: Any,
+    plugin_paths: tuple[Path, ...],
+) -> None:
+    """PSNR or SSIM of each trigger against ASR.
+
+    One mark per backdoor and attack, without a defense; the trigger is that of the stored victim of the lowest seed.
+    """
+    from gatecrash.boards.plots.stealth import stealth_effect
+
+    source, panel, found = _stored(store, grid, all_runs, overrides, plugin_paths)
+    _save(stealth_effect(panel, found, distance), output, "stealth")
+    tell_of_hidden(source)
+
+
+def _stored(store: Path | None, grid: str | None, all_runs: bool, overrides: tuple[str, ...], paths: tuple[Path, ...]) -> Any:
+    """The source, its panel, and the triggers of its victims."""
+    from gatecrash.boards.plots.triggers import dataset_of, stored_triggers
     from gatecrash.boards.source import ResultSource
 
-    source = ResultSource(store, grid=grid, plugin_paths=plugin_paths, all_runs=all_runs)
+    source = ResultSource(store, grid=grid, plugin_paths=paths, all_runs=all_runs)
     panel = source.panel()
     prepared = dataset_of(panel, source.host, parse_overrides(overrides))
-    _save(triggers(panel, stored_triggers(panel, source.store, prepared)), output, "triggers")
-    tell_of_hidden(source)
+    return source, panel, stored_triggers(panel, source.store, prepared)
 
 
 def _named_triggers(makers: tuple[str, ...], dataset: str, grid: str | None, overrides: tuple[str, ...], paths: tuple[Path, ...]) -> Any:

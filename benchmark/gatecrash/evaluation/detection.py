@@ -54,6 +54,13 @@ class DetectionScores:
         return None if self.tpr is None or self.fpr is None else self.tpr - self.fpr
 
     @property
+    def accuracy(self) -> float | None:
+        """Share of CLEAN and POISON rows that are called what they are."""
+        if self.flagged_poison is None or self.flagged_clean is None:
+            return None
+        return share(self.flagged_poison + self.clean - self.flagged_clean, self.poison + self.clean)
+
+    @property
     def cover_flagged(self) -> float | None:
         """Share of COVER rows flagged."""
         return None if self.flagged_cover is None else share(self.flagged_cover, self.cover)

@@ -111,6 +111,9 @@ class Measures(Record):
         Number, Measure("precision", "share of poisoned among the flagged training rows", better="high", column=False)
     ] = None
     detection_tpr_minus_fpr: Annotated[Number, Measure("TPR - FPR", "TPR minus FPR over training rows", better="high", column=False)] = None
+    detection_accuracy: Annotated[
+        Number, Measure("accuracy", "poisoned and clean training rows that are called what they are", better="high", column=False)
+    ] = None
     cover_flagged: Annotated[Number, Measure("covers flagged", "cover rows that are flagged", column=False)] = None
     input_tpr_successful: Annotated[
         Number, Measure("input TPR, successful", "input TPR where the attack succeeds", better="high", column=False)
@@ -204,6 +207,7 @@ MeasureName = Literal[
     "detection_auroc",
     "detection_precision",
     "detection_tpr_minus_fpr",
+    "detection_accuracy",
     "input_tpr",
     "input_fpr",
     "input_auroc",

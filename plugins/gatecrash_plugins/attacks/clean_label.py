@@ -26,6 +26,9 @@ from gatecrash import (
 )
 from gatecrash_plugins.triggers.contrast import ContrastMaker
 
+_OF_PGD = ("step", "iterations", "restarts", "early_stop")
+"""Options that one step has no use for."""
+
 
 class CleanLabel(TriggerAttack):
     """The label-consistent attack with adversarial perturbations bounded in L-infinity (section 4.2 of the paper).
@@ -34,6 +37,10 @@ class CleanLabel(TriggerAttack):
     seed sees it; then they get the trigger, at all four corners because random crops and flips would often lose or move a single one. The
     paper's bounds go up to 32 of 255; the default is half of that. The random start, the step of epsilon / iterations, restarts and early
     stop are as in published reproductions on CIFAR-10.
+
+    `method: fgsm` is one step of the whole epsilon without a random start, x + epsilon sign(grad CE(x, y)) (Goodfellow et al. 2015,
+    section 4), y being the image's own class: the step leads away from it. The same formula with the *target's* label of a poisoned image
+    of another class would raise its loss too, and so lead away from the target. Pixels stay within [0, 1].
 
     The default trigger is `contrast`; its page says whose patterns there are.
 
@@ -49,6 +56,8 @@ class CleanLabel(TriggerAttack):
     class Perturbation(PoisonConfig):
         """Perturbation, target and rate."""
 
+        NEWER = frozenset({"method"})
+
         goal: Literal["all-to-one"] = Field("all-to-one", description="the poisoned images are of one class, so triggered ones become it")
         epsilon: float = Field(
             16 / 255, ge=1 / 255, le=1, description="largest change of a pixel, of its range [0, 1]; used down to whole levels of 255"
@@ -57,6 +66,16 @@ class CleanLabel(TriggerAttack):
         iterations: int = Field(10, ge=1, le=10_000, description="gradient steps per start")
         restarts: int = Field(1, ge=1, le=1000, description="random starts; the one with the greatest loss is kept for each image")
         early_stop: bool = Field(False, description="leave an image as soon as the benign victim misclassifies it")
+        method: Literal["pgd", "fgsm"] = Field(
+            "pgd", description="projected gradient descent, or one step of epsilon without a random start"
+        )
+
+        @model_validator(mode="after")
+        def _one_step_has_no_options(self) -> Self:
+            given = [name for name in _OF_PGD if getattr(self, name) != type(self).model_fields[name].default]
+            if self.method == "fgsm" and given:
+                raise ValueError(f"{given[0]} is for method pgd only; fgsm is one step of epsilon")
+            return self
 
     class Config(ContrastMaker.Config, Perturbation):
         """Perturbation, target, rate and trigger."""
@@ -91,12 +110,12 @@ class CleanLabel(TriggerAttack):
         """uint8 [n, C, H, W] on the context's device: the images before they get the trigger."""
         if ctx.benign is None:
             raise ContractError(f"{self.name} needs the benign victim of its dataset, model, recipe and seed")
-        config = self.config
+        config, one_step = self.config, self.config.method == "fgsm"
         # One stream per restart, drawn image after image: a start depends neither on the batch size nor on the number of restarts.
         streams = [ctx.stream(f"start {restart}") for restart in range(config.restarts)]
         done = []
         for batch, true in ctx.batches(images, labels):
-            starts = (2 * torch.rand(batch.shape, generator=stream) - 1 for stream in streams)
+            starts = (torch.zeros(batch.shape) if one_step else 2 * torch.rand(batch.shape, generator=stream) - 1 for stream in streams)
             done.append(
                 projected_gradient(
                     ctx.benign,
@@ -104,8 +123,8 @@ class CleanLabel(TriggerAttack):
                     true,
                     starts,
                     epsilon=config.epsilon,
-                    step=config.step or config.epsilon / config.iterations,
-                    iterations=config.iterations,
+                    step=config.epsilon if one_step else config.step or config.epsilon / config.iterations,
+                    iterations=1 if one_step else config.iterations,
                     early_stop=config.early_stop,
                 )
             )

@@ -202,8 +202,10 @@ def test_a_faint_trigger_is_magnified_as_far_as_it_goes() -> None:
     assert change[0, 1, 2] == pytest.approx(250 / 255)
     assert change.sum() == pytest.approx(250 / 255)
     assert TriggerExample("none", clean, clean, {}).difference[1] == 1
+    plain = texts(triggers(some(), [TriggerExample("blend", clean, faint, {"psnr": 30.0, "ssim": None})]))
+    assert "PSNR 30.0 dB" in plain
     shown = texts(triggers(some(), [TriggerExample("blend", clean, faint, {"psnr": 31.24, "ssim": 0.9876})]))
-    assert {"blend", "PSNR 31.2 dB, SSIM 0.988", "difference × 25"} <= set(shown)
+    assert {"blend", "PSNR 31.2 dB (good), SSIM 0.988", "difference × 25"} <= set(shown)
 
 
 def test_figures_are_the_same_file_each_time_and_nothing_is_clipped(tmp_path: Path) -> None:

@@ -205,6 +205,42 @@ def test_perturbation_raises_the_benign_loss_and_restarts_never_lower_it() -> No
     assert (losses[2] > losses[1]).any()
 
 
+def test_one_gradient_step_leads_away_from_the_own_class() -> None:
+    """x + eps sign(grad CE(x, y)), clamped to [0, 1]; the opposite sign would lower the loss."""
+    train, ctx = scene()
+    chosen = train.subset(train.labels == 0)
+    made = CleanLabel(CleanLabel.Config(method="fgsm", epsilon=25 / 255)).perturb(chosen.images, chosen.labels, ctx)
+    assert ctx.benign is not None
+    floats = (chosen.images / 255).requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(ctx.benign(floats), chosen.labels, reduction="sum"), floats)
+    assert made.equal((chosen.images.int() + 25 * gradient.sign().int()).clamp(0, 255).to(torch.uint8))
+    assert (loss(ctx, made) > loss(ctx, chosen.images)).all()
+
+
+def test_one_step_stays_in_the_range_of_pixels_and_follows_no_seed() -> None:
+    """A clamp to [-1, 1] would let black pixels fall below 0."""
+    network = Linear(torch.tensor([[[1.0, -1.0]]]))
+    images = torch.tensor([[[[10, 250]]]], dtype=torch.uint8)
+    assert ascend(network, images, step=0.1, iterations=1).tolist() == [[[[0, 255]]]]
+    attack = CleanLabel(CleanLabel.Config(method="fgsm"))
+    train, ctx = scene(attack)
+    chosen = train.subset(train.labels == 0)
+    assert attack.perturb(chosen.images, chosen.labels, ctx).equal(
+        attack.perturb(chosen.images, chosen.labels, make_context(attack, train, SmallCnn(), seed=5, benign=ctx.benign))
+    )
+
+
+@pytest.mark.parametrize("option", [{"step": 0.1}, {"iterations": 3}, {"restarts": 2}, {"early_stop": True}])
+def test_one_step_has_no_options_of_many(option: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=f"{next(iter(option))} is for method pgd only"):
+        CleanLabel.Config(method="fgsm", **option)
+
+
+def test_the_method_stays_out_of_the_keys_of_those_who_do_not_ask_for_it() -> None:
+    assert "method" not in CleanLabel.Config().model_dump()
+    assert CleanLabel.Config(method="fgsm").model_dump()["method"] == "fgsm"
+
+
 def test_starts_do_not_depend_on_the_batch_size() -> None:
     train, ctx = scene()
     chosen = train.subset(train.labels == 0)

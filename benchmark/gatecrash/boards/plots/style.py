@@ -13,6 +13,7 @@ from gatecrash.boards.panel import Panel
 from gatecrash.boards.render.plain import plain
 from gatecrash.boards.sections import setting_line
 from gatecrash.errors import UserError
+from gatecrash.evaluation.intervals import Interval
 from gatecrash.records.files import write_named
 from gatecrash.records.plan import NONE
 
@@ -72,6 +73,12 @@ def legend_size(labels: Sequence[str]) -> tuple[float, float]:
     """Width and height in inches of a legend with these labels."""
     lines = [line for label in labels for line in label.split("\n")]
     return 0.6 + 0.085 * max(map(len, lines), default=0), 0.22 * len(lines)
+
+
+def bars(interval: Interval) -> list[list[float]] | None:
+    """A rate's error bars in percent, as matplotlib takes them; None without limits."""
+    value, low, high = interval
+    return None if value is None or low is None or high is None else [[100 * (value - low)], [100 * (high - value)]]
 
 
 def differing(labels: Sequence[str]) -> tuple[list[str], str]:

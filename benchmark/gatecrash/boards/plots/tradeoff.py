@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gatecrash.boards.panel import Panel
-from gatecrash.boards.plots.style import LEGEND, differing, drawing, head, legend, legend_size, look, wrapped
+from gatecrash.boards.plots.style import LEGEND, bars, differing, drawing, head, legend, legend_size, look, wrapped
 from gatecrash.boards.statistics import over_seeds
 from gatecrash.errors import UserError
 from gatecrash.evaluation.intervals import Interval
@@ -54,8 +54,8 @@ def _mark(axis: Any, acc: Interval, asr: Interval, label: str, index: int) -> No
     axis.errorbar(
         [100 * (acc.value or 0.0)],
         [100 * (asr.value or 0.0)],
-        xerr=_bars(acc),
-        yerr=_bars(asr),
+        xerr=bars(acc),
+        yerr=bars(asr),
         label=label,
         linestyle="none",
         markersize=8,
@@ -63,8 +63,3 @@ def _mark(axis: Any, acc: Interval, asr: Interval, label: str, index: int) -> No
         elinewidth=1,
         **look(index),
     )
-
-
-def _bars(interval: Interval) -> list[list[float]] | None:
-    value, low, high = interval
-    return None if value is None or low is None or high is None else [[100 * (value - low)], [100 * (high - value)]]

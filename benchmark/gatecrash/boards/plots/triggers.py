@@ -16,6 +16,7 @@ from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.data import ImageSet
 from gatecrash.datasets.preparation import PreparedDataset, prepare_dataset
 from gatecrash.errors import UserError
+from gatecrash.evaluation.bands import psnr_band
 from gatecrash.evaluation.stealth import stealth
 from gatecrash.evaluation.triggering import apply_trigger
 from gatecrash.host.host import Host
@@ -43,6 +44,9 @@ class TriggerExample:
     clean: Tensor
     triggered: Tensor
     distances: dict[str, float | None]
+    attack: str = ""
+    """The attack's label, and the backdoor's name where it has several."""
+    backdoor: str | None = None
 
     @property
     def difference(self) -> tuple[Tensor, int]:
@@ -53,13 +57,13 @@ class TriggerExample:
         return change.float() * factor / 255, factor
 
 
-def trigger_of(label: str, backdoor: Backdoor, test: ImageSet) -> TriggerExample:
+def trigger_of(label: str, backdoor: Backdoor, test: ImageSet, attack: str = "", name: str | None = None) -> TriggerExample:
     """The trigger on the first test image that the backdoor applies to. Raises UserError where there is none."""
     rows = torch.nonzero(backdoor.goal.eligible(test.labels.cpu())).flatten()
     if not len(rows):
         raise UserError(f"{label}: the backdoor applies to no test image")
     clean = test.images[rows[:1].to(test.device)].cpu()
-    return TriggerExample(label, clean[0], apply_trigger(backdoor, clean, device="cpu")[0], stealth(test, backdoor))
+    return TriggerExample(label, clean[0], apply_trigger(backdoor, clean, device="cpu")[0], stealth(test, backdoor), attack, name)
 
 
 def dataset_of(panel: Panel, host: Host, overrides: Mapping[str, str] | None = None) -> PreparedDataset:
@@ -81,7 +85,10 @@ def stored_triggers(panel: Panel, store: Store, dataset: PreparedDataset) -> lis
         victim = next((one for one in victims if one is not None), None)
         backdoors = backdoors_of(victim) if victim is not None else []
         seen = [one for one in backdoors if one.trigger is not None]
-        found += [trigger_of(f"{attack}: {one.name}" if len(seen) > 1 else attack, one, test) for one in seen]
+        if len(seen) == 1:
+            found.append(trigger_of(attack, seen[0], test, attack))
+        else:
+            found += [trigger_of(f"{attack}: {one.name}", one, test, attack, one.name) for one in seen]
     return found
 
 
@@ -122,5 +129,6 @@ def _show(axis: Any, image: Tensor) -> None:
 
 def _said(distances: dict[str, float | None]) -> str:
     psnr, ssim = distances.get("psnr"), distances.get("ssim")
-    parts = [f"PSNR {psnr:.1f} dB" if psnr is not None else "", f"SSIM {ssim:.3f}" if ssim is not None else ""]
+    band = f" ({psnr_band(psnr)})" if psnr_band(psnr) else ""
+    parts = [f"PSNR {psnr:.1f} dB{band}" if psnr is not None else "", f"SSIM {ssim:.3f}" if ssim is not None else ""]
     return ", ".join(part for part in parts if part)

@@ -14,6 +14,8 @@ from gatecrash.records.result import Result
 
 ROW_MEASURES: tuple[MeasureName, ...] = ("detection_tpr", "detection_fpr", "detection_precision", "detection_auroc")
 CONSTANT = "always accuses"
+ACCURACY: MeasureName = "detection_accuracy"
+"""Has a column where a result holds it, which older ones do not."""
 FOUND: tuple[MeasureName, ...] = ("detection_fpr", "detection_tpr", "detection_auroc")
 """A defense that looks for poisoned rows has one of these."""
 
@@ -21,11 +23,12 @@ FOUND: tuple[MeasureName, ...] = ("detection_fpr", "detection_tpr", "detection_a
 def row_detectors(panel: Panel) -> Table:
     """How well poisoned training rows were told from clean ones, per attack; no rows where no defense looks for them."""
     rows = []
+    shown = (*ROW_MEASURES, ACCURACY) if any(cell.measures.value(ACCURACY) is not None for cell in panel.cells) else ROW_MEASURES
     for defense in panel.defenses:
         for attack in panel.attacks:
             cells = [cell for cell in panel.at(attack, defense) if cell.status == "ok"]
             if any(cell.measures.value(name) is not None for cell in cells for name in FOUND):
-                scores = {label(name): summary(cells, name) for name in ROW_MEASURES}
+                scores = {label(name): summary(cells, name) for name in shown}
                 rows.append({"detector": text(defense), "attack": text(attack), **scores})
     note = paragraph("Rates in %. Under the attack ", Code("none"), " every flagged row is a false alarm.")
     return table(rows, ("detector", "attack"), "Poisoned training rows", note)

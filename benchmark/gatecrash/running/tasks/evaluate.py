@@ -235,6 +235,7 @@ def _detection(victim: StoredVictim, outcome: DefenseOutput) -> dict[str, Any]:
         "detection_precision": found.precision,
         "detection_auroc": found.auroc,
         "detection_tpr_minus_fpr": found.tpr_minus_fpr,
+        "detection_accuracy": found.accuracy,
         "cover_flagged": found.cover_flagged,
         "detection_scores": found,
     }
