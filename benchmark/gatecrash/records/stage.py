@@ -28,7 +28,7 @@ class Stage(BaseModel):
     """Of a stage of a chain that runs only if the stages before it call the model backdoored; None for one that always runs."""
 
     clean: dict[str, Any] | None = None
-    """Kind and number of the clean images that the defense is given, where it is not the whole hold-out: `CleanData`."""
+    """Kind and number of the clean images that the defense is given, where it is not the whole hold-out."""
 
     @property
     def datasets(self) -> dict[str, str]:
