@@ -18,7 +18,13 @@ HOOKS = "Hooks"
 SUBJECTS = {
     HOOKS: ("host.hookspecs",),
     "Attacks": ("contracts.attack", "contracts.poison_attack", "contracts.poisoning", "contracts.backdoor"),
-    "Triggers": ("contracts.trigger", "contracts.trigger_maker", "contracts.trigger_ref", "contracts.stamp", "contracts.image_draws"),
+    "Triggers and stamps": (
+        "contracts.trigger",
+        "contracts.trigger_maker",
+        "contracts.trigger_ref",
+        "contracts.stamp",
+        "contracts.image_draws",
+    ),
     "Defenses": ("contracts.defense", "contracts.evidence", "contracts.outcome", "contracts.detector"),
     "Training": ("contracts.train", "contracts.recipe", "contracts.randomness"),
     "Images and datasets": ("contracts.data", "contracts.dataset", "contracts.picture", "datasets.sampling"),
