@@ -9,5 +9,8 @@ ENGINE_VERSION = 2
 EVALUATION_VERSION = 2
 """Prediction and scoring: part of every cell key."""
 
+RETUNE_VERSION = 1
+"""The protocol of `evaluation: {retune: true}`: part of the key of cells that are measured by it."""
+
 ROBUSTNESS_VERSION = 1
 """The transformations of `evaluation: {robustness: true}`: part of the key of cells that are measured under them."""

@@ -41,6 +41,8 @@ COUNTED = {
     "input_tpr_successful": "shown successful",
     "input_tpr_at_fpr_1_successful": "shown successful",
     "input_tpr_at_fpr_5_successful": "shown successful",
+    "retune_acc": "clean",
+    "retune_asr": "triggered",
     "leak": "kept",
     "cover_acc": "covered",
 }
@@ -57,6 +59,9 @@ FOLLOWS = {
     "floor_scores",
     "robustness",
     "robustness_floor",
+    "retune_excess",
+    "retune_scores",
+    "retune_control",
     "harm_scores",
     "detection_scores",
     "input_scores",

@@ -20,6 +20,7 @@ def leaderboard(panel: Panel, title: str, *remarks: Paragraph) -> Content:
             sections.undefended(panel),
             *sections.harm(panel),
             *sections.backdoors(panel),
+            *sections.retuned(panel),
             *sections.robustness(panel),
             sections.defenses(panel, details=False),
             *sections.lost(panel, with_missing=False),

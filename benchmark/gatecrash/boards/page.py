@@ -29,6 +29,7 @@ def page(
             sections.undefended(panel),
             *sections.harm(panel),
             *sections.backdoors(panel),
+            *sections.retuned(panel),
             *sections.robustness(panel),
             *sections.detectors(panel),
             sections.benign(panel),

@@ -12,6 +12,7 @@ from typing import Any
 
 from gatecrash.boards.counting import impossible, impossible_detection, impossible_harm, impossible_inputs
 from gatecrash.evaluation.metrics import der, mitigation_score
+from gatecrash.evaluation.scores import retune_rates
 from gatecrash.records.measures import NUMBERS, Measures
 from gatecrash.records.plan import NONE
 from gatecrash.records.result import Result
@@ -69,6 +70,8 @@ def _faults(result: Result, victim: Result | None) -> Iterator[str]:
     counted = {"the counts": measures.scores, "the benign victim's counts": measures.floor_scores}
     counted |= {f"under {name}": scores for name, scores in (measures.robustness or {}).items()}
     counted |= {f"the benign victim under {name}": scores for name, scores in (measures.robustness_floor or {}).items()}
+    counted |= {f"draw {draw} of retune": scores for draw, scores in enumerate(measures.retune_scores or [], 1)}
+    counted |= {f"draw {draw} of retune, benign": scores for draw, scores in enumerate(measures.retune_control or [], 1)}
     counted |= {f"step {number}": step.scores for number, step in enumerate(result.trajectory, 1)}
     nonsense = [f"{name}: {fault}" for name, scores in counted.items() if scores is not None for fault in impossible(scores)]
     if measures.harm_scores is not None:
@@ -108,6 +111,8 @@ def _missing(result: Result) -> Iterator[str]:
         yield "it has no counts of test images"
     if "robustness" in result.evaluation and not measures.robustness:
         yield "it has no counts under transformations"
+    if "retune" in result.evaluation and measures.retune_asr is not None and not measures.retune_scores:
+        yield "it has no counts after fine-tuning"
     if any(step.scores is None for step in result.trajectory):
         yield "its trajectory has no counts"
 
@@ -126,6 +131,9 @@ def _expected(result: Result, victim: Result | None) -> dict[str, Any]:
             del expected["detection_accuracy"]
     if measures.input_scores is not None:
         expected |= measures.input_scores.measures()
+    if measures.retune_scores is not None:
+        draws = ([scores for scores in found or [] if scores] for found in (measures.retune_scores, measures.retune_control))
+        expected |= retune_rates(*draws)
     if measures.harm_scores is not None:
         expected["acc_lost" if measures.acc_lost is not None else "source_to_target"] = measures.harm_scores.rate
     elif measures.harm is not None:

@@ -45,6 +45,10 @@ HARM = (
 )
 
 BACKDOORS = "ASR in % of each backdoor, of their mean (the ASR of all other tables) and of the worst in each victim; means over seeds."
+RETUNED = (
+    "What the defense returned was fine-tuned on 2% of the training set, of which five rows carry the trigger: ASR after that, mean of "
+    "five draws, and its excess over the benign victim after the same defense and fine-tuning. A backdoor that is gone has no excess."
+)
 ROBUSTNESS = (
     "ACC / ASR in % of the victims without a defense where every test image goes through a transformation, after the trigger where it has "
     "one: rotation by up to 15 degrees, colour jitter of 20%, 3x3 Gaussian blur, a shift by up to an eighth of the side, a crop of 7/8 of "
@@ -155,6 +159,18 @@ def backdoors(panel: Panel) -> list[Section]:
     """One section on the single backdoors of victims that have several, or none where no victim has."""
     table = backdoors_table(panel)
     return [Section("Several backdoors in one victim", (paragraph(BACKDOORS), table))] if table.rows else []
+
+
+def retuned(panel: Panel) -> list[Section]:
+    """One section on what comes back after a little fine-tuning, or none where this was not measured."""
+    cells = [cell for cell in panel.at() if cell.measures.retune_asr is not None]
+    if not cells:
+        return []
+    rows = {cell.evaluation.get("retune", {}).get("rows") for cell in cells} - {None}
+    asked = f" {min(rows):,} rows were asked for instead of the protocol's 2%: compare within this board only." if rows else ""
+    attacks = list(dict.fromkeys(attack for attack in panel.attacks if any(cell in cells for cell in panel.at(attack))))
+    table = matrix(panel, ["retune_asr", "retune_excess"], attacks=attacks)
+    return [Section("Gone or asleep", (paragraph(RETUNED + asked), table))]
 
 
 def robustness(panel: Panel) -> list[Section]:

@@ -250,3 +250,15 @@ def _mean(values: Iterator[float | None]) -> float | None:
 def _mean_limits(limits: Iterator[tuple[float, float] | None]) -> tuple[float, float] | None:
     known = [each for each in limits if each is not None]
     return (fmean(low for low, _ in known), fmean(high for _, high in known)) if known else None
+
+
+def retune_rates(scores: Sequence[Scores], control: Sequence[Scores]) -> dict[str, float | None]:
+    """Of `retune`, means over the draws: ACC, ASR, and the excess of ASR over the benign victim's; None for what no draw has."""
+    asr, plain = (_known_mean([draw.asr for draw in draws]) for draws in (scores, control))
+    excess = None if asr is None or plain is None else asr - plain
+    return {"retune_acc": _known_mean([draw.acc for draw in scores]), "retune_asr": asr, "retune_excess": excess}
+
+
+def _known_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

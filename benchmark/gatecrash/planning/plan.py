@@ -47,6 +47,8 @@ def make_plan(
         _check_chain(chain)
     victims = _victims(resolved, prepared, list(zip(attacks, found, strict=True)), planned_seeds)
     evaluation = grid.evaluation.asked()
+    if grid.evaluation.retune is not None:
+        grid.evaluation.retune.count(sum(remaining_counts(prepared, grid.holdout)))
     cells = _cells(victims.values(), chains, evaluation)
     plan = Plan(
         grid=grid.name,

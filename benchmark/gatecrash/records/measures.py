@@ -71,6 +71,14 @@ class Measures(Record):
     trigger_reject_rate: Annotated[Number, Measure("triggered rejected", "triggered images that are rejected", better="high")] = None
     leak: Annotated[Number, Measure("leak", "triggered images sent to a target that should keep their label", better="low")] = None
     cover_acc: Annotated[Number, Measure("cover ACC", "images under the cover trigger that keep their label", better="high")] = None
+    retune_acc: Annotated[Number, Measure("ACC retuned", "clean accuracy after fine-tuning with five triggered rows", better="high")] = None
+    retune_asr: Annotated[
+        Number, Measure("ASR retuned", "attack success rate after fine-tuning with five triggered rows", better="low")
+    ] = None
+    retune_excess: Annotated[
+        Number,
+        Measure("excess", "ASR retuned, above that of the benign victim treated alike", better="low", least=-1.0),
+    ] = None
     acc_lost: Annotated[Number, Measure("ACC lost", "clean accuracy lost against the benign victim", better="low", least=-1.0)] = None
     source_to_target: Annotated[
         Number,
@@ -149,6 +157,13 @@ class Measures(Record):
         dict[str, StoredScores] | None,
         Measure("benign robustness", "the counts of the benign victim under each transformation of the images", "", column=False),
     ] = None
+    retune_scores: Annotated[
+        list[StoredScores] | None, Measure("counts, retuned", "the counts after each draw's fine-tuning", "", column=False)
+    ] = None
+    retune_control: Annotated[
+        list[StoredScores] | None,
+        Measure("benign counts, retuned", "the counts of the benign victim after the same defense and fine-tuning", "", column=False),
+    ] = None
     harm_scores: Annotated[
         HarmCounts | None, Measure("harm counts", "the counts of harmed images, by the victim and the benign victim", "", column=False)
     ] = None
@@ -195,6 +210,9 @@ MeasureName = Literal[
     "cover_acc",
     "acc_lost",
     "source_to_target",
+    "retune_acc",
+    "retune_asr",
+    "retune_excess",
     "acc_macro",
     "acc_target",
     "acc_before",

@@ -22,6 +22,10 @@ class WhileNeeded(Generic[V]):
         if self._users.get(key):
             self._values[key] = value
 
+    def get(self, key: str) -> V | None:
+        """The value; None where it could not be made."""
+        return self._values.get(key)
+
     def __getitem__(self, key: str) -> V:
         return self._values[key]
 

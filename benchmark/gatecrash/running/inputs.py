@@ -11,6 +11,7 @@ from cachetools import LRUCache
 
 from gatecrash.datasets.adapting import adapted
 from gatecrash.datasets.clean_data import CleanData
+from gatecrash.records.labels import identity
 from gatecrash.running.caches import WhileNeeded
 from gatecrash.running.tasks.defender import DefenderInput, DefenseOutput
 from gatecrash.running.tasks.features import Features
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from gatecrash.records.store import Store
     from gatecrash.records.victim import StoredVictim
     from gatecrash.running.options import RunOptions
+
+
+def control_key(cell: Cell) -> str:
+    """What stands for the benign victim of this cell's seed under its defense."""
+    return f"control:{cell.victim.benign}:{identity(cell.defense)}"
+
 
 VICTIMS, DEFENDER_INPUTS, DATASETS = 4, 2, 2
 """How many of the last ones stay in memory."""
@@ -46,6 +53,8 @@ class Inputs:
         """By victim; the users are the nodes of the defenses."""
         self.outcomes: dict[str, DefenseOutput] = {}
         """Of the defenses that ended, by cell, until the cell is evaluated."""
+        self.controls: WhileNeeded[DefenseOutput] = WhileNeeded()
+        """Of defenses on benign victims, by `control_key`; the users are the nodes of evaluations."""
         self._planned, self._store = planned, store
         self._victims: LRUCache[str, StoredVictim] = LRUCache(VICTIMS)
         self._datasets: LRUCache[str, ImageSet] = LRUCache(DATASETS)
@@ -93,6 +102,7 @@ class Inputs:
     def let_go(self, cell: Cell) -> None:
         """Nothing of this cell is needed any more."""
         self.outcomes.pop(cell.key, None)
+        self.controls.done(control_key(cell), f"evaluate:{cell.key}")
         self.features.done(cell.victim.key, f"defend:{cell.key}")
 
     def _dataset(self, fingerprint: str) -> ImageSet:

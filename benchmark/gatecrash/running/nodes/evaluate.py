@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 from gatecrash.records.plan import Cell
 from gatecrash.records.victim import VictimRecord
+from gatecrash.running.inputs import control_key
 from gatecrash.running.nodes.cell import CellNode
+from gatecrash.running.nodes.control import ControlNode
 from gatecrash.running.nodes.defend import DefendNode
 from gatecrash.running.nodes.implant import ImplantNode, victim_for
 from gatecrash.running.nodes.node import Work
@@ -27,6 +29,9 @@ class EvaluateNode(CellNode):
         else:
             waits |= EvaluateNode.needed(work, work.plan.cells[cell.baseline])
             waits.add(work.graph.add(DefendNode(work, cell)))
+        self._retunes = "retune" in work.plan.evaluation and cell.victim.benign is not None
+        if self._retunes and cell.baseline is not None:
+            waits.add(ControlNode.needed(work, cell, f"{self.function}:{cell.key}"))
         super().__init__(work, cell, waits)
 
     @staticmethod
@@ -63,7 +68,12 @@ class EvaluateNode(CellNode):
             outcome = work.inputs.outcomes[cell.key]
             arguments |= {"outcome": outcome, "before": work.ledger.summary.results[cell.baseline].measures}
             stored_specs += [outcome.spec, outcome.steps_spec, outcome.detector_spec]
-        if cell.victim.benign is not None and (cell.baseline is None or record.aim != "backdoor"):
+        if self._retunes:
+            arguments |= {"train": work.inputs.train_part(), "seed": cell.victim.seed}
+            control = work.inputs.controls.get(control_key(cell)) if cell.baseline is not None else None
+            arguments["control"] = control
+            stored_specs += [control.spec] if control is not None else []
+        if cell.victim.benign is not None and (cell.baseline is None or record.aim != "backdoor" or self._retunes):
             arguments["benign"] = victim_for(self, cell.victim.benign)
             if arguments["benign"] is None:
                 return None

@@ -17,6 +17,7 @@ from gatecrash.contracts.data import ImageSet, Role
 from gatecrash.contracts.detector import InputDetector
 from gatecrash.contracts.outcome import Step
 from gatecrash.contracts.portable import rebuild
+from gatecrash.contracts.randomness import Streams
 from gatecrash.engine.device import choose_device
 from gatecrash.engine.trainer import ReportProgress
 from gatecrash.errors import ContractError
@@ -27,13 +28,15 @@ from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.independence import Witness
 from gatecrash.evaluation.inputs import InputScores
 from gatecrash.evaluation.metrics import der, mitigation_score
+from gatecrash.evaluation.options import RetuneConfig
+from gatecrash.evaluation.retune import retuned, tunable, tuning_sets
 from gatecrash.evaluation.robustness import TRANSFORMATIONS, transformed
-from gatecrash.evaluation.scores import Scores
+from gatecrash.evaluation.scores import Scores, retune_rates
 from gatecrash.evaluation.steps import Known, step_scores
 from gatecrash.records.measures import Measures, TrajectoryStep
 from gatecrash.records.victim import StoredVictim
 from gatecrash.running.tasks.defender import DefenseOutput
-from gatecrash.running.tasks.ground import Ground
+from gatecrash.running.tasks.ground import Ground, TrainPart
 from gatecrash.running.tasks.stored import backdoors_of, classifier_of, classifier_state
 
 
@@ -58,12 +61,16 @@ def evaluate(
     before: Measures | None,
     report: ReportProgress,
     witness: Witness | None = None,
+    train: TrainPart | None = None,
+    control: DefenseOutput | None = None,
+    seed: int = 0,
 ) -> Evaluation:
     """Score one cell against the truth.
 
     `before` are the measures of the victim's cell without defense; None makes this that cell, and `benign` then gives the floor. It is
     also what an attack that aims at untouched images is measured against.
-    `witness` asks every classifier again, where it has seen nothing else.
+    `witness` asks every classifier again, where it has seen nothing else. `train`, `control` and `seed` are for `retune`: the training
+    set, what the same defense made of the benign victim (None where it failed, and for a cell without defense), and the run's seed.
     """
     device = choose_device(ground.device)
     planted = backdoors_of(victim)
@@ -75,6 +82,10 @@ def evaluate(
     if "robustness" in ground.evaluation:
         report({"note": "evaluating under transformations"})
         measures |= _robustness(exam, test, victim, backdoors, benign, outcome, before, device, witness)
+    if "retune" in ground.evaluation and train is not None and backdoors and victim.record.aim == "backdoor":
+        report({"note": "fine-tuning what the defense returned"})
+        compared = _judged(benign, control) if benign is not None and (before is None or control is not None) else None
+        measures |= _retune(ground, train, test, victim, seed, backdoors, _judged(victim, outcome), compared, device)
     if before is None:
         if benign and backdoors:
             floor = exam().scores(classifier_of(benign), None)
@@ -146,6 +157,35 @@ def _robustness(
         if control is not None:
             floor[name] = under.scores(control, None).without_classes()
     return {"robustness": found, **({"robustness_floor": floor} if floor else {})}
+
+
+def _retune(
+    ground: Ground,
+    train: TrainPart,
+    test: ImageSet,
+    victim: StoredVictim,
+    seed: int,
+    backdoors: Sequence[Backdoor],
+    judged: Classifier,
+    compared: Classifier | None,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Scores after fine-tuning with a few triggered rows, of the classifier and of the one that it is compared with."""
+    streams = Streams("retune", ground.dataset, seed)
+    data, _ = train.cut(ground, seed)
+    roles = torch.full((len(data),), int(Role.CLEAN), dtype=torch.uint8)
+    roles[victim.poison["rows"]] = victim.poison["role"]
+    count = RetuneConfig(rows=ground.evaluation["retune"].get("rows")).count(len(data))
+    exam = Exam(test, backdoors, device)  # what is asked was trained here: no witness is needed
+    precision = ground.precision if ground.recipe.get("precision") == "auto" else None
+    found: dict[str, list[Scores]] = {"retune_scores": [], "retune_control": []}
+    for draw, rows in enumerate(tuning_sets(data, torch.nonzero(roles == Role.CLEAN).flatten(), backdoors, count, streams, device)):
+        for name, classifier in (("retune_scores", judged), ("retune_control", compared)):
+            network = tunable(classifier) if classifier is not None else None
+            if network is not None:
+                tuned = retuned(network, rows, streams.within(draw), device, precision)
+                found[name].append(exam.scores(tuned, None).without_classes())
+    return {**retune_rates(found["retune_scores"], found["retune_control"]), **{name: scores for name, scores in found.items() if scores}}
 
 
 def _rates(scores: Scores) -> dict[str, Any]:
