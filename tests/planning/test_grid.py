@@ -105,7 +105,7 @@ def test_overrides_reach_nested_fields_and_bare_plugin_names() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"attacks": ["badnet"]}, "attacks[0]: unknown attack 'badnet'; did you mean 'badnets'?"),
+        ({"attacks": ["badnet"]}, "attacks[0]: unknown attack 'badnet'; did you mean 'badnets' or 'wanet'?"),
         ({"defenses": ["none", "finepruning"]}, "defenses[1]: unknown defense 'finepruning'; did you mean 'fine-pruning'"),
         ({"dataset": "digit"}, "dataset: unknown dataset 'digit'; did you mean 'digits'?"),
         ({"model": "resnet-18"}, "model: unknown model 'resnet-18'; did you mean"),
