@@ -13,6 +13,8 @@ from gatecrash.boards.source import ResultSource
 from gatecrash.boards.tables.detectors import row_detectors
 from gatecrash.cli import main
 
+pytestmark = pytest.mark.slow
+
 Gatecrash = Callable[..., Any]
 ON_DIGITS = [part for value in ("dataset=digits", "model=small-cnn", "recipe={epochs: 12, lr: 0.03}") for part in ("-o", value)]
 

@@ -23,6 +23,8 @@ from support.cells import cell
 from support.grids import SMALL_GRID
 from support.small_runs import small
 
+pytestmark = pytest.mark.slow
+
 THREE: list[dict[str, Any]] = [
     {"trigger": {"patch": {"place": place}}, "target": target, "poison_rate": 0.08}
     for target, place in enumerate(("bottom-right", "top-left", "bottom-left"))
@@ -34,20 +36,18 @@ ATTACKS: list[Any] = [
     {"blend": {"goal": "one-to-one", "source": 3, "target": 4, "poison_rate": 0.03}},
 ]
 SEARCH = {"searches": 1, "rounds": 2, "samples": 16}
-DEFENSES: list[Any] = [
-    "none",
-    {"abl": {"unlearn_epochs": 1}},
-    "activation-clustering",
-    "activation-pruning",
-    {"anp": {"iterations": 4}},
-    "dp-sgd",
-    {"fine-pruning": {"epochs": 1}},
-    "goodnet",
-    {"nad": {"teacher_epochs": 1, "epochs": 1}},
-    {"neural-cleanse": {**SEARCH, "epochs": 1}},
-    {"neural-cleanse-filter": SEARCH},
-    {"strip": {"overlays": 2}},
-]
+QUICK: dict[str, dict[str, Any]] = {
+    "abl": {"unlearn_epochs": 1},
+    "anp": {"iterations": 4},
+    "fine-pruning": {"epochs": 1},
+    "ft": {"epochs": 1},
+    "ft-sam": {"epochs": 1},
+    "nad": {"teacher_epochs": 1, "epochs": 1},
+    "neural-cleanse": {**SEARCH, "epochs": 1},
+    "neural-cleanse-filter": SEARCH,
+    "strip": {"overlays": 2},
+}
+DEFENSES: list[Any] = [{plugin.name: QUICK.get(plugin.name, {})} for plugin in load_plugins(installed=False).all("defense")]
 NAMES = ["patch", "patch 2", "patch 3"]
 
 
@@ -58,9 +58,6 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
 
 
 def test_every_shipped_defense_takes_them(summary: Summary):
-    assert {next(iter(one)) if isinstance(one, dict) else one for one in DEFENSES} == {
-        plugin.name for plugin in load_plugins(installed=False).all("defense")
-    }
     assert {result.status for result in summary.results.values()} == {"ok"}, summary.failures
 
 

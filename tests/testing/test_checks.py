@@ -23,10 +23,15 @@ QUICK: dict[str, dict[str, Any]] = {
     "anp": {"iterations": 20},
     "clean-label": {"iterations": 2},
     "fine-pruning": {"epochs": 3},
+    "ft": {"epochs": 2},
+    "ft-sam": {"epochs": 2},
     "input-aware": {"mask_epochs": 2, "width": 4},
+    "lf": {"images": 10, "passes": 1, "iterations": 20},
+    "lira": {"trigger_epochs": 2, "width": 2, "eps": 0.1, "alpha": 0.9},
     "narcissus": {"surrogate_epochs": 2, "rounds": 60, "noise_lr": 0.1},
     "neural-cleanse": {"rounds": 4, "samples": 32, "epochs": 1},
     "neural-cleanse-filter": {"rounds": 4, "samples": 32},
+    "ssba": {"steps": 5, "min_accuracy": 0.0, "min_psnr": 0.0},
     "trojannn": {"steps": 10, "starts": 2},
 }
 """Options that make slow methods quick; the promises do not depend on them."""
