@@ -89,7 +89,7 @@ def test_all_to_all_wants_every_class_and_one_to_one_counts_its_source_alone(sum
 
 
 def test_boards_show_each_their_mean_and_the_worst(summary: Summary):
-    results = list(summary.results.values())
+    results = [result for result in summary.results.values() if result.defense_name in {"none", "fine-pruning", "strip"}]
     for text in (leaderboard_text(results), page_text(results)):
         assert text.count("## Several backdoors in one victim") == 1
     table = backdoors_table(arrange(results))
