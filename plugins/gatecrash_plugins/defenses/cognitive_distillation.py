@@ -12,10 +12,9 @@ from torch import Tensor
 
 from gatecrash import Classifier, Defense, Evidence, Give, InputDetector, Need, Options, Outcome, Reference, hookimpl
 
-
 TOGETHER = 16
-"""Images in each search. The search amplifies rounding errors, and these differ between batch sizes: always the same number of images, black
-ones at the end if need be, keeps an image's score the same whatever it is shown with."""
+"""Images in each search, black ones at the end if need be. The search amplifies rounding errors, and these differ between batch sizes: with
+always as many images, an image's score is the same whatever it is shown with."""
 
 
 class CognitivePattern(InputDetector):

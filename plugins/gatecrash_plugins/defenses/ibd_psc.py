@@ -47,8 +47,8 @@ class IBDPSC(Defense):
     not apply (the code of BackdoorBox then fails, its start being None).
 
     `variant: published` counts as BackdoorBox does: the copies have one BatchNorm more than the k that was found, the k at which all
-    BatchNorms are amplified is never tried, and past the first BatchNorm the same copy counts again. Beside that code, on a net of eight
-    BatchNorms: the same k, and scores equal to 1e-6. That code scores only test images whose answer is their label, hence successful
+    BatchNorms are amplified is never tried, and past the first BatchNorm the same copy counts again. Beside that code, on a net of 21
+    BatchNorms: the same k, and scores equal to 2e-7. That code scores only test images whose answer is their label, hence successful
     attacks alone; here all are scored, and the successful ones again apart (as for every detector).
     """
 

@@ -56,9 +56,9 @@ class ScaleUp(Defense):
     paper's data-free setting. The threshold 0.5 is the paper's, the same for all three.
 
     Classes are the classifier's answers, for the hold-out as for inputs: BackdoorBox and the backdoor-toolbox compare scaled hold-out
-    images with their labels, and inputs with their answers. Where a class's shares do not vary, or fewer than two images of the hold-out have that
-    answer, the deviation is that of the whole hold-out, and the step between two shares at the least: nothing is divided by zero. Beside
-    the code of BackdoorBox (`all`): scores equal to six digits on images without wrong answers.
+    images with their labels, and inputs with their answers. Where a class's shares do not vary, or fewer than two images of the hold-out
+    have that answer, the deviation is that of the whole hold-out, and the step between two shares at the least: nothing is divided by
+    zero. Beside the code of BackdoorBox: see docs/measured/scale-up.md.
     """
 
     name = "scale-up"

@@ -1,4 +1,4 @@
-"""Cognitive Distillation: the loss by hand, the direction of the threshold, scores that do not depend on the batch, a trigger that is caught."""
+"""Cognitive Distillation: the loss by hand, the direction of the threshold, scores of single images, a trigger that is caught."""
 
 from __future__ import annotations
 
