@@ -90,8 +90,8 @@ class CognitiveDistillation(Defense):
 
     Defaults: the paper's and those of the authors' example (their script of analysis has smoothness 1). Deviations: the colours are drawn
     once, not for each image and call; the network normalises what it is shown inside the search too, which the authors' loop leaves out;
-    the statistics come from the hold-out, not from training rows known to be clean. Beside the authors' code with the same colours, on a
-    net without normalisation: equal masks (docs/measured/cognitive-distillation.md).
+    the statistics come from the hold-out, not from training rows known to be clean. Beside the authors' code with the same colours, each
+    image alone: masks equal to 5e-6 but for what the search makes of rounding errors (docs/measured/cognitive-distillation.md).
     """
 
     name = "cognitive-distillation"
