@@ -51,7 +51,8 @@ class CognitivePattern(InputDetector):
     def masks(self, images: Tensor) -> Tensor:
         """float32 [N, 1, H, W] in [0, 1], one mask for all channels of an image."""
         filled = torch.cat([images, images.new_zeros(-len(images) % TOGETHER, *images.shape[1:])])
-        return torch.cat([self.search(part.float() / 255) for part in filled.split(TOGETHER)])[: len(images)]
+        parts = (filled[start : start + TOGETHER] for start in range(0, len(filled), TOGETHER))
+        return torch.cat([self.search(part.float() / 255) for part in parts])[: len(images)]
 
     @torch.enable_grad()
     def search(self, pixels: Tensor) -> Tensor:

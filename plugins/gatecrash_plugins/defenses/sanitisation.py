@@ -45,7 +45,7 @@ class Sanitisation(Defense):
         statistics: Literal["pixels", "features"] = Field(
             "pixels", description="pixels: each image's mean, deviation, largest and smallest value; features: the victim's activations"
         )
-        trees: int = Field(100, ge=1, le=10_000, description="trees of the isolation forest")
+        trees: int = Field(100, ge=1, le=1000, description="trees of the isolation forest")
         retrain: bool = Field(True, description="train a model without the flagged rows; else the victim is returned as it is")
         transform: bool = Field(True, description="blur, turn or jitter every image that is kept, one of the three at random")
         rotation: float = Field(5.0, ge=0, le=180, description="largest angle of a turn, either way, in degrees")

@@ -21,8 +21,9 @@ class Norms(Backbone):
     def __init__(self, weights: list[float], biases: list[float], affine: bool = True) -> None:
         super().__init__()
         self._config = {"weights": weights, "biases": biases, "affine": affine}
-        self.norms = nn.ModuleList(nn.BatchNorm2d(3, eps=0, affine=affine) for _ in weights)
-        for norm, weight, bias in zip(self.norms, weights, biases, strict=True) if affine else ():
+        made = [nn.BatchNorm2d(3, eps=0, affine=affine) for _ in weights]
+        self.norms = nn.ModuleList(made)
+        for norm, weight, bias in zip(made, weights, biases, strict=True) if affine else ():
             nn.init.constant_(norm.weight, weight)
             nn.init.constant_(norm.bias, bias)
         self.head = nn.Linear(3, 3)
