@@ -70,9 +70,16 @@ FAILING_ATTACK = """
             import torch
             return gatecrash.Poisoned(255 - train.images, train.labels, torch.zeros(len(train), dtype=torch.uint8))
 
+    class Nowhere(gatecrash.TriggerAttack):
+        name, summary = "nowhere", "a trigger without numbers"
+
+        def trigger(self, shape):
+            import torch
+            return gatecrash.Stamp(shape, 1.0, torch.zeros(shape, dtype=torch.uint8), torch.full(shape[1:], float("nan")))
+
     @gatecrash.hookimpl
     def register_attacks(register):
-        for attack in (Doomed, Diverging, Lying):
+        for attack in (Doomed, Diverging, Lying, Nowhere):
             register(attack)
 """
 
@@ -102,7 +109,12 @@ def test_one_bad_cell_is_recorded_and_the_grid_goes_on(tmp_path: Path, write: An
 
 @pytest.mark.parametrize(
     ("attack", "said"),
-    [("doomed", "no such luck"), ("diverging", "nan"), ("lying", "have role CLEAN but were changed")],
+    [
+        ("doomed", "no such luck"),
+        ("diverging", "nan"),
+        ("lying", "have role CLEAN but were changed"),
+        ("nowhere", "trigger.0.mask has values"),
+    ],
 )
 def test_a_failed_victim_marks_its_cells_once_and_the_others_go_on(tmp_path: Path, write: Any, attack: str, said: str) -> None:
     summary = run(small(attacks=[attack, "badnets"]), tmp_path / "s", plugins=[write("doomed.py", FAILING_ATTACK)])

@@ -128,7 +128,7 @@ def deepfool(network: Classifier, image: Tensor, wanted: Tensor, overshoot: floa
     """The step (float [C, H, W]) from one image [1, C, H, W] to just beyond the boundary of the class `wanted`, int64 [1].
 
     Each step goes to where the logit of `wanted` equals that of the image's own class, if the network were linear. None for an image of
-    that class already, and where `iterations` steps do not get there.
+    that class already, and where `iterations` steps do not get there or leave what floats can hold.
     """
     moved, total, own = image, torch.zeros_like(image), None
     for _ in range(iterations):
@@ -136,7 +136,8 @@ def deepfool(network: Classifier, image: Tensor, wanted: Tensor, overshoot: floa
         logits = network(current)[0]
         answer = logits.argmax()
         if answer == wanted[0]:
-            return None if own is None else (1 + overshoot) * total[0]
+            step = (1 + overshoot) * total[0]
+            return step if own is not None and bool(torch.isfinite(step).all()) else None
         own = answer if own is None else own
         gap = logits[wanted[0]] - logits[own]
         (slope,) = torch.autograd.grad(gap, current)

@@ -122,6 +122,20 @@ def test_deepfool_leaves_out_what_is_the_target_and_what_it_cannot_move() -> Non
     assert deepfool(flat, torch.ones(1, 1, 1, 1), torch.tensor([1]), 0.02, 10) is None
 
 
+class Exploding(Classifier):
+    """Class 1 for every image, and class 0 once an image is no number: its slope grows with the image until it overflows."""
+
+    num_classes = 2
+
+    def forward(self, images: Tensor) -> Tensor:
+        floats = (images / 255 if images.dtype == torch.uint8 else images).flatten(1)
+        return torch.stack([-floats.square().sum(1) * 1e30, torch.ones(len(floats))], 1)
+
+
+def test_a_step_that_overflows_is_none() -> None:
+    assert deepfool(Exploding(), torch.full((1, 1, 4, 4), 0.5), torch.tensor([0]), 0.02, 50) is None
+
+
 def test_steps_are_taken_on_logits_so_that_sure_answers_have_gradients() -> None:
     network = Linear(torch.tensor([[500.0], [-500.0]]), torch.zeros(2))  # softmax: 1 and 0, gradients of exactly 0
     step = deepfool(network, torch.ones(1, 1, 1, 1), torch.tensor([1]), 0.02, 10)

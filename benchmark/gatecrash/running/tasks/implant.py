@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
+import torch
+
 from gatecrash.contracts.attack import Attack, Implant
 from gatecrash.contracts.data import ImageSet, own_copy, patched
 from gatecrash.contracts.patched import taken
 from gatecrash.contracts.portable import spec_of, state_of, tensors_hash
 from gatecrash.engine.device import device_name
 from gatecrash.engine.trainer import ReportProgress, TrainingSetup
+from gatecrash.errors import ContractError
 from gatecrash.host.host import Host
 from gatecrash.process.measuring import Meter
 from gatecrash.records.preparation import StoredPreparation
@@ -61,6 +64,9 @@ def _stored(made: Implant, attack: Attack, setup: TrainingSetup, cost: tuple[flo
     weights = {f"classifier.{name}": tensor for name, tensor in state.items()}
     for index, backdoor in enumerate(made.poisoned.backdoors):
         weights |= backdoor_tensors(index, backdoor)
+    for name, tensor in weights.items():  # such a trigger would make black images, and be scored
+        if name.startswith(("trigger.", "cover.")) and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ContractError(f"{attack.name}: {name} has values that are no finite numbers; what made the trigger has diverged")
     rows = poisoned.changed
     poison = {
         "rows": rows,
