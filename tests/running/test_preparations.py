@@ -153,6 +153,7 @@ def test_a_second_data_set_is_given_in_the_shape_of_the_grids_images_and_its_fin
         ),
         ([{"encoding": {"public": {"colours": {"limit": 300}}}}], [], "dataset colours: limit 300 is larger than its 60 training images"),
         ([{"encoding": {"public": 3}}], [], "attacks[0].encoding.public: a data set is its name, or {name: {option: value}} (got 3)"),
+        ([{"encoding": {"public": {"digits": {"limit": 100}}}}], [], "encoding: public: digits is the data set that is attacked"),
         (
             [],
             [{"comparing": {"public": {"digits": {"limit": 100}}}}],

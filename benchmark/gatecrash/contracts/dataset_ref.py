@@ -31,7 +31,7 @@ DatasetRef = Annotated[str | dict[str, Any], BeforeValidator(_checked), _NamesDa
 
 The plugin finds its training images in `ctx.datasets` or `evidence.datasets` by the option's name: an `ImageSet` with labels and classes of
 its own, whose images have the shape of the grid's (grey and RGB are turned into each other, other sizes are resized without keeping the
-aspect ratio). Keys have its fingerprint in place of its name. A defense cannot name the data set that it is judged on.
+aspect ratio). Keys have its fingerprint in place of its name. None can name the grid's own.
 """
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from gatecrash.contracts.attack import Attack, AttackContext, DatasetInfo
 from gatecrash.contracts.backdoor import Backdoor, Goal
 from gatecrash.contracts.data import ImageSet, Poisoned, Role
-from gatecrash.contracts.poisoning import CoverConfig, PoisonConfig, apply_trigger, minority_note, poison_count
+from gatecrash.contracts.poisoning import CoverConfig, PoisonConfig, apply_trigger, minority_note, poison_count, rate_for
 from gatecrash.contracts.trigger import Trigger
 from gatecrash.errors import OutOfReach
 
@@ -103,7 +103,11 @@ class PoisonAttack(Attack):
         return found.also(covers, self.craft(train.images[covers], labels, made.cover or made.train, ctx), labels, Role.COVER)
 
     def _cover_count(self, total: int) -> int:
-        return round(self.config.cover_rate * total) if isinstance(self.config, CoverConfig) else 0
+        rate = self.config.cover_rate if isinstance(self.config, CoverConfig) else 0.0
+        if rate and not round(rate * total):
+            least = rate_for(1, total)
+            raise OutOfReach(f"{self.name}: cover_rate {rate:g} of {total} images is none; use at least {least}, or 0 for no covers")
+        return round(rate * total)
 
     def _refuse_covers(self, count: int, there: int) -> None:
         if count > there:

@@ -89,11 +89,11 @@ def poison_count(rate: float, candidates: int, total: int, who: str) -> int:
     if candidates == 0:
         raise UserError(f"{who}: no training image can be poisoned for this goal; choose other classes")
     if count < 1:
-        raise OutOfReach(f"{who}: poison_rate {rate:g} of {total} images is none; use at least {_rate_for(1, total)}")
+        raise OutOfReach(f"{who}: poison_rate {rate:g} of {total} images is none; use at least {rate_for(1, total)}")
     if count > candidates:
         raise OutOfReach(
             f"{who}: poison_rate {rate:g} asks for {count} images but only {candidates} of {total} can be poisoned; "
-            f"use at most {_rate_for(candidates, total)}"
+            f"use at most {rate_for(candidates, total)}"
         )
     return count
 
@@ -116,7 +116,7 @@ def minority_note(who: str, goal: Goal, rate: float, candidates: Tensor, info: D
     )
 
 
-def _rate_for(count: int, total: int) -> str:
+def rate_for(count: int, total: int) -> str:
     """The shortest decimal that, as a poison rate, gives exactly `count` of `total` images."""
     decimals = (f"{count / total:.{digits}g}" for digits in range(1, 18))
     return next(text for text in decimals if round(float(text) * total) == count)

@@ -21,7 +21,7 @@ from gatecrash.planning.resolve import ConfiguredPlugin, ResolvedGrid
 def with_datasets(resolved: ResolvedGrid, prepared: PreparedDataset, host: Host, progress: Progress | None = None) -> ResolvedGrid:
     """The grid with the data sets that its attacks and defenses name; `prepared` is the grid's own.
 
-    Raises UserError for one that is unknown, has other options, cannot take the shape of the grid's images, or that a defense may not have.
+    Raises UserError for one that is unknown, has other options, cannot take the shape of the grid's images, or that is the grid's own.
     """
     found: dict[str, PreparedDataset] = {}
 
@@ -34,8 +34,9 @@ def with_datasets(resolved: ResolvedGrid, prepared: PreparedDataset, host: Host,
             path = f"{configured.name}: {option}"
             key = json.dumps([name, options], sort_keys=True, default=str)
             instance = _configured(host, path, name, options)
-            if configured.plugin.kind == "defense" and _same_source(instance, resolved.dataset.instance):
-                raise UserError(f"{path}: {name} is the data set that the defense is judged on; name another one")
+            if _same_source(instance, resolved.dataset.instance):  # it also holds the images that only the defender has
+                whose = "the defense is judged on" if configured.plugin.kind == "defense" else "is attacked"
+                raise UserError(f"{path}: {name} is the data set that {whose}; name another one")
             if key not in found:
                 found[key] = prepare_dataset(instance, progress=progress)
             check_adaptable(name, found[key].shape, prepared.shape)

@@ -86,9 +86,12 @@ class CleanLabel(TriggerAttack):
         )
 
         @model_validator(mode="after")
-        def _trigger_needs_nothing(self) -> Self:
+        def _another_trigger_stands_alone(self) -> Self:
             if self.trigger is not None and (self.trigger.needs_data or self.trigger.needs_benign):
                 raise ValueError(f"the trigger {self.trigger.name} is made from data or a model; use it with dirty-label and clean_label")
+            given = [name for name, field in ContrastMaker.Config.model_fields.items() if getattr(self, name) != field.default]
+            if self.trigger is not None and given:
+                raise ValueError(f"{given[0]} is of the default trigger, contrast; give the trigger {self.trigger.name} its own options")
             return self
 
     config: Config

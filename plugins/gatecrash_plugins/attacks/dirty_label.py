@@ -23,6 +23,7 @@ from gatecrash import (
     Role,
     TriggerContext,
     TriggerRef,
+    UserError,
     apply_trigger,
     hookimpl,
     minority_note,
@@ -104,6 +105,8 @@ class DirtyLabel(Attack):
             counts = left * one.candidates(torch.arange(info.num_classes), one.make_goal(info.num_classes))
             wanted = poison_count(one.poison_rate, int(counts.sum()), info.train_size, self.name)
             left = left - counts * wanted / counts.sum()
+            covers = _cover_count(one.cover_rate, round(float(left.sum())), info.train_size)
+            left = left * (1 - covers / max(1.0, float(left.sum())))
             one.trigger.check(info.shape)
 
     def notes(self, info: DatasetInfo) -> Sequence[str]:
@@ -132,7 +135,9 @@ class DirtyLabel(Attack):
             images = apply_trigger(one.trigger.make_train(given), train.images[rows.to(train.device)], ctx)
             found = found.also(rows, images, goal.labels(labels[rows]))
             if one.cover_rate:
-                rows = self._drawn(found.role == Role.CLEAN, one.cover_rate, len(train), ctx, f"cover{number}")
+                candidates = found.role == Role.CLEAN
+                _cover_count(one.cover_rate, int(candidates.sum()), len(train))
+                rows = self._drawn(candidates, one.cover_rate, len(train), ctx, f"cover{number}")
                 images = apply_trigger(one.trigger.make_cover(given), train.images[rows.to(train.device)], ctx)
                 found = found.also(rows, images, labels[rows], Role.COVER)
         return found
@@ -142,6 +147,16 @@ class DirtyLabel(Attack):
         rows = torch.nonzero(candidates).flatten()
         order = torch.randperm(len(rows), generator=ctx.stream(purpose))
         return rows[order[: poison_count(rate, len(rows), total, self.name)]].sort().values
+
+
+def _cover_count(rate: float, left: int, total: int) -> int:
+    """How many rows become covers: `rate` of `total`, rounded; UserError where that is none at a rate above 0, or more than are left."""
+    count = round(rate * total)
+    if rate and not count:
+        raise UserError(f"dirty-label: cover_rate {rate:g} of {total} images is none; use at least {1 / total:.2g}, or 0 for no covers")
+    if count > left:
+        raise UserError(f"dirty-label: cover_rate {rate:g} asks for {count} covers, but only {left} images are left; choose a lower rate")
+    return count
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -106,6 +106,9 @@ class InputAware(gatecrash.Attack):
 
     config: Config
 
+    def check(self, info: gatecrash.DatasetInfo) -> None:
+        self.config.make_goal(info.num_classes)
+
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
         """Rows under triggers that were never trained: `implant` makes the victim."""
         return Poisoned.untouched(train)

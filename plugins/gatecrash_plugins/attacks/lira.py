@@ -109,6 +109,9 @@ class Lira(gatecrash.Attack):
 
     config: Config
 
+    def check(self, info: gatecrash.DatasetInfo) -> None:
+        self.config.make_goal(info.num_classes)
+
     def poison(self, train: ImageSet, ctx: AttackContext) -> Poisoned:
         """Rows under a trigger that was never trained: `implant` makes the victim."""
         return Poisoned.untouched(train)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -133,7 +133,7 @@ class Refool(gatecrash.PoisonAttack):
 
     Reflections are ranked adversarially (algorithm 1): each round draws some by weight, trains a surrogate on target images that show them,
     and counts how many held-out images of other classes each sends to the target. That count is its weight, the median that of those not
-    drawn. The most successful ones are kept. (All-to-all leaves no other classes: any images, unranked.)
+    drawn. The most successful ones are kept. All-to-all is no goal: true labels teach no image to become another class than its own.
 
     Numbers of the blend are those of the authors' `blend_images` (github.com/DreamtaleCore/Refool), 16 rounds of their strategy.py. By
     default there are 2, of 5 epochs each: a round costs a training, and all attacks of a grid would wait for 16.
@@ -163,6 +163,9 @@ class Refool(gatecrash.PoisonAttack):
     class Config(gatecrash.PoisonConfig):
         """Goal, rate, reflections and their choice."""
 
+        goal: Literal["all-to-one", "one-to-one", "many-to-one"] = Field(
+            "all-to-one", description="what triggered images become; poisoned ones are of one class"
+        )
         poison_rate: float = Field(
             0.02, gt=0, le=1, description="share of the whole training set, from the target class (paper: 20% of it)"
         )

@@ -148,3 +148,12 @@ def test_more_covers_than_rows_are_left_are_refused_when_planning() -> None:
     attack = WithCovers(WithCovers.Config(poison_rate=0.5, cover_rate=0.6))
     with pytest.raises(UserError, match=r"cover_rate 0.6 asks for 24 covers, but only 20 images are left"):
         attack.check(DatasetInfo("dots", tuple("abcd"), (1, 4, 4), (10, 10, 10, 10)))
+
+
+def test_a_cover_rate_of_no_image_is_refused_with_the_least_that_works() -> None:
+    info = DatasetInfo("dots", tuple("abcd"), (1, 4, 4), (10, 10, 10, 10))
+    with pytest.raises(UserError, match=r"cover_rate 0.001 of 40 images is none; use at least 0.03, or 0 for no covers"):
+        WithCovers(WithCovers.Config(poison_rate=0.5, cover_rate=0.001)).check(info)
+    with pytest.raises(UserError, match="is none"):
+        covered(poison_rate=0.5, cover_rate=0.001)
+    WithCovers(WithCovers.Config(poison_rate=0.5, cover_rate=0)).check(info)

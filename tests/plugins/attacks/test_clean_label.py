@@ -21,6 +21,7 @@ from gatecrash.engine.batching import batches
 from gatecrash.testing import make_context, model_factory
 from gatecrash_plugins.attacks.clean_label import CleanLabel, projected_gradient
 from gatecrash_plugins.models.small_cnn import SmallCnn
+from gatecrash_plugins.triggers.sinusoid import SinusoidMaker
 
 
 class Linear(Classifier):
@@ -347,3 +348,10 @@ def test_the_trigger_is_rebuilt_from_its_stored_form() -> None:
     again = rebuild(spec_of(trigger), state_of(trigger))
     assert again(images().images).equal(trigger(images().images))
     assert not again(images().images).equal(images().images)
+
+
+@pytest.mark.parametrize("option", [{"size": 5}, {"pattern": "art"}, {"place": "center"}, {"inset": 1}, {"amplitude": 0.5}])
+def test_options_of_the_default_trigger_are_refused_beside_another(option: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=f"{next(iter(option))} is of the default trigger, contrast; give the trigger sinusoid"):
+        CleanLabel.Config(trigger=SinusoidMaker(), **option)
+    assert CleanLabel.Config(trigger=SinusoidMaker()).trigger is not None

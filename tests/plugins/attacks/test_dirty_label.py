@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
-from gatecrash import ImageSet, PoisonConfig, Poisoned, Role, Stamp, TriggerAttack, TriggerContext
+from gatecrash import DatasetInfo, ImageSet, PoisonConfig, Poisoned, Role, Stamp, TriggerAttack, TriggerContext, UserError
 from gatecrash.host.loading import load_plugins
 from gatecrash.testing import make_context
 from gatecrash_plugins.triggers.patch import PatchMaker
@@ -79,3 +80,25 @@ def test_an_attack_that_keeps_labels_chooses_the_target_class_by_itself() -> Non
     assert len(found.changed) == 10
     assert found.labels.equal(train.labels)
     assert set(train.labels[found.changed].tolist()) == {2}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cover_rate": 0.95}, "cover_rate 0.95 asks for 95 covers, but only 90 images are left"),
+        ({"cover_rate": 0.001}, "cover_rate 0.001 of 100 images is none; use at least 0.01"),
+    ],
+)
+def test_covers_that_cannot_be_are_refused_when_planning_by_their_own_name(options: dict[str, Any], said: str) -> None:
+    attack, train = HOST.get("attack", "dirty-label").configure({"trigger": "warp", "poison_rate": 0.1, **options}), train_set()
+    with pytest.raises(UserError, match=said):
+        attack.check(DatasetInfo("toy", train.classes, train.shape, (25,) * 4))
+    with pytest.raises(UserError, match=said):
+        attack.poison(train, make_context(attack, train, HOST.get("model", "small-cnn").configure()))
+
+
+def test_covers_of_one_backdoor_are_not_left_for_the_next() -> None:
+    one = {"trigger": "warp", "poison_rate": 0.1, "cover_rate": 0.5}
+    attack = HOST.get("attack", "dirty-label").configure({"backdoors": [one, one]})
+    with pytest.raises(UserError, match="asks for 50 covers, but only 30 images are left"):
+        attack.check(DatasetInfo("toy", tuple("abcd"), (1, 16, 16), (25,) * 4))

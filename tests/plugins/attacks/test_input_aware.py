@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gatecrash import Implant, Role
+from gatecrash import DatasetInfo, Implant, Role, UserError
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
 from gatecrash.contracts.recipe import recipe_from
 from gatecrash.host.loading import load_plugins
@@ -90,3 +90,8 @@ def test_triggers_are_stored_whole_and_the_seed_decides_them(made: tuple[Implant
         copy = rebuild(spec_of(trigger), state_of(trigger))
         assert copy(images).equal(trigger(images))
         assert other(images).equal(trigger(images))
+
+
+def test_a_target_that_does_not_exist_is_refused_when_planning() -> None:
+    with pytest.raises(UserError, match="target class 4 does not exist; the dataset has classes 0 to 3"):
+        InputAware(InputAware.Config(target=4)).check(DatasetInfo("toy", tuple("abcd"), (1, 16, 16), (10,) * 4))

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from gatecrash import AttackContext, Goal, Implant, Network, Recipe, Role
+from gatecrash import AttackContext, DatasetInfo, Goal, Implant, Network, Recipe, Role, UserError
 from gatecrash.contracts.portable import rebuild, spec_of, state_of
 from gatecrash.host.loading import load_plugins
 from gatecrash.testing import make_context
@@ -149,3 +149,8 @@ def test_the_trigger_is_stored_whole_and_the_seed_decides_it(made: Implant) -> N
     trigger, images = trigger_of(made), stripes(120).images
     assert rebuild(spec_of(trigger), state_of(trigger))(images).equal(trigger(images))
     assert trigger_of(implanted())(images).equal(trigger(images))
+
+
+def test_a_target_that_does_not_exist_is_refused_when_planning() -> None:
+    with pytest.raises(UserError, match="target class 4 does not exist; the dataset has classes 0 to 3"):
+        Lira(Lira.Config(target=4)).check(DatasetInfo("toy", tuple("abcd"), (1, 16, 16), (10,) * 4))

@@ -144,3 +144,16 @@ def test_a_reflection_scores_the_judged_images_that_it_sends_to_the_target() -> 
 def test_options_that_exclude_each_other_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Refool.Config(**options)
+
+
+@pytest.mark.parametrize(("goal", "options"), [("all-to-one", {}), ("one-to-one", {"source": 1}), ("many-to-one", {"sources": [1, 3]})])
+def test_labels_stay_true_with_every_goal_there_is(goal: str, options: dict[str, Any]) -> None:
+    train = letters()
+    made, _ = poison(train, rounds=0, target=2, goal=goal, **options)
+    assert made.labels.equal(train.labels)
+    assert set(train.labels[made.changed].tolist()) == {2}
+
+
+def test_all_to_all_is_refused_since_no_true_label_can_teach_it() -> None:
+    with pytest.raises(ValidationError, match="goal"):
+        Refool.Config.model_validate({"goal": "all-to-all"})
