@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def test_too_few_clean_rows_do_not_apply() -> None:
         next(tuning_sets(dark(), torch.arange(50), [white(Goal.all_to_one(3, 0))], 60, Streams("test"), CPU))
     with pytest.raises(NotApplicable, match="'white' needs 5 clean rows"):
         next(tuning_sets(dark(), torch.arange(0, 300, 3), [white(Goal.one_to_one(3, 1, 2))], 60, Streams("test"), CPU))
+
+
+def test_backdoors_that_fill_all_rows_do_not_apply() -> None:
+    with pytest.raises(NotApplicable, match="60 rows for 12 backdoors of 5 rows each leave no clean one"):
+        next(tuning_sets(dark(), torch.arange(300), [white(Goal.all_to_one(3, 0))] * 12, 60, Streams("test"), CPU))
 
 
 @pytest.mark.parametrize("name", ["small-cnn", "resnet18", "lean", "vgg11-bn"])
@@ -121,3 +127,37 @@ def test_a_grid_measures_the_excess_over_the_benign_victim_under_the_same_defens
     assert "Gone or asleep" in board
     assert "60 rows were asked for" in board
     assert gatecrash("run", grid, "--store", store, "--executor", "serial", "-o", "evaluation.retune=true").code == 2
+
+
+FAILS_ON_BENIGN = """
+    import gatecrash
+
+    class Moody(gatecrash.Defense):
+        name, summary = "moody", "fails on models that know no trigger"
+        needs, gives = frozenset({gatecrash.Need.MODEL}), frozenset({gatecrash.Give.CLASSIFIER})
+
+        def defend(self, evidence):
+            import torch
+            network = evidence.network
+            white = torch.zeros(1, 1, 16, 16, dtype=torch.uint8)
+            white[:, :, 13:, 13:] = 255
+            if float(network(white).softmax(1)[0, 0]) < 0.5:
+                raise ValueError("not in the mood")
+            return gatecrash.Outcome(classifier=network)
+
+    @gatecrash.hookimpl
+    def register_defenses(register):
+        register(Moody)
+"""
+
+
+def test_where_the_control_fails_the_cell_fails_and_is_tried_again(gatecrash: Any, tmp_path: Path) -> None:
+    plugin, grid, store = tmp_path / "moody.py", tmp_path / "grid.yaml", tmp_path / "store"
+    plugin.write_text(textwrap.dedent(FAILS_ON_BENIGN))
+    fields = {"attacks": ["none", {"badnets": {"poison_rate": 0.3}}], "defenses": ["none", "moody", "strip"]}
+    grid.write_text(yaml.safe_dump({**SMALL_GRID, **fields, "evaluation": {"retune": {"rows": 60}}}))
+    assert gatecrash("run", grid, "--store", store, "--executor", "serial", "--plugins", plugin).code == 1
+    found = {(row["attack"], row["defense"]): row for row in json.loads(gatecrash("results", "--store", store, "--format", "json").out)}
+    assert found["badnets", "moody"]["status"] == "failed"
+    assert "the benign victim under the same defense, for retune: ValueError: not in the mood" in found["badnets", "moody"]["error"]
+    assert found["badnets", "strip"]["retune_asr"] == found["badnets", "none"]["retune_asr"]  # it leaves the victim as it is

@@ -23,6 +23,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "anp": {"iterations": 20},
     "clean-label": {"iterations": 2},
     "fine-pruning": {"epochs": 3},
+    "cognitive-distillation": {"steps": 5},
     "ft": {"epochs": 2},
     "ft-sam": {"epochs": 2},
     "input-aware": {"mask_epochs": 2, "width": 4},

@@ -62,6 +62,7 @@ FOLLOWS = {
     "retune_excess",
     "retune_scores",
     "retune_control",
+    "retune_missing",
     "harm_scores",
     "detection_scores",
     "input_scores",

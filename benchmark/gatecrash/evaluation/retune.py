@@ -49,6 +49,10 @@ def tuning_sets(
 
     `clean` int64 [n] are the rows that may be drawn. Raises NotApplicable where there are too few of them.
     """
+    if count <= TRIGGERED * len(backdoors):
+        raise NotApplicable(
+            f"retune: {count} rows for {len(backdoors)} backdoors of {TRIGGERED} rows each leave no clean one; give more rows"
+        )
     for draw in range(DRAWS):
         order = clean[torch.randperm(len(clean), generator=streams(f"rows {draw}"))]
         labels = train_set.labels.cpu()

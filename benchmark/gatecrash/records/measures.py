@@ -164,6 +164,7 @@ class Measures(Record):
         list[StoredScores] | None,
         Measure("benign counts, retuned", "the counts of the benign victim after the same defense and fine-tuning", "", column=False),
     ] = None
+    retune_missing: Annotated[str | None, Measure("not retuned", "why there was no fine-tuning", "", column=False)] = None
     harm_scores: Annotated[
         HarmCounts | None, Measure("harm counts", "the counts of harmed images, by the victim and the benign victim", "", column=False)
     ] = None

@@ -54,6 +54,7 @@ class Beatrix(Defense):
     )
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA, Need.TRAINING_DATA, Need.RETRAIN})
     gives = frozenset({Give.SUSPECTS, Give.CLASSIFIER})
+    deviations = {"reads-what-it-needs": "it trains anew only where it suspects rows"}
 
     class Config(Options):
         """Defaults: the paper's, and where it is silent the authors' code."""

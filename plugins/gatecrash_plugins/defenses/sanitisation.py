@@ -36,6 +36,7 @@ class Sanitisation(Defense):
     summary = "removes a fixed share of outlying images, changes the others at random and retrains"
     reference = Reference("Liu, Ting and Zhou, Isolation Forest", 2008, "https://doi.org/10.1109/ICDM.2008.17")
     needs = frozenset({Need.MODEL, Need.TRAINING_DATA, Need.FEATURES, Need.RETRAIN})
+    deviations = {"reads-what-it-needs": "features are for `statistics: features` only"}
     gives = frozenset({Give.SUSPECTS, Give.CLASSIFIER})
 
     class Config(Options):

@@ -138,7 +138,8 @@ class Population:
     def one_mean(self, rows: Tensor, *, published: bool = False) -> Tensor:
         """The mean [R] of a class of centred rows [n, R] that is one group: the likeliest one under N(0, S_mu) and N(mu, S_e)."""
         left = self.within if published else self.between
-        return left @ torch.linalg.pinv(len(rows) * self.between + self.within, hermitian=True) @ rows.sum(0)
+        mean: Tensor = left @ torch.linalg.pinv(len(rows) * self.between + self.within, hermitian=True) @ rows.sum(0)
+        return mean
 
     def split(self, label: int, rows: Tensor, features: Tensor, centre: Tensor, start: Tensor, steps: int, *, published: bool) -> Split:
         """Split a class's features [n, R], from the groups of `start`, bool [n]; `centre` [R] is the mean of all rows of all classes."""
@@ -158,15 +159,17 @@ class Population:
 def fit(features: Tensor, labels: Tensor, tolerance: float, iterations: int) -> Population:
     """S_mu and S_e of clean features float64 [N, F] with labels [N]."""
     spread = features - features.mean(0)
-    _, sizes, directions = torch.linalg.svd(spread, full_matrices=False)
-    basis = directions[sizes > sizes.max() * max(spread.shape) * torch.finfo(sizes.dtype).eps].T
-    centred, (present, places, counts) = spread @ basis, labels.unique(return_inverse=True, return_counts=True)
+    _, lengths, directions = torch.linalg.svd(spread, full_matrices=False)
+    basis = directions[lengths > lengths.max() * max(spread.shape) * torch.finfo(lengths.dtype).eps].T
+    centred, sizes = spread @ basis, torch.bincount(labels)
+    present = torch.nonzero(sizes).flatten()
+    places, counts = torch.searchsorted(present, labels), sizes[present]
     sums = torch.zeros(len(present), basis.shape[1], dtype=features.dtype).index_add_(0, places, centred)
     means = sums / counts[:, None]
     between, within = covariance(means[places]), covariance(centred - means[places])
     for _ in range(iterations):
         before = between, within
-        for count in counts.unique():  # classes of one size share an inverse
+        for count in set(counts.tolist()):  # classes of one size share an inverse
             inverse = torch.linalg.pinv(count * between + within, hermitian=True)
             means[counts == count] = sums[counts == count] @ inverse @ between
         between, within = covariance(means[places]), covariance(centred - means[places])
@@ -198,7 +201,8 @@ def covariance(rows: Tensor) -> Tensor:
 def square_root(matrix: Tensor) -> Tensor:
     """The symmetric root of a symmetric matrix without negative eigenvalues (those of rounding are taken for zero)."""
     values, vectors = torch.linalg.eigh(matrix)
-    return vectors * values.clamp_min(0).sqrt() @ vectors.T
+    root: Tensor = vectors * values.clamp_min(0).sqrt() @ vectors.T
+    return root
 
 
 @hookimpl

@@ -14,7 +14,8 @@ from gatecrash.running.tasks.protocol import Failure
 
 
 class ControlNode(DefendNode):
-    """One defense on the benign victim, for all attacks of its seed. It ends no cell: where it fails, there is no control.
+    """One defense on the benign victim, for all attacks of its seed. Where it does not apply, there is no control; where it fails, so do
+    the cells that are compared with it, and are tried again by the next run.
 
     The benign victim's own cell runs the defense by itself: it may be finished, or another driver's.
     """
@@ -46,12 +47,15 @@ class ControlNode(DefendNode):
         self._over()
 
     def fail(self, failure: Failure) -> None:
-        del failure  # the benign victim's own cell says it
-        self._over()
+        if failure.kind == "not-applicable":
+            self._over()
+        else:
+            self.lose("failed", failure)
 
     def lose(self, status: Status, failure: Failure) -> None:
-        del status, failure
-        self._over()
+        self.work.inputs.features.done(self.cell.victim.key, self.id)
+        for dependent in self.work.graph.remove(self.id):
+            dependent.lose(status, Failure(failure.kind, f"the benign victim under the same defense, for retune: {failure.message}"))
 
     def _over(self) -> None:
         self.work.inputs.features.done(self.cell.victim.key, self.id)

@@ -29,8 +29,10 @@ class EvaluateNode(CellNode):
         else:
             waits |= EvaluateNode.needed(work, work.plan.cells[cell.baseline])
             waits.add(work.graph.add(DefendNode(work, cell)))
-        self._retunes = "retune" in work.plan.evaluation and cell.victim.benign is not None
-        if self._retunes and cell.baseline is not None:
+        of_attack, stages = work.host.get("attack", cell.victim.attack.name).cls, [stage.name for stage in cell.defense]
+        self._retunes = "retune" in work.plan.evaluation and cell.victim.benign is not None and of_attack.aim == "backdoor"
+        changes = any("classifier" in work.host.get("defense", name).cls.gives for name in stages)
+        if self._retunes and cell.baseline is not None and changes:
             waits.add(ControlNode.needed(work, cell, f"{self.function}:{cell.key}"))
         super().__init__(work, cell, waits)
 

@@ -20,7 +20,7 @@ from gatecrash.contracts.portable import rebuild
 from gatecrash.contracts.randomness import Streams
 from gatecrash.engine.device import choose_device
 from gatecrash.engine.trainer import ReportProgress
-from gatecrash.errors import ContractError
+from gatecrash.errors import ContractError, NotApplicable, one_line
 from gatecrash.evaluation.detection import detection, verdict_scores
 from gatecrash.evaluation.detector_exam import detector_exam, evaluate_detector, rejecting_scores
 from gatecrash.evaluation.exam import Exam, evaluate_beside
@@ -84,8 +84,11 @@ def evaluate(
         measures |= _robustness(exam, test, victim, backdoors, benign, outcome, before, device, witness)
     if "retune" in ground.evaluation and train is not None and backdoors and victim.record.aim == "backdoor":
         report({"note": "fine-tuning what the defense returned"})
-        compared = _judged(benign, control) if benign is not None and (before is None or control is not None) else None
-        measures |= _retune(ground, train, test, victim, seed, backdoors, _judged(victim, outcome), compared, device)
+        if outcome is not None and outcome.spec is None and before is not None:  # it leaves the victim as it is
+            measures |= {name: value for name, value in before if name.startswith("retune_") and value is not None}
+        else:
+            compared = _judged(benign, control) if benign is not None and (before is None or control is not None) else None
+            measures |= _retune(ground, train, test, victim, seed, backdoors, _judged(victim, outcome), compared, device)
     if before is None:
         if benign and backdoors:
             floor = exam().scores(classifier_of(benign), None)
@@ -179,7 +182,12 @@ def _retune(
     exam = Exam(test, backdoors, device)  # what is asked was trained here: no witness is needed
     precision = ground.precision if ground.recipe.get("precision") == "auto" else None
     found: dict[str, list[Scores]] = {"retune_scores": [], "retune_control": []}
-    for draw, rows in enumerate(tuning_sets(data, torch.nonzero(roles == Role.CLEAN).flatten(), backdoors, count, streams, device)):
+    clean = torch.nonzero(roles == Role.CLEAN).flatten()
+    try:
+        drawn = list(tuning_sets(data, clean, backdoors, count, streams, device))
+    except NotApplicable as error:  # the other scores stand
+        return {"retune_missing": one_line(error)}
+    for draw, rows in enumerate(drawn):
         for name, classifier in (("retune_scores", judged), ("retune_control", compared)):
             network = tunable(classifier) if classifier is not None else None
             if network is not None:
