@@ -95,7 +95,7 @@ def test_a_grid_file_names_the_dataset_too(gatecrash: Gatecrash, signs: Path, tm
         (["dataset", "imagefolder"], "dataset.imagefolder.root: is missing"),
         (["badnets", "blend"], "show takes one name, or dataset and a name; got badnets blend"),
         (["fast", "-o", "epochs=3"], "-o goes with gatecrash show dataset fast"),
-        (["fsat"], "nothing is called 'fsat'; did you mean 'fast'?"),
+        (["fsat"], "nothing is called 'fsat'; did you mean 'fast' or 'ft' or 'ft-sam'?"),
     ],
 )
 def test_wrong_requests_are_one_line(arguments: list[str], said: str, gatecrash: Gatecrash) -> None:

@@ -29,7 +29,6 @@ QUICK: dict[str, dict[str, Any]] = {
     "input-aware": {"mask_epochs": 2, "width": 4},
     "lf": {"images": 10, "passes": 1, "iterations": 20},
     "lira": {"trigger_epochs": 2, "width": 2, "eps": 0.1, "alpha": 0.9},
-    "i-bau": {"rounds": 1},
     "narcissus": {"surrogate_epochs": 2, "rounds": 60, "noise_lr": 0.1},
     "neural-cleanse": {"rounds": 4, "samples": 32, "epochs": 1},
     "neural-cleanse-filter": {"rounds": 4, "samples": 32},

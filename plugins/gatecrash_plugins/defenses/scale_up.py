@@ -70,6 +70,7 @@ class ScaleUp(Defense):
     )
     needs = frozenset({Need.MODEL, Need.CLEAN_DATA})
     gives = frozenset({Give.DETECTOR})
+    deviations = {"benign-victim-survives": "on black and white images brighter pixels change little, so that benign images are rejected"}
 
     class Config(Options):
         """Defaults: the paper's."""
