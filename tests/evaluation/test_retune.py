@@ -65,7 +65,7 @@ def test_backdoors_that_fill_all_rows_do_not_apply() -> None:
 
 @pytest.mark.parametrize("name", ["small-cnn", "resnet18", "lean", "vgg11-bn"])
 def test_masks_become_weights_that_give_the_same_logits(name: str) -> None:
-    network = built_network(name).eval()
+    network = built_network(name).duplicate().eval()
     images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
     alone = [pair.point for pair in network.pairs if pair.point is not None]
     for place in {list(network.points)[-1], *alone}:

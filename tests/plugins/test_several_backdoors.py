@@ -12,6 +12,7 @@ from gatecrash.boards.panel import arrange
 from gatecrash.boards.tables.backdoors import backdoors_table
 from gatecrash.evaluation.detection import verdict_scores
 from gatecrash.host.loading import load_plugins
+from gatecrash.records.result import Result
 from gatecrash.records.summary import Summary
 from gatecrash.running.run import run
 from gatecrash.testing import make_context
@@ -58,12 +59,18 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> Summary:
 
 
 def test_every_shipped_defense_takes_them(summary: Summary):
-    assert {result.status for result in summary.results.values()} == {"ok"}, summary.failures
+    assert {result.status for result in summary.results.values()} <= {"ok", "not-applicable"}, summary.failures
+    # the small net has too few BatchNorms for it
+    assert {result.defense_name for result in summary.results.values() if result.status == "not-applicable"} <= {"ibd-psc"}
+
+
+def scored(summary: Summary) -> list[Result]:
+    return [result for result in summary.results.values() if result.status == "ok"]
 
 
 def test_every_backdoor_is_scored_under_every_defense(summary: Summary):
-    several = [result for result in summary.results.values() if result.attack.name == "dirty-label"]
-    assert len(several) == len(DEFENSES)
+    several = [result for result in scored(summary) if result.attack.name == "dirty-label"]
+    assert len(several) >= len(DEFENSES) - 1
     for result in several:
         rates = result.measures.asr_by_backdoor
         assert rates is not None
@@ -76,7 +83,7 @@ def test_every_backdoor_is_scored_under_every_defense(summary: Summary):
 
 
 def test_all_to_all_wants_every_class_and_one_to_one_counts_its_source_alone(summary: Summary):
-    for result in summary.results.values():
+    for result in scored(summary):
         assert result.measures.scores is not None
         backdoors = result.measures.scores.backdoors
         if result.attack.name == "badnets":

@@ -135,7 +135,7 @@ def register_attacks(register):
     register(Overwrites)
 """
 
-LIMIT = 20  # seconds of a cell: two that hang wait for it, the others must not meet it on a machine that is busy
+LIMIT = 40  # seconds of a cell: two that hang wait for it, the others must not meet it on a machine that is busy
 
 KINDS = [
     "nothing",
