@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from gatecrash import Backdoor, Goal, ImageSet, Stamp, UserError
+from gatecrash import Backdoor, Classifier, Goal, ImageSet, Network, Stamp, UserError
 from gatecrash.contracts.randomness import Streams
 from gatecrash.errors import NotApplicable
 from gatecrash.evaluation.options import EvaluationConfig
@@ -71,17 +71,37 @@ def test_masks_become_weights_that_give_the_same_logits(name: str) -> None:
     for place in {list(network.points)[-1], *alone}:
         point = network.points[place]
         point.set_mask((torch.arange(point.channels) % 3 > 0).float())
-    baked = tunable(network)
+    baked = tunable(network, images[:1])
     assert baked is not None
     torch.testing.assert_close(baked(images), network(images), rtol=1e-4, atol=1e-5)
     assert all(bool(point.mask.eq(1).all()) for point in baked.points.values())
     assert not all(bool(point.mask.eq(1).all()) for point in network.points.values())  # the original keeps its masks
 
 
+class Doubled(Classifier):
+    """Two networks, of which the first alone is no answer of it; with `rejects`, one more logit."""
+
+    def __init__(self, network: Network, rejects: bool) -> None:
+        super().__init__()
+        self.network, self.rejects, self.num_classes = network, rejects, network.num_classes
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = self.network(images)
+        return torch.cat([logits, logits[:, :1] - 1], 1) if self.rejects else -logits
+
+
+def test_of_a_classifier_that_rejects_the_network_is_tuned_and_of_no_other() -> None:
+    network, image = built_network("small-cnn").duplicate().eval(), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    inside = tunable(Doubled(network, rejects=True), image)
+    assert inside is not None
+    assert inside(image).equal(network(image))
+    assert tunable(Doubled(network, rejects=False), image) is None
+
+
 def test_a_masked_channel_can_come_back(badnets_on_digits: Any) -> None:
     """Hidden behind a mask of the last channels, the backdoor wakes up; the benign victim learns little from five rows."""
     victim = badnets_on_digits
-    network = tunable(victim.network)
+    network = tunable(victim.network, victim.clean.images[:1])
     assert network is not None
     data = next(tuning_sets(victim.clean, torch.arange(len(victim.clean)), victim.backdoors, 150, Streams("test"), CPU))
     before = {name: value.clone() for name, value in victim.network.state_dict().items()}

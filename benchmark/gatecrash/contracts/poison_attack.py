@@ -14,7 +14,7 @@ from gatecrash.contracts.backdoor import Backdoor, Goal
 from gatecrash.contracts.data import ImageSet, Poisoned, Role
 from gatecrash.contracts.poisoning import CoverConfig, PoisonConfig, apply_trigger, minority_note, poison_count, rate_for
 from gatecrash.contracts.trigger import Trigger
-from gatecrash.errors import OutOfReach
+from gatecrash.errors import OutOfReach, UserError
 
 
 class Triggers(NamedTuple):
@@ -60,6 +60,9 @@ class PoisonAttack(Attack):
 
     def check(self, info: DatasetInfo) -> None:
         goal, counts = self._candidate_counts(info)
+        targets = torch.tensor(goal.targets)
+        if self.clean_label and not goal.labels(targets).equal(targets):
+            raise UserError(f"{self.name}: its poison keeps true labels, so that no target can be a source too; choose another goal")
         poison = poison_count(self.config.poison_rate, int(counts.sum()), info.train_size, self.name)
         if count := self._cover_count(info.train_size):
             covers = torch.tensor(info.train_counts) * self.cover_candidates(torch.arange(info.num_classes), goal)

@@ -23,6 +23,7 @@ from gatecrash.contracts.recipe import Recipe
 from gatecrash.engine.precision import Precision
 from gatecrash.engine.training import Execution, Method, train
 from gatecrash.errors import NotApplicable
+from gatecrash.evaluation.triggering import apply_trigger
 
 TRIGGERED = 5
 """Rows of each backdoor."""
@@ -32,13 +33,17 @@ RECIPE = Recipe(
 )
 
 
-def tunable(classifier: Classifier) -> Network | None:
-    """A copy of the network that is fine-tuned: the classifier itself or, of one that rejects, its first network. None where there is none.
+def tunable(classifier: Classifier, image: Tensor) -> Network | None:
+    """A copy of the network that is fine-tuned: the classifier itself or, of one that rejects, its first network. None for any other.
 
-    Masks have become part of the weights where these can be named: at the place before the head, and where a point has a norm, or a
-    convolution, to itself. Others stay.
+    `image` (uint8 [1, C, H, W], on the classifier's device) shows whether it rejects. Masks have become part of the weights where these can
+    be named: at the place before the head, and where a point has a norm, or a convolution, to itself. Others stay.
     """
-    network = next((module for module in classifier.modules() if isinstance(module, Network)), None)
+    network: Network | None = classifier if isinstance(classifier, Network) else None
+    if network is None:
+        with torch.no_grad():
+            rejects = classifier.to(image.device)(image).shape[1] > classifier.num_classes
+        network = next((module for module in classifier.modules() if isinstance(module, Network)), None) if rejects else None
     return None if network is None else _baked(network.duplicate()).requires_grad_()
 
 
@@ -63,8 +68,7 @@ def tuning_sets(
             if len(free) < TRIGGERED or backdoor.trigger is None:
                 raise NotApplicable(f"retune: backdoor {backdoor.name!r} needs {TRIGGERED} clean rows and a trigger")
             taken[free] = True
-            with torch.no_grad():
-                images = backdoor.trigger.to(device)(train_set.images[free.to(train_set.device)].to(device)).cpu()
+            images = apply_trigger(backdoor, train_set.images[free.to(train_set.device)], device=device).cpu()
             made.append((images, backdoor.goal.labels(labels[free])))
         plain = order[~taken[order]][: count - TRIGGERED * len(backdoors)]
         if len(plain) < count - TRIGGERED * len(backdoors):

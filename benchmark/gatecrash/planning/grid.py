@@ -36,7 +36,7 @@ class Grid(BaseModel):
     seeds: list[int] = Field([0], min_length=1)
     attacks: list[str | dict[str, Any]] = Field(min_length=1)
     defenses: list[str | dict[str, Any]] = Field(min_length=1)
-    clean_data: list[str | dict[str, Any]] = Field([], max_length=100)
+    clean_data: list[str | dict[str, Any]] | None = Field(None, min_length=1, max_length=100)
     """What clean images each defense is given, one cell for each of these; see `CleanData`."""
 
     @field_validator("seeds", mode="before")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -94,6 +94,13 @@ class Blind(gatecrash.Attack):
             1.28, gt=0, le=1000, description="epochs over which that mean is taken; none is attacked before they are over"
         )
         rate: float = Field(1.0, gt=0, le=1, description="share of the copy that is triggered; the rest of it is as in the batch")
+
+        @model_validator(mode="after")
+        def _no_option_without_effect(self) -> Self:
+            idle = "weight" if self.balance == "mgda" else "normalise"
+            if getattr(self, idle) != type(self).model_fields[idle].default:
+                raise ValueError(f"{idle} does nothing with balance {self.balance}; leave it out")
+            return self
 
     config: Config
 

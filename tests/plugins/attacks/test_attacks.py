@@ -157,3 +157,17 @@ def test_a_cover_rate_of_no_image_is_refused_with_the_least_that_works() -> None
     with pytest.raises(UserError, match="is none"):
         covered(poison_rate=0.5, cover_rate=0.001)
     WithCovers(WithCovers.Config(poison_rate=0.5, cover_rate=0)).check(info)
+
+
+class TrueLabels(WithCovers):
+    """Poisons target classes under their own labels."""
+
+    name = "true-labels"
+    clean_label = True
+
+
+def test_true_labels_leave_no_class_that_is_target_and_source() -> None:
+    info = DatasetInfo("dots", tuple("abcd"), (1, 4, 4), (10, 10, 10, 10))
+    TrueLabels(TrueLabels.Config(poison_rate=0.1)).check(info)
+    with pytest.raises(UserError, match="true-labels: its poison keeps true labels"):
+        TrueLabels(TrueLabels.Config(poison_rate=0.1, goal="all-to-all")).check(info)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn import functional as F
 
 from gatecrash import Goal, Implant, Network, Recipe, Role, Stamp
@@ -72,7 +73,7 @@ def test_a_victim_that_has_not_converged_is_the_benign_one_to_the_last_bit() -> 
 def test_the_first_attacked_step_by_hand(balanced: Any) -> None:
     """One batch is the whole set: a plain step, then one on the copy's loss and the batch's with their weights, the copy first."""
     trained = recipe(epochs=2, batch_size=120)
-    made = implant(trained, threshold=100, window=1, balance=balanced, weight=0.7)
+    made = implant(trained, threshold=100, window=1, balance=balanced, **({"weight": 0.7} if balanced == "fixed" else {}))
     train, network = stripes(120), benign(trained, part=0.5).train()
     trigger = made.poisoned.backdoors[0].trigger
     assert isinstance(trigger, Stamp)
@@ -116,3 +117,9 @@ def test_a_share_of_the_copy_is_triggered_and_other_classes_keep_their_labels() 
 def test_classes_that_are_neither_source_nor_target_are_kept() -> None:
     (backdoor,) = implant(recipe(epochs=1), goal="one-to-one", source=1, target=3).poisoned.backdoors
     assert backdoor.keeps == (0, 2, 4)
+
+
+@pytest.mark.parametrize(("options", "idle"), [({"weight": 0.5}, "weight"), ({"balance": "fixed", "normalise": "l2"}, "normalise")])
+def test_an_option_that_would_do_nothing_is_refused(options: dict[str, Any], idle: str) -> None:
+    with pytest.raises(ValidationError, match=f"{idle} does nothing with balance"):
+        Blind.Config.model_validate(options)

@@ -9,50 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from gatecrash import Backbone, ImageSet, Model, Network, NotApplicable, Outcome, Recipe
+from gatecrash import ImageSet, Network, NotApplicable, Outcome, Recipe
 from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses import beatrix
 from gatecrash_plugins.defenses._indices import anomaly_indices
 from gatecrash_plugins.defenses.beatrix import Beatrix, bound, cross_threshold, deviation, discrepancy, gram_features
-from support.planted_networks import OneToOne, network
+from support.pixel_classes import CLASSES, Pixels, draw, planted
+from support.planted_networks import network
 
-CLASSES = 10
-
-
-class Pixels(Model):
-    """Channels are pixels."""
-
-    name = "pixels"
-    summary = "channels are pixels"
-
-    def build(self, num_classes: int, shape: tuple[int, int, int]) -> Backbone:
-        return OneToOne(torch.eye(num_classes, shape[2]).tolist(), [0.0] * num_classes, [1.0] * shape[2])
-
-
-def draw(counts: list[int], seed: int) -> ImageSet:
-    """Class c lights up pixel c; the last pixel is dark for all of them, and every pixel has noise."""
-    labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
-    images = torch.randint(20, 30, (len(labels), 1, 1, CLASSES + 1), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    images[torch.arange(len(labels)), 0, 0, labels] += 200
-    return ImageSet(images, labels, tuple("abcdefghij"))
-
-
-def planted(poison: int = 12, clean: int = 30, seed: int = 0) -> tuple[ImageSet, Tensor]:
-    """A shuffled training set; `poison` more rows of class 3 look like class 5 and light up the last pixel; which rows these are."""
-    data = draw([clean] * 5 + [clean + poison] + [clean] * 4, seed)
-    bad = torch.zeros(len(data), dtype=torch.bool)
-    bad[5 * clean : 5 * clean + poison] = True
-    images, labels = data.images.clone(), torch.where(bad, 3, data.labels)
-    images[bad, 0, 0, -1] += 200
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    return ImageSet(images[order], labels[order], data.classes), bad[order]
+LEAST = 20
 
 
 def defend(data: ImageSet, clean: ImageSet | None = None, **options: Any) -> Outcome:
     defense = Beatrix(Beatrix.Config.model_validate({"retrain": False, **options}))
     victim = network(Pixels().build(CLASSES, (1, 1, CLASSES + 1)))
     recipe = Recipe(epochs=1, batch_size=64, lr=0.1, crop=0, flip=False)
-    clean = clean if clean is not None else draw([30] * CLASSES, 99)
+    clean = clean if clean is not None else draw([30] * CLASSES, 99, LEAST)
     outcome = defense.defend(make_evidence(defense, victim, clean, training_data=data, model=Pixels(), recipe=recipe))
     outcome.check(frozenset(defense.gives), len(data), CLASSES)
     return outcome
@@ -144,7 +116,7 @@ class TestDefense:
     @pytest.mark.parametrize("poison", [12, 45])
     def test_one_class_of_ten_is_named_and_its_poison_found(self, poison: int) -> None:
         """In shuffled rows; the last case has more poison than clean rows in its class."""
-        data, bad = planted(poison)
+        data, bad = planted(poison, least=LEAST)
         outcome = defend(data)
         assert infected(outcome) == ["d"]
         assert bool(suspects(outcome)[bad].all())
@@ -153,7 +125,7 @@ class TestDefense:
         assert float(outcome.suspicion[bad].min()) > float(outcome.suspicion[~bad].max())
 
     def test_nothing_outside_leaves_no_suspect_and_the_victim_comes_back(self) -> None:
-        data, _ = planted()
+        data, _ = planted(least=LEAST)
         outcome = defend(data, retrain=True, threshold=1000, width=1000)
         assert not suspects(outcome).any()
         assert isinstance(outcome.classifier, Network)
@@ -162,7 +134,7 @@ class TestDefense:
     @pytest.mark.parametrize(("variant", "named"), [("corrected", []), ("published", ["b"])])
     def test_one_outlier_among_classes_without_any_accuses_none(self, variant: str, named: list[str]) -> None:
         """The median deviation over classes is 0: in the authors' code any other class stands out."""
-        data = draw([30] * CLASSES, 1)
+        data = draw([30] * CLASSES, 1, LEAST)
         images = data.images.clone()
         images[35, 0, 0, -1] += 200
         outcome = defend(ImageSet(images, data.labels, data.classes), variant=variant, width=20)
@@ -176,26 +148,26 @@ class TestDefense:
         assert indices.tolist() == pytest.approx([sign * 5 / 1.4826, 0, 0])
 
     def test_clean_rows_beyond_the_limit_are_not_used(self) -> None:
-        data, _ = planted()
-        clean = draw([30] * CLASSES, 99)
+        data, _ = planted(least=LEAST)
+        clean = draw([30] * CLASSES, 99, LEAST)
         more = torch.cat([clean.images, 255 - clean.images])
         doubled = ImageSet(more, clean.labels.repeat(2), clean.classes)
         assert defend(data, doubled).tables == defend(data, clean).tables
 
     def test_classes_that_cannot_be_bounded_are_left_alone(self) -> None:
-        data, bad = planted()
-        outcome = defend(data, draw([30, 4, 0] + [30] * 7, 99))
+        data, bad = planted(least=LEAST)
+        outcome = defend(data, draw([30, 4, 0] + [30] * 7, 99, LEAST))
         assert [row["class"] for row in outcome.tables["classes"]] == list("adefghij")
         assert bool(suspects(outcome)[bad].all())
 
     def test_the_point_can_be_chosen(self) -> None:
-        data, _ = planted()
+        data, _ = planted(least=LEAST)
         assert defend(data, point="first").tables == defend(data, point="last").tables
         with pytest.raises(NotApplicable, match="no point 'nowhere'; it has first, last"):
             defend(data, point="nowhere")
 
     def test_a_model_is_trained_without_the_suspects(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        data, bad = planted()
+        data, bad = planted(least=LEAST)
         kept: list[Tensor] = []
 
         def without(data: ImageSet, rows: Tensor) -> ImageSet:

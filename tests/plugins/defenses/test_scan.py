@@ -9,43 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gatecrash import Backbone, ImageSet, Model, Network, Outcome, Recipe
+from gatecrash import ImageSet, Network, Outcome, Recipe
 from gatecrash.testing import make_evidence
 from gatecrash_plugins.defenses._indices import anomaly_indices
 from gatecrash_plugins.defenses.scan import Population, Scan, fit, two_groups
-from support.planted_networks import OneToOne, network
-
-CLASSES = 10
-POISON = 12
-
-
-class Pixels(Model):
-    """Features are pixels."""
-
-    name = "pixels"
-    summary = "features are pixels"
-
-    def build(self, num_classes: int, shape: tuple[int, int, int]) -> Backbone:
-        return OneToOne(torch.eye(num_classes, shape[2]).tolist(), [0.0] * num_classes, [1.0] * shape[2])
-
-
-def draw(counts: list[int], seed: int) -> ImageSet:
-    """Class c lights up pixel c; the last pixel is dark for all of them, and every pixel has noise."""
-    labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
-    images = torch.randint(0, 30, (len(labels), 1, 1, CLASSES + 1), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
-    images[torch.arange(len(labels)), 0, 0, labels] += 200
-    return ImageSet(images, labels, tuple("abcdefghij"))
-
-
-def planted(poison: int = POISON, clean: int = 30, seed: int = 0) -> tuple[ImageSet, Tensor]:
-    """A shuffled training set; `poison` more rows of class 3 look like class 5 and light up the last pixel; which rows these are."""
-    data = draw([clean] * 5 + [clean + poison] + [clean] * 4, seed)
-    bad = torch.zeros(len(data), dtype=torch.bool)
-    bad[5 * clean : 5 * clean + poison] = True
-    images, labels = data.images.clone(), torch.where(bad, 3, data.labels)
-    images[bad, 0, 0, -1] += 200
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    return ImageSet(images[order], labels[order], data.classes), bad[order]
+from support.pixel_classes import CLASSES, POISON, Pixels, draw, planted
+from support.planted_networks import network
 
 
 def defend(data: ImageSet, seed: int = 0, clean: ImageSet | None = None, **options: Any) -> Outcome:

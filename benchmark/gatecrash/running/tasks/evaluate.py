@@ -14,29 +14,26 @@ from torch import Tensor
 from gatecrash.contracts.backdoor import Backdoor
 from gatecrash.contracts.classifier import Classifier
 from gatecrash.contracts.data import ImageSet, Role
-from gatecrash.contracts.detector import InputDetector
 from gatecrash.contracts.outcome import Step
 from gatecrash.contracts.portable import rebuild
-from gatecrash.contracts.randomness import Streams
 from gatecrash.engine.device import choose_device
 from gatecrash.engine.trainer import ReportProgress
-from gatecrash.errors import ContractError, NotApplicable, one_line
+from gatecrash.errors import ContractError
 from gatecrash.evaluation.detection import detection, verdict_scores
-from gatecrash.evaluation.detector_exam import detector_exam, evaluate_detector, rejecting_scores
+from gatecrash.evaluation.detector_exam import evaluate_detector
 from gatecrash.evaluation.exam import Exam, evaluate_beside
 from gatecrash.evaluation.harm import HarmCounts
 from gatecrash.evaluation.independence import Witness
 from gatecrash.evaluation.inputs import InputScores
 from gatecrash.evaluation.metrics import der, mitigation_score
-from gatecrash.evaluation.options import RetuneConfig
-from gatecrash.evaluation.retune import retuned, tunable, tuning_sets
-from gatecrash.evaluation.robustness import TRANSFORMATIONS, transformed
-from gatecrash.evaluation.scores import Scores, retune_rates
+from gatecrash.evaluation.scores import Scores
 from gatecrash.evaluation.steps import Known, step_scores
 from gatecrash.records.measures import Measures, TrajectoryStep
 from gatecrash.records.victim import StoredVictim
 from gatecrash.running.tasks.defender import DefenseOutput
+from gatecrash.running.tasks.further import after_retuning, under_transformations
 from gatecrash.running.tasks.ground import Ground, TrainPart
+from gatecrash.running.tasks.judged import detector_of, judged_classifier
 from gatecrash.running.tasks.stored import backdoors_of, classifier_of, classifier_state
 
 
@@ -81,14 +78,14 @@ def evaluate(
     measures = {**_rates(scores), **found, **_costs(victim, outcome)}
     if "robustness" in ground.evaluation:
         report({"note": "evaluating under transformations"})
-        measures |= _robustness(exam, test, victim, backdoors, benign, outcome, before, device, witness)
+        measures |= under_transformations(exam, test, victim, backdoors, benign, outcome, before, device, witness)
     if "retune" in ground.evaluation and train is not None and backdoors and victim.record.aim == "backdoor":
         report({"note": "fine-tuning what the defense returned"})
         if outcome is not None and outcome.spec is None and before is not None:  # it leaves the victim as it is
             measures |= {name: value for name, value in before if name.startswith("retune_") and value is not None}
         else:
-            compared = _judged(benign, control) if benign is not None and (before is None or control is not None) else None
-            measures |= _retune(ground, train, test, victim, seed, backdoors, _judged(victim, outcome), compared, device)
+            compared = judged_classifier(benign, control) if benign is not None and (before is None or control is not None) else None
+            measures |= after_retuning(ground, train, test, victim, seed, backdoors, judged_classifier(victim, outcome), compared, device)
     if before is None:
         if benign and backdoors:
             floor = exam().scores(classifier_of(benign), None)
@@ -126,74 +123,12 @@ def _scored(
         return scores, None, {**inputs.measures(), "input_scores": inputs}
     if outcome is not None and outcome.spec is None and before is not None and before.scores is not None:
         return before.scores, None, _harm(victim, before.harm_scores)  # what finds rows or judges the model leaves the victim as it is
-    judged = _judged(victim, outcome)
+    judged = judged_classifier(victim, outcome)
     if victim.record.aim != "backdoor" and benign is not None:
         control, goals = classifier_of(benign).to(device), [backdoor.goal for backdoor in planted]
         scores, floor, harm = evaluate_beside(judged.to(device), control, test, goals, device=device, witness=witness)
         return scores, floor, _harm(victim, harm)
     return exam().scores(judged, None), None, {}
-
-
-def _robustness(
-    exam: Callable[[], Exam],
-    test: ImageSet,
-    victim: StoredVictim,
-    backdoors: Sequence[Backdoor],
-    benign: StoredVictim | None,
-    outcome: DefenseOutput | None,
-    before: Measures | None,
-    device: torch.device,
-    witness: Witness | None,
-) -> dict[str, Any]:
-    """Scores under each transformation of the images; the benign victim's beside those of the cell without defense."""
-    if outcome is not None and outcome.spec is None and outcome.detector_spec is None and before is not None and before.robustness:
-        return {"robustness": before.robustness}  # what finds rows or judges the model leaves the victim as it is
-    judged, detector = _judged(victim, outcome).to(device), _detector(outcome)
-    plain = exam() if detector is None else detector_exam(detector, test, backdoors, device=device, witness=witness)
-    control = classifier_of(benign).to(device) if before is None and benign is not None and backdoors else None
-    found: dict[str, Scores] = {}
-    floor: dict[str, Scores] = {}
-    for name in TRANSFORMATIONS:
-        under = plain.changed(partial(transformed, name))
-        scores = under.scores(judged, None) if detector is None else rejecting_scores(under, judged, detector)
-        found[name] = scores.without_classes()
-        if control is not None:
-            floor[name] = under.scores(control, None).without_classes()
-    return {"robustness": found, **({"robustness_floor": floor} if floor else {})}
-
-
-def _retune(
-    ground: Ground,
-    train: TrainPart,
-    test: ImageSet,
-    victim: StoredVictim,
-    seed: int,
-    backdoors: Sequence[Backdoor],
-    judged: Classifier,
-    compared: Classifier | None,
-    device: torch.device,
-) -> dict[str, Any]:
-    """Scores after fine-tuning with a few triggered rows, of the classifier and of the one that it is compared with."""
-    streams = Streams("retune", ground.dataset, seed)
-    data, _ = train.cut(ground, seed)
-    roles = torch.full((len(data),), int(Role.CLEAN), dtype=torch.uint8)
-    roles[victim.poison["rows"]] = victim.poison["role"]
-    count = RetuneConfig(rows=ground.evaluation["retune"].get("rows")).count(len(data))
-    exam = Exam(test, backdoors, device)  # what is asked was trained here: no witness is needed
-    precision = ground.precision if ground.recipe.get("precision") == "auto" else None
-    found: dict[str, list[Scores]] = {"retune_scores": [], "retune_control": []}
-    clean = torch.nonzero(roles == Role.CLEAN).flatten()
-    try:
-        drawn = list(tuning_sets(data, clean, backdoors, count, streams, device))
-    except NotApplicable as error:  # the other scores stand
-        return {"retune_missing": one_line(error)}
-    for draw, rows in enumerate(drawn):
-        for name, classifier in (("retune_scores", judged), ("retune_control", compared)):
-            network = tunable(classifier) if classifier is not None else None
-            if network is not None:
-                tuned = retuned(network, rows, streams.within(draw), device, precision)
-                found[name].append(exam.scores(tuned, None).without_classes())
-    return {**retune_rates(found["retune_scores"], found["retune_control"]), **{name: scores for name, scores in found.items() if scores}}
 
 
 def _rates(scores: Scores) -> dict[str, Any]:
@@ -232,26 +167,6 @@ def _costs(victim: StoredVictim, outcome: DefenseOutput | None) -> dict[str, Any
     }
 
 
-def _judged(victim: StoredVictim, outcome: DefenseOutput | None) -> Classifier:
-    """The classifier that the defense handed back, else the victim's."""
-    if outcome is None or outcome.spec is None:
-        return classifier_of(victim)
-    defended = rebuild(outcome.spec, outcome.state)
-    if not isinstance(defended, Classifier):
-        raise ContractError(f"the outcome's classifier is a {type(defended).__name__}, not a gatecrash.Classifier")
-    return defended
-
-
-def _detector(outcome: DefenseOutput | None) -> InputDetector | None:
-    """The detector that the defense handed back, if it did."""
-    if outcome is None or outcome.detector_spec is None:
-        return None
-    detector = rebuild(outcome.detector_spec, outcome.detector_state)
-    if not isinstance(detector, InputDetector):
-        raise ContractError(f"the outcome's detector is a {type(detector).__name__}, not a gatecrash.InputDetector")
-    return detector
-
-
 def _detecting(
     victim: StoredVictim,
     outcome: DefenseOutput,
@@ -260,9 +175,9 @@ def _detecting(
     device: torch.device,
     witness: Witness | None,
 ) -> tuple[Scores, InputScores]:
-    detector = _detector(outcome)
+    detector = detector_of(outcome)
     assert detector is not None
-    judged = _judged(victim, outcome).to(device)
+    judged = judged_classifier(victim, outcome).to(device)
     undefended = judged if outcome.spec is None else classifier_of(victim).to(device)
     return evaluate_detector(judged, detector, undefended, test, backdoors, device=device, witness=witness)
 
